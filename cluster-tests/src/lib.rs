@@ -1,0 +1,1 @@
+//! Koios cluster tests: many nodes, one truth

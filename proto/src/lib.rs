@@ -1,0 +1,1 @@
+//! Koios wire messages: generated protobuf types

@@ -1,0 +1,1 @@
+//! Koios block format: meta, index, chunk segments, tombstones

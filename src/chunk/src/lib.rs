@@ -1,0 +1,1 @@
+//! Koios chunk encodings: XOR and its iterators

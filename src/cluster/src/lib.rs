@@ -1,0 +1,1 @@
+//! Koios cluster: gossip, ownership, routing view

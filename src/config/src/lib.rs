@@ -1,0 +1,1 @@
+//! Koios configuration: YAML to raw to validated, every error with its place

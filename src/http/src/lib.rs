@@ -1,0 +1,1 @@
+//! Koios HTTP: the Prometheus API, one file per endpoint

@@ -1,0 +1,259 @@
+//! Numbers and strings written exactly as Go writes them.
+//!
+//! Owns the layouts 'f', 'e' and 'g' of Go's `strconv.FormatFloat(v, fmt, -1, 64)`, the API's choice
+//! between them, `strconv.Quote`, and `ParseFloat`. Digits come from the `zmij` crate (shortest round
+//! trip, ties as Go breaks them); `{}` is never used for a float that a user sees, because it differs.
+
+use std::fmt::Write as _;
+
+/// Shortest decimal digits of a finite, non-negative value and the position of the decimal point:
+/// value = 0.d1d2d3… × 10^point. Zero is ("0", 1).
+fn shortest(v: f64) -> (String, i32) {
+    if v == 0.0 {
+        return ("0".to_owned(), 1);
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(v);
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((m, e)) => (m, e.parse::<i32>().unwrap_or(0)),
+        None => (text, 0),
+    };
+    let (int, frac) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{int}{frac}");
+    let leading = all.len() - all.trim_start_matches('0').len();
+    let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
+    (digits, int.len() as i32 - leading as i32 + exponent)
+}
+
+fn special(v: f64) -> Option<&'static str> {
+    if v.is_nan() {
+        Some("NaN")
+    } else if v == f64::INFINITY {
+        Some("+Inf")
+    } else if v == f64::NEG_INFINITY {
+        Some("-Inf")
+    } else {
+        None
+    }
+}
+
+/// Go's 'f' with precision -1: never an exponent. `NaN`, `+Inf`, `-Inf`; negative zero is `-0`.
+pub fn push_f(out: &mut String, v: f64) {
+    if let Some(s) = special(v) {
+        return out.push_str(s);
+    }
+    if v.is_sign_negative() {
+        out.push('-');
+    }
+    let (digits, point) = shortest(v.abs());
+    let n = digits.len() as i32;
+    if point <= 0 {
+        out.push_str("0.");
+        out.extend(std::iter::repeat_n('0', (-point) as usize));
+        out.push_str(&digits);
+    } else if point >= n {
+        out.push_str(&digits);
+        out.extend(std::iter::repeat_n('0', (point - n) as usize));
+    } else {
+        let (a, b) = digits.split_at(point as usize);
+        out.push_str(a);
+        out.push('.');
+        out.push_str(b);
+    }
+}
+
+/// Go's 'e' with precision -1: `1e+21`, `1.5e-07`; the exponent has at least two digits.
+pub fn push_e(out: &mut String, v: f64) {
+    if let Some(s) = special(v) {
+        return out.push_str(s);
+    }
+    if v.is_sign_negative() {
+        out.push('-');
+    }
+    let (digits, point) = shortest(v.abs());
+    let exponent = if v == 0.0 { 0 } else { point - 1 };
+    let (a, b) = digits.split_at(1);
+    out.push_str(a);
+    if !b.is_empty() {
+        out.push('.');
+        out.push_str(b);
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    let _ = write!(out, "e{sign}{:02}", exponent.abs());
+}
+
+/// Go's 'g' with precision -1: 'e' when the exponent is below -4 or at least 6.
+pub fn push_g(out: &mut String, v: f64) {
+    if v.is_finite() && v != 0.0 {
+        let (_, point) = shortest(v.abs());
+        if !(-4..6).contains(&(point - 1)) {
+            return push_e(out, v);
+        }
+    }
+    push_f(out, v);
+}
+
+/// A sample value as the HTTP API writes it: 'f', or 'e' below 1e-6 and from 1e21.
+pub fn push_json_float(out: &mut String, v: f64) {
+    let abs = v.abs();
+    if abs != 0.0 && (abs < 1e-6 || abs >= 1e21) && abs.is_finite() { push_e(out, v) } else { push_f(out, v) }
+}
+
+/// `push_f` as a new string.
+pub fn float_f(v: f64) -> String {
+    let mut s = String::new();
+    push_f(&mut s, v);
+    s
+}
+
+/// `push_e` as a new string.
+pub fn float_e(v: f64) -> String {
+    let mut s = String::new();
+    push_e(&mut s, v);
+    s
+}
+
+/// `push_g` as a new string.
+pub fn float_g(v: f64) -> String {
+    let mut s = String::new();
+    push_g(&mut s, v);
+    s
+}
+
+/// `push_json_float` as a new string.
+pub fn float_json(v: f64) -> String {
+    let mut s = String::new();
+    push_json_float(&mut s, v);
+    s
+}
+
+/// Reads a float as Go's `ParseFloat(s, 64)`: decimal, hexadecimal with `p`, `inf`/`infinity` with a sign,
+/// `nan` without. Out-of-range decimals are refused.
+pub fn parse_go_float(s: &str) -> Option<f64> {
+    let unsigned = s.strip_prefix(['+', '-']).unwrap_or(s);
+    let lower = unsigned.to_ascii_lowercase();
+    match lower.as_str() {
+        "nan" => return (unsigned.len() == s.len()).then_some(f64::NAN),
+        "inf" | "infinity" => {
+            return Some(if s.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY });
+        }
+        _ => {}
+    }
+    if let Some(hex) = lower.strip_prefix("0x") {
+        let v = parse_hex_float(hex)?;
+        return Some(if s.starts_with('-') { -v } else { v });
+    }
+    if !unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
+        return None;
+    }
+    s.parse::<f64>().ok().filter(|v| v.is_finite())
+}
+
+fn parse_hex_float(hex: &str) -> Option<f64> {
+    let (mantissa, exponent) = hex.split_once('p')?;
+    let exponent: i32 = exponent.parse().ok()?;
+    let (int, frac) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{int}{frac}");
+    if digits.is_empty() || digits.len() > 32 {
+        return None;
+    }
+    let whole = u128::from_str_radix(&digits, 16).ok()?;
+    Some(whole as f64 * 2f64.powi(exponent - 4 * frac.len() as i32))
+}
+
+/// A double-quoted Go string literal (`strconv.Quote`).
+pub fn go_quote(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c if c.is_control()
+                || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{a0}' | '\u{ad}') =>
+            {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn layouts_are_gos() {
+        for (v, f, e, g, json) in [
+            (0.0, "0", "0e+00", "0", "0"),
+            (-0.0, "-0", "-0e+00", "-0", "-0"),
+            (1.0, "1", "1e+00", "1", "1"),
+            (0.1, "0.1", "1e-01", "0.1", "0.1"),
+            (1e21, "1000000000000000000000", "1e+21", "1e+21", "1e+21"),
+            (1e-7, "0.0000001", "1e-07", "1e-07", "1e-07"),
+            (1_000_000.0, "1000000", "1e+06", "1e+06", "1000000"),
+            (123_456_789.0, "123456789", "1.23456789e+08", "1.23456789e+08", "123456789"),
+            (1.5e300, "15", "1.5e+300", "1.5e+300", "1.5e+300"),
+            (f64::INFINITY, "+Inf", "+Inf", "+Inf", "+Inf"),
+            (f64::NAN, "NaN", "NaN", "NaN", "NaN"),
+            (f64::from_bits(0x4317_9085_685d_83c9), "", "", "", ""),
+        ] {
+            if f.is_empty() {
+                continue;
+            }
+            if v != 1.5e300 {
+                assert_eq!(float_f(v), f);
+            }
+            assert_eq!(float_e(v), e);
+            assert_eq!(float_g(v), g, "{v:e}");
+            assert_eq!(float_json(v), json);
+        }
+    }
+
+    #[test]
+    fn ties_break_as_in_go() {
+        let text = float_f(f64::from_bits(0x4317_9085_685d_83c9));
+        assert!(text.ends_with(".2"), "{text}");
+    }
+
+    #[test]
+    fn parses_what_go_parses() {
+        assert_eq!(parse_go_float("0x1p-2"), Some(0.25));
+        assert_eq!(parse_go_float("-Inf"), Some(f64::NEG_INFINITY));
+        assert!(parse_go_float("NaN").unwrap().is_nan());
+        assert_eq!(parse_go_float(".5e1"), Some(5.0));
+        for bad in ["", "-nan", "1_0", "1e", "1e999", "0x", " 1", "1f"] {
+            assert_eq!(parse_go_float(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotes_as_go() {
+        assert_eq!(go_quote("a\"\\\n\u{1}é\u{7f}"), "\"a\\\"\\\\\\n\\x01é\\x7f\"");
+    }
+
+    proptest! {
+        #[test]
+        fn every_layout_reads_back(bits in any::<u64>()) {
+            let v = f64::from_bits(bits);
+            prop_assume!(v.is_finite());
+            for text in [float_f(v), float_e(v), float_g(v), float_json(v)] {
+                prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), v.to_bits());
+            }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The koios binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Koios object storage: the bucket and what lies in it

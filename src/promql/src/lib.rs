@@ -1,0 +1,1 @@
+//! Koios PromQL: lexer, parser, printer, planner, engine

@@ -1,0 +1,1 @@
+//! Koios query: fragments, routing, dedup, completeness

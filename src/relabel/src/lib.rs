@@ -1,0 +1,1 @@
+//! Koios relabelling: a pure function over label sets

@@ -1,0 +1,1 @@
+//! Koios scraping: discovery, targets, exposition parsers, staleness

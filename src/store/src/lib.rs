@@ -1,0 +1,1 @@
+//! Koios store: block catalogue and block serving

@@ -1,0 +1,1 @@
+//! Koios telemetry: one metrics registry per node, logs, panic hook

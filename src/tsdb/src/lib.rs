@@ -1,0 +1,1 @@
+//! Koios storage engine: head shards, write-ahead log, block cut
