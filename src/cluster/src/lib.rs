@@ -1,1 +1,36 @@
-//! Koios cluster: gossip, ownership, routing view
+//! Who is in the cluster, who owns what, and how nodes find each other.
+//!
+//! Owns: the chitchat wrapper with its sealed transport, every gossip key (`keys`), the routing view
+//! (`view`), the diff between two views (`change`), ownership by weighted rendezvous (`ownership`), the
+//! doorbell that lets a joiner say precisely why it cannot join (`doorbell`, `join`), identity and known
+//! peers on disk, and local ejection of peers that gossip still calls alive (`reach`).
+//!
+//! Refuses: data. Nothing here decides whether a sample is kept or counted; a wrong view may cost latency
+//! only (design, law 4). No actor, no HTTP.
+//!
+//! Invariants: a published `ClusterView` never changes; a node's own gossip state is re-asserted every
+//! round; at most 16 keys and 2 KB are gossiped per node; no frame on the wire exceeds 1,200 bytes.
+
+pub mod change;
+pub mod doorbell;
+pub mod error;
+pub mod frame;
+pub mod gossip;
+pub mod identity;
+pub mod join;
+pub mod keys;
+pub mod ownership;
+pub mod peers;
+pub mod reach;
+pub mod secret;
+pub mod transport;
+pub mod view;
+
+pub use change::{Change, diff};
+pub use error::{ClusterError, JoinProblem};
+pub use gossip::{Gossip, GossipOptions};
+pub use keys::{HeadSummary, NodeRecord, NodeState, Roles, SoleRange};
+pub use ownership::{owners, ranked};
+pub use reach::Reach;
+pub use secret::KeyRing;
+pub use view::{ClusterView, Liveness, Member};

@@ -1,0 +1,299 @@
+//! Every gossip key, its writer and its parser. No other file names one.
+//!
+//! Values are short ASCII, versioned `1|field|field…`; a reader takes the fields it knows and ignores the
+//! rest, so newer nodes may append. A value that does not parse counts as absent: readers must live with
+//! missing keys anyway, because chitchat fills a state piece by piece after a reset.
+//!
+//! Bounds: 16 keys a node, 512 bytes a value, 8 sole ranges.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Most keys a node may gossip.
+pub const KEYS_MAX: usize = 16;
+/// Longest value.
+pub const VALUE_BYTES_MAX: usize = 512;
+/// Most ranges kept in `SoleRange` lists; older ones are merged.
+pub const SOLE_RANGES_MAX: usize = 8;
+
+const VERSION: &str = "v";
+const ROLES: &str = "r";
+const ZONE: &str = "z";
+const ADDRESSES: &str = "a";
+const STATE: &str = "s";
+const HEAD: &str = "h";
+const BUCKET: &str = "b";
+const RING: &str = "e";
+
+/// Keys without which peers cannot use a node at all.
+pub const REQUIRED: [&str; 3] = [ROLES, ADDRESSES, STATE];
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    const NAMES: [(&'static str, u8); 6] =
+        [("scrape", 1), ("receive", 2), ("store", 4), ("query", 8), ("compact", 16), ("rules", 32)];
+
+    /// Every role.
+    pub fn all() -> Self {
+        Self(63)
+    }
+
+    /// From a comma-separated list; `all` is every role.
+    ///
+    /// # Errors
+    /// The first unknown word.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut bits = 0;
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            match (word, Self::NAMES.iter().find(|(n, _)| *n == word)) {
+                ("all", _) => bits |= 63,
+                (_, Some((_, bit))) => bits |= bit,
+                _ => return Err(word.to_owned()),
+            }
+        }
+        Ok(Self(bits))
+    }
+
+    /// Whether a role is held.
+    pub fn has(self, name: &str) -> bool {
+        Self::NAMES.iter().any(|(n, bit)| *n == name && self.0 & bit != 0)
+    }
+
+    /// Names of the roles held.
+    pub fn names(self) -> Vec<&'static str> {
+        Self::NAMES.iter().filter(|(_, bit)| self.0 & bit != 0).map(|(n, _)| *n).collect()
+    }
+}
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// Replaying its log.
+    Starting,
+    /// Looking for its peers.
+    Joining,
+    /// Takes part fully.
+    Ready,
+    /// Hands over; still answers.
+    Draining,
+    /// Gone in a moment.
+    Leaving,
+}
+
+impl NodeState {
+    const NAMES: [(NodeState, &'static str); 5] = [
+        (NodeState::Starting, "starting"),
+        (NodeState::Joining, "joining"),
+        (NodeState::Ready, "ready"),
+        (NodeState::Draining, "draining"),
+        (NodeState::Leaving, "leaving"),
+    ];
+
+    /// The state's name in gossip and in the API.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(s, _)| *s == self).map_or("starting", |(_, n)| n)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, n)| *n == text).map(|(s, _)| *s)
+    }
+
+    /// Whether a node in this state can be asked for data.
+    pub fn answers(self) -> bool {
+        matches!(self, NodeState::Ready | NodeState::Draining | NodeState::Leaving)
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A stretch of time for which some data may exist on this node only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoleRange {
+    /// First millisecond.
+    pub from: i64,
+    /// Last millisecond; `i64::MAX` while it goes on.
+    pub until: i64,
+}
+
+/// What a node can answer from its own disk and memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadSummary {
+    /// No data of this node alone is older, milliseconds; `None` when it holds nothing.
+    pub min_time: Option<i64>,
+    /// Stretches that no second replica covers.
+    pub sole: Vec<SoleRange>,
+    /// log2 of the number of series.
+    pub series_log2: u8,
+}
+
+/// Everything a node says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Binary version.
+    pub version: String,
+    /// Duties.
+    pub roles: Roles,
+    /// Capacity units for weighted ownership.
+    pub weight: u16,
+    /// Failure domain.
+    pub zone: String,
+    /// gRPC address for peers.
+    pub rpc: SocketAddr,
+    /// HTTP address.
+    pub http: SocketAddr,
+    /// State and since when, milliseconds.
+    pub state: NodeState,
+    /// Since when `state` holds, milliseconds.
+    pub since: i64,
+    /// Own data.
+    pub head: HeadSummary,
+    /// Identity of the bucket this node reads and writes.
+    pub bucket: String,
+    /// Hash of this node's own view of ready nodes.
+    pub ring_hash: u64,
+}
+
+impl NodeRecord {
+    /// As key/value pairs for gossip.
+    pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
+        let sole: Vec<String> =
+            bounded(&self.head.sole)
+                .iter()
+                .map(|r| {
+                    if r.until == i64::MAX {
+                        format!("{}-", r.from)
+                    } else {
+                        format!("{}-{}", r.from, r.until)
+                    }
+                })
+                .collect();
+        let min = self.head.min_time.map_or_else(|| "none".to_owned(), |t| t.to_string());
+        vec![
+            (VERSION, format!("1|{}", self.version)),
+            (ROLES, format!("1|{}|{}", self.roles.names().join(","), self.weight)),
+            (ZONE, format!("1|{}", self.zone)),
+            (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
+            (STATE, format!("1|{}|{}", self.state, self.since)),
+            (HEAD, format!("1|{min}|{}|{}", sole.join(","), self.head.series_log2)),
+            (BUCKET, format!("1|{}", self.bucket)),
+            (RING, format!("1|{:016x}", self.ring_hash)),
+        ]
+    }
+
+    /// From key/value pairs; `None` when a required key is missing or does not parse.
+    pub fn from_lookup<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let fields = |key: &str| -> Option<Vec<&'a str>> {
+            let value = get(key).filter(|v| v.len() <= VALUE_BYTES_MAX)?;
+            let mut parts = value.split('|');
+            (parts.next() == Some("1")).then(|| parts.collect())
+        };
+        let roles = fields(ROLES)?;
+        let addresses = fields(ADDRESSES)?;
+        let state = fields(STATE)?;
+        let one =
+            |key: &str| fields(key).and_then(|f| f.first().map(|s| (*s).to_owned())).unwrap_or_default();
+        Some(Self {
+            version: one(VERSION),
+            roles: Roles::parse(roles.first()?).ok()?,
+            weight: roles.get(1)?.parse::<u16>().ok()?.clamp(1, 10_000),
+            zone: one(ZONE),
+            rpc: addresses.first()?.parse().ok()?,
+            http: addresses.get(1)?.parse().ok()?,
+            state: NodeState::parse(state.first()?)?,
+            since: state.get(1)?.parse().ok()?,
+            head: fields(HEAD).and_then(|f| parse_head(&f)).unwrap_or_default(),
+            bucket: one(BUCKET),
+            ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
+        })
+    }
+}
+
+fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
+    let min_time = match *fields.first()? {
+        "none" => None,
+        t => Some(t.parse().ok()?),
+    };
+    let mut sole = Vec::new();
+    for range in fields.get(1)?.split(',').filter(|r| !r.is_empty()).take(SOLE_RANGES_MAX) {
+        let (from, until) = range.rsplit_once('-')?;
+        let until = if until.is_empty() { i64::MAX } else { until.parse().ok()? };
+        sole.push(SoleRange { from: from.parse().ok()?, until });
+    }
+    Some(HeadSummary { min_time, sole, series_log2: fields.get(2)?.parse().ok()? })
+}
+
+/// At most `SOLE_RANGES_MAX` ranges; the oldest are merged, which may only claim too much, never too little.
+fn bounded(ranges: &[SoleRange]) -> Vec<SoleRange> {
+    let mut out = ranges.to_vec();
+    while out.len() > SOLE_RANGES_MAX {
+        let second = out.remove(1);
+        out[0].until = out[0].until.max(second.until);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    pub(crate) fn record() -> NodeRecord {
+        NodeRecord {
+            version: "0.1.0".into(),
+            roles: Roles::parse("scrape,query").unwrap(),
+            weight: 3,
+            zone: "a".into(),
+            rpc: "10.0.0.1:10901".parse().unwrap(),
+            http: "[::1]:9090".parse().unwrap(),
+            state: NodeState::Draining,
+            since: 17,
+            head: HeadSummary {
+                min_time: Some(-5),
+                sole: vec![SoleRange { from: 1, until: 9 }, SoleRange { from: 20, until: i64::MAX }],
+                series_log2: 12,
+            },
+            bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
+            ring_hash: 0xdead_beef,
+        }
+    }
+
+    #[test]
+    fn records_round_trip_within_bounds() {
+        let pairs = record().to_pairs();
+        assert!(pairs.len() <= KEYS_MAX);
+        assert!(pairs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= 2048);
+        let map: HashMap<_, _> = pairs.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        assert_eq!(NodeRecord::from_lookup(|k| map.get(k).copied()), Some(record()));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_bad_ones_hide_the_node() {
+        let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
+        map.insert("s", "1|ready|5|future|fields".into());
+        assert_eq!(
+            NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().state,
+            NodeState::Ready
+        );
+        for bad in ["", "2|ready|5", "1|confused|5", "1|ready|x"] {
+            map.insert("s", bad.into());
+            assert_eq!(NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)), None, "{bad}");
+        }
+        assert!(Roles::parse("scrape,cook").is_err());
+    }
+
+    #[test]
+    fn sole_ranges_are_merged_towards_claiming_more() {
+        let many: Vec<_> = (0..20).map(|i| SoleRange { from: i * 10, until: i * 10 + 5 }).collect();
+        let few = bounded(&many);
+        assert_eq!(few.len(), SOLE_RANGES_MAX);
+        assert_eq!(few[0].from, 0);
+        assert!(many.iter().all(|m| few.iter().any(|f| f.from <= m.from && f.until >= m.until)));
+    }
+}

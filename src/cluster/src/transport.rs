@@ -1,0 +1,176 @@
+//! Chitchat's transport, sealed.
+//!
+//! One forged datagram can end chitchat's own UDP task, so it never listens on a real network. The crate
+//! does not export its codec, so a private loopback pair of its own sockets turns messages into bytes and
+//! back, and the bytes travel as sealed frames (`frame`). Everything that fails authentication is counted
+//! and dropped before the crate sees it.
+//!
+//! Invariant: `recv` may be cancelled at any await; the sender of a message handed to the codec is kept in
+//! the socket itself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chitchat::ChitchatEnvelope;
+use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpSocket as CodecSocket};
+use koios_model::Clock;
+use tokio::net::UdpSocket;
+
+use crate::frame::{FRAME_BYTES_MAX, Reassembler, seal};
+use crate::secret::KeyRing;
+
+/// How long the codec may take for one message before it is given up.
+const CODEC_TIMEOUT: Duration = Duration::from_millis(250);
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+
+/// Counts of what passed and what was dropped.
+#[derive(Debug, Default)]
+pub struct TransportStats {
+    /// Frames sent.
+    pub sent: AtomicU64,
+    /// Frames opened.
+    pub received: AtomicU64,
+    /// Datagrams dropped before they reached the gossip engine.
+    pub rejected: AtomicU64,
+}
+
+/// Opens sealed sockets.
+pub struct SealedTransport {
+    ring: Arc<KeyRing>,
+    clock: Arc<dyn Clock>,
+    stats: Arc<TransportStats>,
+}
+
+impl SealedTransport {
+    /// A transport that seals with `ring`.
+    pub fn new(ring: Arc<KeyRing>, clock: Arc<dyn Clock>, stats: Arc<TransportStats>) -> Self {
+        Self { ring, clock, stats }
+    }
+}
+
+#[async_trait]
+impl Transport for SealedTransport {
+    async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let outer = UdpSocket::bind(listen_addr).await?;
+        let codec = CodecSocket::open(LOOPBACK).await?;
+        let bridge = UdpSocket::bind(LOOPBACK).await?;
+        let codec_addr = codec.local_addr()?;
+        bridge.connect(codec_addr).await?;
+        Ok(Box::new(SealedSocket {
+            ring: self.ring.clone(),
+            clock: self.clock.clone(),
+            stats: self.stats.clone(),
+            bridge_addr: bridge.local_addr()?,
+            outer,
+            codec,
+            bridge,
+            reassembler: Reassembler::default(),
+            next_id: 0,
+            pending: None,
+        }))
+    }
+}
+
+struct SealedSocket {
+    ring: Arc<KeyRing>,
+    clock: Arc<dyn Clock>,
+    stats: Arc<TransportStats>,
+    outer: UdpSocket,
+    codec: CodecSocket,
+    bridge: UdpSocket,
+    bridge_addr: SocketAddr,
+    reassembler: Reassembler,
+    next_id: u64,
+    /// Sender and size of the message that the codec is decoding.
+    pending: Option<(SocketAddr, usize)>,
+}
+
+impl SealedSocket {
+    /// Waits for a whole, authentic message and hands its bytes to the codec.
+    async fn next_message(&mut self) -> anyhow::Result<()> {
+        let mut buf = [0u8; FRAME_BYTES_MAX + 1];
+        loop {
+            let (len, from) = match self.outer.recv_from(&mut buf).await {
+                Ok(ok) => ok,
+                Err(e) if transient(&e) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            let accepted = self.reassembler.accept(
+                &self.ring,
+                from,
+                &buf[..len],
+                self.clock.now_ms(),
+                self.clock.mono_ns(),
+            );
+            let counter = if accepted.is_ok() { &self.stats.received } else { &self.stats.rejected };
+            counter.fetch_add(1, Ordering::Relaxed);
+            if let Ok(Some(message)) = accepted {
+                self.pending = Some((from, message.len()));
+                self.bridge.send(&message).await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn transient(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        e.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::OutOfMemory
+            | ErrorKind::Interrupted
+    )
+}
+
+#[async_trait]
+impl Socket for SealedSocket {
+    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.outer.local_addr()?)
+    }
+
+    async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+        self.codec.send(self.bridge_addr, envelope).await?;
+        let mut buf = vec![0u8; DATAGRAM_BYTES_MAX];
+        let Ok(encoded) = tokio::time::timeout(CODEC_TIMEOUT, self.bridge.recv(&mut buf)).await else {
+            return Ok(SendOutcome { num_bytes_sent: 0 });
+        };
+        let len = encoded?;
+        self.next_id += 1;
+        let mut num_bytes_sent = 0;
+        for frame in seal(&self.ring, &buf[..len], self.next_id, self.clock.now_ms()).unwrap_or_default() {
+            // A peer that is gone answers with ICMP; gossip lives with lost datagrams.
+            if self.outer.send_to(&frame, to).await.is_ok() {
+                num_bytes_sent += frame.len();
+                self.stats.sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(SendOutcome { num_bytes_sent })
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
+        loop {
+            if self.pending.is_none() {
+                self.next_message().await?;
+            }
+            let decoded = tokio::time::timeout(CODEC_TIMEOUT, self.codec.recv()).await;
+            match decoded {
+                Ok(Ok(outcome)) if outcome.from_addr == self.bridge_addr => {
+                    let Some((from_addr, num_bytes_received)) = self.pending.take() else { continue };
+                    return Ok(RecvOutcome { from_addr, num_bytes_received, envelope: outcome.envelope });
+                }
+                // Somebody on this machine wrote to the codec's port: not from the bridge, so not for us.
+                Ok(Ok(_)) => {
+                    self.stats.rejected.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Err(e)) => return Err(e),
+                Err(_) => self.pending = None,
+            }
+        }
+    }
+}
