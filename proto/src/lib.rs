@@ -1,1 +1,12 @@
-//! Koios wire messages: generated protobuf types
+//! Wire messages, generated from the `.proto` files beside this crate and checked in.
+//!
+//! Owns generated types and nothing else: no conversions that need an engine. `tests/codegen.rs`
+//! generates again and compares, so the sources and the output cannot drift; run it with
+//! `KOIOS_WRITE_CODEGEN=1` to write a changed output.
+
+#![allow(missing_docs)] // generated
+
+/// Node to node.
+pub mod peer {
+    include!("gen/koios.peer.v1.rs");
+}
