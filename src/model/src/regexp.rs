@@ -13,6 +13,16 @@ use std::sync::Arc;
 pub struct Regexp {
     source: Arc<str>,
     compiled: regex::Regex,
+    literals: Arc<Literals>,
+}
+
+/// What a pattern says without running it.
+#[derive(Debug, Default)]
+struct Literals {
+    /// All texts that match, when the pattern is nothing but alternatives of plain text.
+    set: Option<Vec<String>>,
+    /// Every match begins with this; may be empty.
+    prefix: String,
 }
 
 /// A pattern that does not compile.
@@ -39,7 +49,17 @@ impl Regexp {
             .size_limit(COMPILED_BYTES_MAX)
             .build()
             .map_err(|e| bad(last_line(&e.to_string())))?;
-        Ok(Self { source: pattern.into(), compiled })
+        Ok(Self { source: pattern.into(), compiled, literals: Arc::new(literals(pattern)) })
+    }
+
+    /// All texts that match, sorted, when the pattern is nothing but alternatives of plain text (`a|b`).
+    pub fn literal_set(&self) -> Option<&[String]> {
+        self.literals.set.as_deref()
+    }
+
+    /// A text that every match begins with; empty when none is known.
+    pub fn literal_prefix(&self) -> &str {
+        &self.literals.prefix
     }
 
     /// The pattern as written.
@@ -65,6 +85,69 @@ impl Regexp {
         captures.expand(template, &mut out);
         Some(out)
     }
+}
+
+/// Bytes that mean something in a pattern. Everything else stands for itself.
+const SPECIAL: &[char] = &['\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'];
+
+/// Alternatives that a set may have: beyond that one pass of the program is cheaper.
+const SET_MAX: usize = 1024;
+
+fn literals(pattern: &str) -> Literals {
+    let inner = pattern.strip_prefix('(').and_then(|p| p.strip_suffix(')'));
+    let body = inner.filter(|i| !i.contains(['(', ')'])).unwrap_or(pattern);
+    let parts: Option<Vec<String>> = body.split('|').take(SET_MAX + 1).map(plain_text).collect();
+    if let Some(mut set) = parts.filter(|p| p.len() <= SET_MAX) {
+        set.sort();
+        set.dedup();
+        let prefix = if set.len() == 1 { set[0].clone() } else { String::new() };
+        return Literals { set: Some(set), prefix };
+    }
+    // An alternative, even a nested one, could begin differently; a flag group could change the case.
+    if pattern.contains('|') || pattern.contains("(?") {
+        return Literals::default();
+    }
+    Literals { set: None, prefix: leading_text(pattern) }
+}
+
+/// The text a pattern stands for when it has no operator; an escaped punctuation stands for itself.
+fn plain_text(part: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = part.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.push(chars.next().filter(|&p| stands_for_itself(p))?),
+            c if SPECIAL.contains(&c) => return None,
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+/// Whether a backslash before this only takes away its meaning; `\<` and `\>` are word borders.
+fn stands_for_itself(escaped: char) -> bool {
+    escaped.is_ascii_punctuation() && !matches!(escaped, '<' | '>')
+}
+
+fn leading_text(pattern: &str) -> String {
+    let mut out = String::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(p) if stands_for_itself(p) => out.push(p),
+                _ => break,
+            },
+            // The last text before these may be repeated zero times.
+            '?' | '*' | '{' => {
+                out.pop();
+                break;
+            }
+            c if SPECIAL.contains(&c) => break,
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Go's `\d \w \s \b` know ASCII only, the `regex` crate's know Unicode.
@@ -145,6 +228,45 @@ mod tests {
         assert!(digits.is_match("42") && !digits.is_match("٤٢"));
         assert!(Regexp::new("[\\w]+").unwrap().is_match("a_1"));
         assert!(Regexp::new("").unwrap().matches_empty());
+    }
+
+    #[test]
+    fn finds_literals() {
+        let re = |p: &str| Regexp::new(p).unwrap();
+        assert_eq!(re("b|a|a\\.c").literal_set().unwrap(), ["a", "a.c", "b"]);
+        assert_eq!(re("(x|y)").literal_set().unwrap(), ["x", "y"]);
+        assert_eq!(re("").literal_set().unwrap(), [""]);
+        for (pattern, prefix) in [
+            ("node_.*", "node_"),
+            ("ab*c", "a"),
+            ("ab?", "a"),
+            ("ab{0}c", "a"),
+            ("ab+", "ab"),
+            ("a\\.b\\d", "a.b"),
+            ("a(b)", "a"),
+            ("a|b.*", ""),
+            ("a(b|c.*)", ""),
+            ("(?i)abc", ""),
+            (".*x", ""),
+            ("aé*", "a"),
+        ] {
+            assert_eq!(re(pattern).literal_set(), None, "{pattern}");
+            assert_eq!(re(pattern).literal_prefix(), prefix, "{pattern}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn literals_agree_with_the_program(pattern in "[ab.|*?()\\\\{}0+^$]{0,8}", value in "[ab.0]{0,4}") {
+            if let Ok(re) = Regexp::new(&pattern) {
+                if let Some(set) = re.literal_set() {
+                    proptest::prop_assert_eq!(set.contains(&value), re.is_match(&value));
+                }
+                if re.is_match(&value) {
+                    proptest::prop_assert!(value.starts_with(re.literal_prefix()), "{}", re.literal_prefix());
+                }
+            }
+        }
     }
 
     #[test]

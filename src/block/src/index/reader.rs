@@ -1,0 +1,241 @@
+//! Reading an index file from bytes, usually mapped.
+//!
+//! `open` checks table of contents, symbols and postings table; series and postings lists are checked when
+//! they are read. Implements `PostingsSource`, so matchers are answered without looking at series.
+
+use bytes::Bytes;
+use koios_model::{Labels, Matcher};
+
+use super::table::{PostingsTable, Symbols};
+use super::{ChunkRef, HEADER_BYTES, INDEX_FILE, MAGIC, SERIES_ALIGN, TOC_BYTES, Toc};
+use crate::dec::{Dec, damaged};
+use crate::error::BlockError;
+use crate::postings::{PostingsSource, ValueTest, select_postings, union};
+
+/// A series as the index stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesEntry {
+    /// Who it is.
+    pub labels: Labels,
+    /// Its chunks in time order.
+    pub chunks: Vec<ChunkRef>,
+}
+
+/// An open index.
+#[derive(Debug)]
+pub struct IndexReader {
+    bytes: Bytes,
+    toc: Toc,
+    symbols: Symbols,
+    table: PostingsTable,
+}
+
+impl IndexReader {
+    /// Opens an index over its whole file.
+    ///
+    /// # Errors
+    /// `BlockError::Damaged`, or `Version` for any version but 2 and 3 (3 is read as 2).
+    pub fn open(bytes: Bytes) -> Result<Self, BlockError> {
+        let mut d = Dec::at(&bytes, INDEX_FILE, 0)?;
+        if d.be32()? != MAGIC {
+            return Err(damaged(INDEX_FILE, 0, "magic number is not that of an index"));
+        }
+        let version = d.u8()?;
+        if !matches!(version, 2 | 3) {
+            return Err(BlockError::Version { file: INDEX_FILE, version });
+        }
+        let toc = Toc::read(&bytes)?;
+        if toc.symbols < HEADER_BYTES {
+            return Err(damaged(
+                INDEX_FILE,
+                (bytes.len() - TOC_BYTES) as u64,
+                "symbols begin inside the header",
+            ));
+        }
+        let symbols = Symbols::open(&bytes, toc.symbols)?;
+        let table = PostingsTable::open(&bytes, toc.postings_table)?;
+        Ok(Self { bytes, toc, symbols, table })
+    }
+
+    /// Reads a series by number.
+    ///
+    /// # Errors
+    /// `BlockError::Damaged`.
+    pub fn series(&self, number: u32) -> Result<SeriesEntry, BlockError> {
+        let mut d = self.entry(number)?;
+        let labels = self.read_labels(&mut d)?;
+        let mut chunks = Vec::new();
+        read_chunks(&mut d, &mut |c| chunks.push(c))?;
+        Ok(SeriesEntry { labels, chunks })
+    }
+
+    /// Reads the chunks of a series into `out` and its labels only when a chunk overlaps the inclusive range.
+    ///
+    /// # Errors
+    /// `BlockError::Damaged`.
+    pub fn series_in_range(
+        &self,
+        number: u32,
+        mint: i64,
+        maxt: i64,
+        out: &mut Vec<ChunkRef>,
+    ) -> Result<Option<Labels>, BlockError> {
+        out.clear();
+        let mut labels_at = self.entry(number)?;
+        let mut d = labels_at;
+        let pairs = d.uvarint()?;
+        for _ in 0..pairs.saturating_mul(2) {
+            d.uvarint()?;
+        }
+        read_chunks(&mut d, &mut |c| {
+            if c.min_time <= maxt && mint <= c.max_time {
+                out.push(c);
+            }
+        })?;
+        if out.is_empty() {
+            return Ok(None);
+        }
+        self.read_labels(&mut labels_at).map(Some)
+    }
+
+    fn entry(&self, number: u32) -> Result<Dec<'_>, BlockError> {
+        let offset = u64::from(number) * SERIES_ALIGN;
+        if offset < self.toc.series || offset >= self.toc.postings_table {
+            return Err(damaged(INDEX_FILE, offset, "series number points outside of the series section"));
+        }
+        Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset)
+    }
+
+    fn read_labels(&self, d: &mut Dec<'_>) -> Result<Labels, BlockError> {
+        let at = d.offset();
+        let count = d.uvarint()?;
+        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity((count as usize).min(d.remaining() / 2));
+        for _ in 0..count {
+            let (name, value) = (self.symbols.get(d.uvarint()?)?, self.symbols.get(d.uvarint()?)?);
+            if value.is_empty() || pairs.last().is_some_and(|(last, _)| *last >= name) {
+                return Err(damaged(
+                    INDEX_FILE,
+                    at,
+                    "labels of a series are not sorted or have an empty value",
+                ));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Labels::from_sorted(pairs))
+    }
+
+    /// Numbers of the series that satisfy all matchers, ascending, which is label order.
+    ///
+    /// # Errors
+    /// `BlockError::Damaged`.
+    pub fn select(&self, matchers: &[Matcher]) -> Result<Vec<u32>, BlockError> {
+        select_postings(self, matchers)
+    }
+
+    /// All label names, sorted.
+    pub fn label_names(&self) -> Vec<String> {
+        self.table.names().map(str::to_owned).collect()
+    }
+
+    /// All values of a label, sorted.
+    ///
+    /// # Errors
+    /// `BlockError::Damaged`.
+    pub fn label_values(&self, name: &str) -> Result<Vec<String>, BlockError> {
+        let mut out = Vec::new();
+        self.table.scan(name, "", |v, _| {
+            out.push(v.to_owned());
+            true
+        })?;
+        Ok(out)
+    }
+
+    /// Number of distinct label texts.
+    pub fn symbol_count(&self) -> u32 {
+        self.symbols.len()
+    }
+
+    fn list(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
+        let mut d = Dec::framed_u32(&self.bytes, INDEX_FILE, offset)?;
+        let count = d.be32()? as usize;
+        let body = d.rest();
+        if body.len() != count.saturating_mul(4) {
+            return Err(d.damaged("postings list has another length than it says"));
+        }
+        let (words, _) = body.as_chunks::<4>();
+        let list: Vec<u32> = words.iter().map(|w| u32::from_be_bytes(*w)).collect();
+        if list.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(d.damaged("postings list is not ascending"));
+        }
+        Ok(list)
+    }
+
+    fn lists(&self, offsets: &[u64]) -> Result<Vec<u32>, BlockError> {
+        Ok(union(offsets.iter().map(|&o| self.list(o)).collect::<Result<_, _>>()?))
+    }
+}
+
+impl PostingsSource for IndexReader {
+    type Error = BlockError;
+
+    fn all(&self) -> Result<Vec<u32>, BlockError> {
+        self.table.all().map_or(Ok(Vec::new()), |o| self.list(o))
+    }
+
+    fn equal(&self, name: &str, value: &str) -> Result<Vec<u32>, BlockError> {
+        self.table.find(name, value)?.map_or(Ok(Vec::new()), |o| self.list(o))
+    }
+
+    fn any_of(&self, name: &str, test: &ValueTest<'_>) -> Result<Vec<u32>, BlockError> {
+        let mut offsets = Vec::new();
+        match test {
+            ValueTest::Set(values) => {
+                for value in *values {
+                    offsets.extend(self.table.find(name, value)?);
+                }
+            }
+            ValueTest::Prefix(prefix, fits) => self.table.scan(name, prefix, |v, offset| {
+                let inside = v.starts_with(prefix);
+                if inside && fits(v) {
+                    offsets.push(offset);
+                }
+                inside
+            })?,
+            ValueTest::Any(fits) => self.table.scan(name, "", |v, offset| {
+                if fits(v) {
+                    offsets.push(offset);
+                }
+                true
+            })?,
+        }
+        self.lists(&offsets)
+    }
+}
+
+fn read_chunks(d: &mut Dec<'_>, visit: &mut dyn FnMut(ChunkRef)) -> Result<(), BlockError> {
+    let count = d.uvarint()?;
+    let mut before: Option<ChunkRef> = None;
+    for _ in 0..count {
+        let (min_time, reference);
+        let length;
+        match before {
+            None => {
+                min_time = d.varint()?;
+                length = d.uvarint()?;
+                reference = d.uvarint()?;
+            }
+            Some(b) => {
+                min_time = b.max_time.wrapping_add(d.uvarint()? as i64);
+                length = d.uvarint()?;
+                reference = b.reference.wrapping_add(d.varint()? as u64);
+            }
+        }
+        let chunk = ChunkRef { min_time, max_time: min_time.wrapping_add(length as i64), reference };
+        if chunk.max_time < chunk.min_time {
+            return Err(d.damaged("chunk ends before it starts"));
+        }
+        visit(chunk);
+        before = Some(chunk);
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The two tables of an open index: symbols by number, postings lists by label.
+//!
+//! Both keep the file's bytes and every 32nd position only, as Prometheus' reader does; a look-up scans at most
+//! 32 entries. Invariant: both were checked as a whole (checksum, order of names and values) when opened.
+
+use bytes::Bytes;
+
+use super::INDEX_FILE;
+use crate::dec::{Dec, damaged};
+use crate::error::BlockError;
+
+/// Entries between two remembered positions.
+const STRIDE: usize = 32;
+
+/// Texts by number.
+#[derive(Debug)]
+pub(crate) struct Symbols {
+    bytes: Bytes,
+    count: u32,
+    /// Positions in the file of symbol 0, 32, 64, …
+    samples: Vec<u64>,
+}
+
+impl Symbols {
+    pub(crate) fn open(bytes: &Bytes, offset: u64) -> Result<Self, BlockError> {
+        let mut d = Dec::framed_u32(bytes, INDEX_FILE, offset)?;
+        let count = d.be32()?;
+        let mut samples = Vec::new();
+        for i in 0..count {
+            if (i as usize).is_multiple_of(STRIDE) {
+                samples.push(d.offset());
+            }
+            d.text()?;
+        }
+        Ok(Self { bytes: bytes.clone(), count, samples })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// The text with this number.
+    pub(crate) fn get(&self, n: u64) -> Result<&str, BlockError> {
+        let sample = usize::try_from(n).ok().filter(|_| n < u64::from(self.count));
+        let Some(n) = sample else {
+            return Err(damaged(INDEX_FILE, 0, "a series names a symbol that does not exist"));
+        };
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, self.samples[n / STRIDE])?;
+        for _ in 0..n % STRIDE {
+            let len = d.uvarint()?;
+            d.take(len as usize)?;
+        }
+        d.text()
+    }
+}
+
+/// Where one label name's values lie in the table.
+#[derive(Debug)]
+struct NameRange {
+    name: Box<str>,
+    count: usize,
+    /// Positions in the file of value 0, 32, 64, … of this name.
+    samples: Vec<u64>,
+}
+
+/// Offsets of postings lists by label.
+#[derive(Debug)]
+pub(crate) struct PostingsTable {
+    bytes: Bytes,
+    names: Vec<NameRange>,
+    all: Option<u64>,
+}
+
+/// One entry: value and offset of its list.
+type Entry<'a> = (&'a str, u64);
+
+impl PostingsTable {
+    pub(crate) fn open(bytes: &Bytes, offset: u64) -> Result<Self, BlockError> {
+        let mut d = Dec::framed_u32(bytes, INDEX_FILE, offset)?;
+        let count = d.be32()?;
+        let mut table = Self { bytes: bytes.clone(), names: Vec::new(), all: None };
+        let mut last_value = "";
+        for _ in 0..count {
+            let at = d.offset();
+            let (name, (value, list)) = read_entry(&mut d)?;
+            if name.is_empty() && value.is_empty() {
+                table.all = Some(list);
+                continue;
+            }
+            let same = table.names.last().map(|n| n.name.as_ref().cmp(name));
+            match same {
+                Some(std::cmp::Ordering::Equal) if last_value < value => {}
+                None | Some(std::cmp::Ordering::Less) => {
+                    table.names.push(NameRange { name: name.into(), count: 0, samples: Vec::new() });
+                }
+                _ => return Err(damaged(INDEX_FILE, at, "postings table is not sorted")),
+            }
+            last_value = value;
+            if let Some(n) = table.names.last_mut() {
+                if n.count.is_multiple_of(STRIDE) {
+                    n.samples.push(at);
+                }
+                n.count += 1;
+            }
+        }
+        Ok(table)
+    }
+
+    /// Offset of the list of all series.
+    pub(crate) fn all(&self) -> Option<u64> {
+        self.all
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|n| &*n.name)
+    }
+
+    fn range(&self, name: &str) -> Option<&NameRange> {
+        let i = self.names.binary_search_by(|n| (*n.name).cmp(name)).ok()?;
+        self.names.get(i)
+    }
+
+    /// Offset of the list of one label.
+    pub(crate) fn find(&self, name: &str, value: &str) -> Result<Option<u64>, BlockError> {
+        let mut found = None;
+        self.scan(name, value, |v, offset| {
+            if v == value {
+                found = Some(offset);
+            }
+            v < value
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `visit` with every value of `name` from `start` on, in order, until it answers false.
+    pub(crate) fn scan<'a>(
+        &'a self,
+        name: &str,
+        start: &str,
+        mut visit: impl FnMut(&'a str, u64) -> bool,
+    ) -> Result<(), BlockError> {
+        let Some(range) = self.range(name) else { return Ok(()) };
+        // The last sampled value that is not after `start`.
+        let (mut low, mut high) = (0, range.samples.len());
+        while high - low > 1 {
+            let mid = (low + high) / 2;
+            let mut d = Dec::at(&self.bytes, INDEX_FILE, range.samples[mid])?;
+            let (_, (value, _)) = read_entry(&mut d)?;
+            if value <= start { low = mid } else { high = mid }
+        }
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, range.samples[low])?;
+        for _ in low * STRIDE..range.count {
+            let (_, (value, offset)) = read_entry(&mut d)?;
+            if value >= start && !visit(value, offset) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_entry<'a>(d: &mut Dec<'a>) -> Result<(&'a str, Entry<'a>), BlockError> {
+    if d.u8()? != 2 {
+        return Err(d.damaged("postings table entry does not have two texts"));
+    }
+    Ok((d.text()?, (d.text()?, d.uvarint()?)))
+}

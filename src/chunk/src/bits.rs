@@ -1,0 +1,159 @@
+//! A bit stream over bytes, most significant bit first.
+//!
+//! `BitWriter` appends to a byte vector and remembers how many bits of the last byte are free; `BitReader`
+//! looks at 57 or more bits at a time by one unaligned load. Reading past the end yields zero bits and is
+//! found out by `overrun`, so that the hot loop checks once per sample and not once per bit.
+
+/// Appends bits to bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BitWriter {
+    pub(crate) bytes: Vec<u8>,
+    /// Bits of the last byte not yet used, 0..8.
+    free: u8,
+}
+
+impl BitWriter {
+    pub(crate) fn from_bytes(bytes: Vec<u8>, free: u8) -> Self {
+        Self { bytes, free }
+    }
+
+    /// Appends the low `n` bits of `value`, `n` in 0..=64; the bits above must be zero.
+    #[inline]
+    pub(crate) fn put(&mut self, value: u64, n: u32) {
+        debug_assert!(n == 64 || value >> n == 0, "BUG: stray bits above the width");
+        let mut left = n;
+        let free = u32::from(self.free);
+        if free > 0 && left > 0 {
+            let take = left.min(free);
+            let part = (value >> (left - take)) as u8 & (0xff >> (8 - take));
+            if let Some(last) = self.bytes.last_mut() {
+                *last |= part << (free - take);
+            }
+            self.free = (free - take) as u8;
+            left -= take;
+        }
+        while left >= 8 {
+            left -= 8;
+            self.bytes.push((value >> left) as u8);
+        }
+        if left > 0 {
+            self.bytes.push((value << (8 - left)) as u8);
+            self.free = (8 - left) as u8;
+        }
+    }
+
+    /// Appends a varint at the current bit position, which need not be a byte's.
+    pub(crate) fn put_uvarint(&mut self, mut v: u64) {
+        while v >= 0x80 {
+            self.put(v & 0x7f | 0x80, 8);
+            v >>= 7;
+        }
+        self.put(v, 8);
+    }
+}
+
+/// Reads bits from bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct BitReader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> BitReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The next bits, left-aligned; at least 57 are valid, zeros follow the end of the input.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> u64 {
+        let from = self.at >> 3;
+        let word = match self.bytes.get(from..).and_then(|s| s.first_chunk::<8>()) {
+            Some(eight) => u64::from_be_bytes(*eight),
+            None => self.peek_tail(from),
+        };
+        word << (self.at & 7)
+    }
+
+    #[cold]
+    fn peek_tail(&self, from: usize) -> u64 {
+        let mut padded = [0u8; 8];
+        if let Some(rest) = self.bytes.get(from..) {
+            padded[..rest.len()].copy_from_slice(rest);
+        }
+        u64::from_be_bytes(padded)
+    }
+
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, n: u32) {
+        self.at += n as usize;
+    }
+
+    /// Reads `n` bits, `n` in 1..=64.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, n: u32) -> u64 {
+        if n > 56 {
+            let high = self.take(32);
+            return (high << (n - 32)) | self.take(n - 32);
+        }
+        let bits = self.peek() >> (64 - n);
+        self.skip(n);
+        bits
+    }
+
+    /// Reads an unsigned varint that may start inside a byte; `None` when it does not fit 64 bits.
+    pub(crate) fn take_uvarint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for i in 0..10 {
+            let byte = self.take(8);
+            if i == 9 && byte > 1 {
+                return None;
+            }
+            value |= (byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// Whether more bits were taken than there are.
+    #[inline(always)]
+    pub(crate) fn overrun(&self) -> bool {
+        self.at > self.bytes.len() * 8
+    }
+
+    /// Bits of the last touched byte that were not taken, 0..8.
+    pub(crate) fn free_bits(&self) -> u8 {
+        ((8 - self.at % 8) % 8) as u8
+    }
+
+    /// Whole bytes touched so far.
+    pub(crate) fn bytes_used(&self) -> usize {
+        self.at.div_ceil(8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trips(items in proptest::collection::vec((any::<u64>(), 1u32..=64), 0..60)) {
+            let mut w = BitWriter::default();
+            for &(v, n) in &items {
+                w.put(v & (u64::MAX >> (64 - n)), n);
+            }
+            let mut r = BitReader::new(&w.bytes);
+            for &(v, n) in &items {
+                prop_assert_eq!(r.take(n), v & (u64::MAX >> (64 - n)));
+            }
+            prop_assert!(!r.overrun());
+            prop_assert_eq!(r.bytes_used(), w.bytes.len());
+            r.take(9);
+            prop_assert!(r.overrun());
+        }
+    }
+}
