@@ -1,0 +1,130 @@
+//! Is the answer whole? Which stretch of time may miss data, and because of whom.
+//!
+//! Pure. Scraped data exists in two slots on two nodes, so one missing node takes nothing away, except for
+//! the stretches it declared to be held by itself alone (`SoleRange`), and except when a second node that
+//! held data of the same time is missing too. The rule may accuse too much, never too little: an answer
+//! without gaps here is complete.
+
+use koios_cluster::Member;
+
+/// A stretch of time for which data may be missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// First millisecond.
+    pub from: i64,
+    /// Last millisecond.
+    pub until: i64,
+    /// Nodes or blocks that would have to answer.
+    pub holders: Vec<String>,
+    /// Why they did not.
+    pub reason: String,
+}
+
+impl Gap {
+    /// As a warning for the user.
+    pub fn to_warning(&self) -> String {
+        format!(
+            "incomplete answer: data from {} to {} may be missing, {} {}",
+            koios_model::timestamp::rfc3339(self.from),
+            koios_model::timestamp::rfc3339(self.until),
+            self.holders.join(" and "),
+            self.reason
+        )
+    }
+}
+
+/// A node that was not heard in this query.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// Name.
+    pub name: String,
+    /// First moment of the data that only this node's disk holds; `None` when it holds none.
+    pub from: Option<i64>,
+    /// Last moment it can hold data of: when it was last alive, or `i64::MAX` when it is alive but silent.
+    pub until: i64,
+    /// Stretches without a second replica.
+    pub sole: Vec<(i64, i64)>,
+    /// Why it was not heard.
+    pub reason: String,
+}
+
+impl Absent {
+    /// From what a member says, or said last.
+    pub fn from_member(m: &Member, reason: &str) -> Self {
+        let until = match m.liveness {
+            koios_cluster::Liveness::Alive => i64::MAX,
+            koios_cluster::Liveness::Dead { since } => since,
+        };
+        Self {
+            name: m.name.clone(),
+            from: m.record.head.min_time,
+            until,
+            sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Gaps that the absence of `absent` nodes may leave in `[mint, maxt]`, in time order.
+pub fn gaps(absent: &[Absent], mint: i64, maxt: i64) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    let held = |a: &Absent| Some((a.from?.max(mint), a.until.min(maxt))).filter(|(f, u)| f <= u);
+    for (i, a) in absent.iter().enumerate() {
+        let Some((from, until)) = held(a) else { continue };
+        for (sole_from, sole_until) in &a.sole {
+            let (f, u) = (from.max(*sole_from), until.min(*sole_until));
+            if f <= u {
+                gaps.push(Gap { from: f, until: u, holders: vec![a.name.clone()], reason: a.reason.clone() });
+            }
+        }
+        for b in &absent[i + 1..] {
+            let Some((other_from, other_until)) = held(b) else { continue };
+            let (f, u) = (from.max(other_from), until.min(other_until));
+            if f <= u {
+                let holders = vec![a.name.clone(), b.name.clone()];
+                let reason = if a.reason == b.reason {
+                    a.reason.clone()
+                } else {
+                    format!("{}; {}", a.reason, b.reason)
+                };
+                gaps.push(Gap { from: f, until: u, holders, reason });
+            }
+        }
+    }
+    gaps.sort_by(|a, b| (a.from, a.until, &a.holders).cmp(&(b.from, b.until, &b.holders)));
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(name: &str, from: i64, until: i64, sole: &[(i64, i64)]) -> Absent {
+        Absent { name: name.into(), from: Some(from), until, sole: sole.to_vec(), reason: "is down".into() }
+    }
+
+    #[test]
+    fn one_replicated_node_takes_nothing_away() {
+        assert_eq!(gaps(&[absent("a", 0, 1000, &[])], 0, 5000), []);
+    }
+
+    #[test]
+    fn sole_stretches_are_named() {
+        let g = gaps(&[absent("a", 0, 1000, &[(0, 100), (500, 600)])], 50, 550);
+        assert_eq!(g.iter().map(|g| (g.from, g.until)).collect::<Vec<_>>(), [(50, 100), (500, 550)]);
+        assert!(g[0].to_warning().contains("a is down"));
+        assert_eq!(gaps(&[absent("a", 0, 1000, &[(0, 100)])], 101, 5000), []);
+        let empty = Absent { from: None, ..absent("a", 0, 9, &[(0, 9)]) };
+        assert_eq!(gaps(&[empty], 0, 10), [], "a node without data misses nothing");
+    }
+
+    #[test]
+    fn two_nodes_miss_what_both_could_hold() {
+        let long_dead = absent("a", 0, 1000, &[]);
+        let fresh = absent("b", 500, i64::MAX, &[]);
+        let g = gaps(&[long_dead.clone(), fresh.clone()], 0, 5000);
+        assert_eq!(g.len(), 1);
+        assert_eq!((g[0].from, g[0].until, g[0].holders.len()), (500, 1000, 2));
+        assert_eq!(gaps(&[long_dead, fresh], 1001, 5000), [], "the first was gone by then");
+    }
+}

@@ -1,0 +1,184 @@
+//! Replicas into one series: exact deduplication by timestamp.
+//!
+//! Both slots of a target are scraped on one schedule and stamped with the scheduled time, so replicas carry
+//! the same timestamps. For each timestamp one sample is kept: a value before a stale marker, then the lower
+//! slot, then the greater bits. The rule looks at nothing but the samples of that timestamp, so the result is
+//! the same whoever asks, in whatever order the parts arrive and whatever range is asked. For `up` the
+//! healthiest slot counts.
+
+use koios_chunk::{Chunk, ChunkError};
+use koios_model::{Columns, Labels, Slot, is_stale};
+
+/// All parts of one series.
+#[derive(Clone, Debug)]
+pub struct MergedSeries {
+    /// Identity without the slot.
+    pub labels: Labels,
+    parts: Vec<(Slot, Vec<Chunk>)>,
+}
+
+impl MergedSeries {
+    /// A series without parts yet.
+    pub fn new(labels: Labels) -> Self {
+        Self { labels, parts: Vec::new() }
+    }
+
+    /// Adds what one holder has of one slot.
+    pub fn add(&mut self, slot: Slot, chunks: Vec<Chunk>) {
+        match self.parts.iter_mut().find(|(s, _)| *s == slot) {
+            Some((_, known)) => known.extend(chunks),
+            None => self.parts.push((slot, chunks)),
+        }
+    }
+
+    /// Puts chunks in time order and drops copies, e.g. of a chunk served from a head and from its block.
+    pub fn seal(&mut self) {
+        self.parts.sort_by_key(|(slot, _)| *slot);
+        for (_, chunks) in &mut self.parts {
+            chunks.sort_by(|a, b| {
+                (a.min_time, a.max_time, a.data.len()).cmp(&(b.min_time, b.max_time, b.data.len()))
+            });
+            chunks.dedup_by(|a, b| a.min_time == b.min_time && a.max_time == b.max_time && a.data == b.data);
+        }
+    }
+
+    /// Bytes of all chunks.
+    pub fn chunk_bytes(&self) -> usize {
+        self.parts.iter().flat_map(|(_, c)| c).map(|c| c.data.len()).sum()
+    }
+
+    /// Appends the deduplicated samples in `[mint, maxt]` to `out`.
+    ///
+    /// # Errors
+    /// When a chunk is damaged.
+    pub fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
+        let healthiest = self.labels.metric_name() == "up";
+        let mut runs: Vec<(Slot, Columns)> = Vec::new();
+        for (slot, chunks) in &self.parts {
+            let mut run = Columns::default();
+            let mut run_end = i64::MIN;
+            for chunk in chunks.iter().filter(|c| c.min_time <= maxt && c.max_time >= mint) {
+                if chunk.min_time <= run_end {
+                    runs.push((*slot, std::mem::take(&mut run)));
+                }
+                chunk.read(mint, maxt, &mut run)?;
+                run_end = run_end.max(chunk.max_time);
+            }
+            runs.push((*slot, run));
+        }
+        runs.retain(|(_, c)| !c.is_empty());
+        merge_runs(&runs, healthiest, out);
+        Ok(())
+    }
+}
+
+/// Merges ascending runs into `out`.
+fn merge_runs(runs: &[(Slot, Columns)], healthiest: bool, out: &mut Columns) {
+    if let [(_, only)] = runs {
+        out.times.extend_from_slice(&only.times);
+        out.values.extend_from_slice(&only.values);
+        return;
+    }
+    let mut at = vec![0usize; runs.len()];
+    loop {
+        let next = runs.iter().zip(&at).filter_map(|((_, c), i)| c.times.get(*i)).min().copied();
+        let Some(t) = next else { return };
+        let mut best: Option<(Slot, f64)> = None;
+        for ((slot, c), i) in runs.iter().zip(&mut at) {
+            if c.times.get(*i) == Some(&t) {
+                let candidate = (*slot, c.values[*i]);
+                if best.is_none_or(|b| wins(candidate, b, healthiest)) {
+                    best = Some(candidate);
+                }
+                *i += 1;
+            }
+        }
+        if let Some((_, v)) = best {
+            out.push(t, v);
+        }
+    }
+}
+
+fn wins(a: (Slot, f64), b: (Slot, f64), healthiest: bool) -> bool {
+    let (stale_a, stale_b) = (is_stale(a.1), is_stale(b.1));
+    if stale_a != stale_b {
+        return stale_b;
+    }
+    if healthiest && a.1 != b.1 {
+        return a.1 > b.1;
+    }
+    if a.0 != b.0 { a.0 < b.0 } else { a.1.to_bits() > b.1.to_bits() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use koios_chunk::encode_xor;
+    use koios_model::stale_nan;
+    use proptest::prelude::*;
+
+    fn chunks(samples: &[(i64, f64)], per_chunk: usize) -> Vec<Chunk> {
+        let mut c = Columns::default();
+        for (t, v) in samples {
+            c.push(*t, *v);
+        }
+        encode_xor(&c, per_chunk)
+    }
+
+    fn read(name: &str, parts: &[(u8, &[(i64, f64)])]) -> Vec<(i64, u64)> {
+        let mut m = MergedSeries::new(Labels::from_pairs([("__name__", name)]));
+        for (slot, samples) in parts {
+            m.add(Slot(*slot), chunks(samples, 2));
+        }
+        m.seal();
+        let mut out = Columns::default();
+        m.read(i64::MIN, i64::MAX, &mut out).unwrap();
+        out.iter().map(|s| (s.t, s.v.to_bits())).collect()
+    }
+
+    #[test]
+    fn values_beat_stale_markers_and_lower_slots_win() {
+        let got = read(
+            "m",
+            &[(1, &[(1, 10.0), (2, 20.0), (4, 40.0)]), (0, &[(1, 11.0), (2, stale_nan()), (3, 31.0)])],
+        );
+        let want = [(1, 11.0f64), (2, 20.0), (3, 31.0), (4, 40.0)].map(|(t, v)| (t, v.to_bits()));
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn up_is_what_the_healthiest_slot_saw() {
+        assert_eq!(read("up", &[(0, &[(1, 0.0)]), (1, &[(1, 1.0)])]), [(1, 1.0f64.to_bits())]);
+        assert_eq!(read("down", &[(0, &[(1, 0.0)]), (1, &[(1, 1.0)])]), [(1, 0.0f64.to_bits())]);
+    }
+
+    proptest! {
+        /// Any split over slots, holders and chunk sizes, with copies, in any order of arrival, reads the same.
+        #[test]
+        fn arrival_order_and_copies_do_not_matter(
+            samples in proptest::collection::btree_map(0i64..500, -3i64..3, 1..60),
+            cut in 1usize..30,
+            per_chunk in 1usize..9,
+            order in any::<bool>(),
+        ) {
+            let all: Vec<(i64, f64)> = samples.iter().map(|(t, v)| (*t, *v as f64)).collect();
+            let cut = cut.min(all.len());
+            let parts: Vec<(u8, Vec<Chunk>)> = vec![
+                (0, chunks(&all[..cut], per_chunk)),
+                (0, chunks(&all[cut / 2..], per_chunk + 1)),
+                (1, chunks(&all, 3)),
+                (1, chunks(&all, 3)),
+            ];
+            let mut m = MergedSeries::new(Labels::from_pairs([("__name__", "m")]));
+            let ordered: Box<dyn Iterator<Item = _>> = if order { Box::new(parts.into_iter()) } else { Box::new(parts.into_iter().rev()) };
+            for (slot, c) in ordered {
+                m.add(Slot(slot), c);
+            }
+            m.seal();
+            let mut out = Columns::default();
+            m.read(i64::MIN, i64::MAX, &mut out).unwrap();
+            let got: Vec<(i64, f64)> = out.iter().map(|s| (s.t, s.v)).collect();
+            prop_assert_eq!(got, all);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! From one pinned view to fragments: who is asked for what.
+//!
+//! Pure. A fragment is (time range × part of the data × holder). Each node that answers is asked for its
+//! own part (its head, and what it has not uploaded yet). Blocks of the bucket that the coordinator sees too
+//! are dealt to the nodes on the same bucket by rendezvous over the block's id. Blocks of a bucket that the
+//! coordinator does not see are asked of one node on that bucket. Ejected nodes are asked last: a block goes
+//! to the next in rank at once, a head has no second holder and is tried all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use koios_cluster::{ClusterView, Member, ranked};
+use koios_model::BlockId;
+use xxhash_rust::xxh64::xxh64;
+
+use crate::completeness::Absent;
+
+/// One question to one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Who is asked.
+    pub node: Arc<Member>,
+    /// Its own part.
+    pub own: bool,
+    /// Blocks of the shared bucket.
+    pub blocks: Vec<BlockId>,
+    /// All blocks of its bucket.
+    pub whole_bucket: bool,
+}
+
+/// What is asked in the first round.
+#[derive(Clone, Debug, Default)]
+pub struct Fragments {
+    /// Questions, by node name.
+    pub ask: Vec<Fragment>,
+    /// Nodes that cannot be asked.
+    pub absent: Vec<Absent>,
+}
+
+/// Plans the first round. `cover` are the blocks of the coordinator's own bucket that cover the range;
+/// `ejected` tells which nodes are better left alone.
+pub fn plan(
+    view: &ClusterView,
+    cover: &[BlockId],
+    ejected: &dyn Fn(&Member) -> bool,
+    range: (i64, i64),
+) -> Fragments {
+    let mut parts: BTreeMap<String, Fragment> = BTreeMap::new();
+    let mut absent = Vec::new();
+    let my_bucket = view.own().map(|m| m.record.bucket.clone()).unwrap_or_default();
+    for m in view.members.values() {
+        if m.answers() || m.name == view.me {
+            if m.name == view.me || holds_own_data(m, range.1) {
+                part(&mut parts, m).own = true;
+            }
+        } else if !is_starting(m) || m.record.head.min_time.is_some() {
+            absent.push(Absent::from_member(m, &format!("is {}", m.shown_state())));
+        }
+    }
+    for (m, id) in deal(view, cover, &my_bucket, ejected) {
+        part(&mut parts, &m).blocks.push(id);
+    }
+    let foreign: BTreeSet<String> = view
+        .members
+        .values()
+        .map(|m| m.record.bucket.clone())
+        .filter(|b| !b.is_empty() && *b != my_bucket)
+        .collect();
+    for bucket in foreign {
+        if let Some(m) = bucket_speakers(view, &bucket, ejected).into_iter().next() {
+            part(&mut parts, &m).whole_bucket = true;
+        }
+    }
+    Fragments { ask: parts.into_values().collect(), absent }
+}
+
+/// Nodes that can speak for a bucket, best first.
+pub fn bucket_speakers(
+    view: &ClusterView,
+    bucket: &str,
+    ejected: &dyn Fn(&Member) -> bool,
+) -> Vec<Arc<Member>> {
+    let on_it: Vec<Arc<Member>> =
+        view.members.values().filter(|m| m.answers() && m.record.bucket == bucket).cloned().collect();
+    let mut speakers = ranked(&on_it, xxh64(bucket.as_bytes(), 0));
+    speakers.sort_by_key(|m| ejected(m));
+    speakers
+}
+
+/// Candidates to serve a block of the coordinator's bucket, best first; ejected ones last.
+pub fn block_candidates(
+    view: &ClusterView,
+    id: BlockId,
+    my_bucket: &str,
+    ejected: &dyn Fn(&Member) -> bool,
+) -> Vec<Arc<Member>> {
+    let on_it: Vec<Arc<Member>> =
+        view.ready("store").into_iter().filter(|m| m.record.bucket == my_bucket).collect();
+    let mut candidates = ranked(&on_it, block_key(id));
+    candidates.sort_by_key(|m| ejected(m));
+    candidates
+}
+
+/// Hash that places a block.
+pub fn block_key(id: BlockId) -> u64 {
+    xxh64(&id.to_u128().to_be_bytes(), 0)
+}
+
+fn deal(
+    view: &ClusterView,
+    cover: &[BlockId],
+    my_bucket: &str,
+    ejected: &dyn Fn(&Member) -> bool,
+) -> Vec<(Arc<Member>, BlockId)> {
+    let mut dealt = Vec::with_capacity(cover.len());
+    for id in cover {
+        let best = block_candidates(view, *id, my_bucket, ejected).into_iter().next();
+        // Nobody is ready: the coordinator reads the block itself.
+        if let Some(m) = best.or_else(|| view.own().cloned()) {
+            dealt.push((m, *id));
+        }
+    }
+    dealt
+}
+
+fn part<'a>(parts: &'a mut BTreeMap<String, Fragment>, m: &Arc<Member>) -> &'a mut Fragment {
+    parts.entry(m.name.clone()).or_insert_with(|| Fragment {
+        node: m.clone(),
+        own: false,
+        blocks: Vec::new(),
+        whole_bucket: false,
+    })
+}
+
+/// A head's oldest moment is a hint with ten minutes of slack; an unknown one is asked.
+fn holds_own_data(m: &Member, maxt: i64) -> bool {
+    const SLACK_MS: i64 = 600_000;
+    m.record.head.min_time.is_none_or(|t| t.saturating_sub(SLACK_MS) <= maxt)
+}
+
+fn is_starting(m: &Member) -> bool {
+    m.is_alive() && !m.record.state.answers()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{member, view};
+    use koios_cluster::{Liveness, NodeState};
+
+    fn ids(n: u64) -> Vec<BlockId> {
+        (0..n).map(|i| BlockId::from_parts(i, u128::from(i))).collect()
+    }
+
+    #[test]
+    fn every_answering_node_gives_its_own_part_and_blocks_are_dealt_once() {
+        let v = view("a", vec![member("a", "B"), member("b", "B"), member("c", "B")]);
+        let cover = ids(60);
+        let f = plan(&v, &cover, &|_| false, (0, 10));
+        assert!(f.ask.iter().all(|p| p.own && !p.whole_bucket) && f.ask.len() == 3);
+        let mut dealt: Vec<BlockId> = f.ask.iter().flat_map(|p| p.blocks.clone()).collect();
+        dealt.sort();
+        assert_eq!(dealt, cover);
+        assert!(f.ask.iter().all(|p| p.blocks.len() > 5), "rendezvous spreads them");
+        let without_c = plan(&v, &cover, &|m| m.name == "c", (0, 10));
+        let c = without_c.ask.iter().find(|p| p.node.name == "c").unwrap();
+        assert!(c.own && c.blocks.is_empty(), "an ejected node still is the only holder of its head");
+    }
+
+    #[test]
+    fn foreign_buckets_have_one_speaker() {
+        let v = view("a", vec![member("a", "B"), member("b", "F"), member("c", "F")]);
+        let f = plan(&v, &[], &|_| false, (0, 10));
+        assert_eq!(f.ask.iter().filter(|p| p.whole_bucket).count(), 1);
+        assert!(!f.ask.iter().any(|p| p.whole_bucket && p.node.name == "a"));
+    }
+
+    #[test]
+    fn dead_nodes_are_absent_and_starting_ones_too_when_they_hold_data() {
+        let mut dead = member("b", "B");
+        dead.liveness = Liveness::Dead { since: 77 };
+        let mut starting = member("c", "B");
+        starting.record.state = NodeState::Starting;
+        let fresh = {
+            let mut m = starting.clone();
+            m.name = "d".into();
+            m
+        };
+        starting.record.head.min_time = Some(3);
+        let v = view("a", vec![member("a", "B"), dead, starting, fresh]);
+        let f = plan(&v, &[], &|_| false, (0, 10));
+        assert_eq!(f.absent.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(f.absent[0].until, 77);
+        assert_eq!(f.ask.len(), 1);
+    }
+
+    #[test]
+    fn young_heads_are_not_asked_for_old_times() {
+        let mut young = member("b", "B");
+        young.record.head.min_time = Some(10_000_000);
+        let v = view("a", vec![member("a", "B"), young]);
+        assert_eq!(plan(&v, &[], &|_| false, (0, 9_000_000)).ask.len(), 1);
+        assert_eq!(plan(&v, &[], &|_| false, (0, 9_500_000)).ask.len(), 2);
+    }
+}

@@ -1,0 +1,35 @@
+//! Members and views for the tests of this crate.
+
+use std::sync::Arc;
+
+use koios_cluster::keys::HeadSummary;
+use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, Roles};
+
+/// A ready member on a bucket.
+pub fn member(name: &str, bucket: &str) -> Member {
+    Member {
+        name: name.into(),
+        generation: 1,
+        gossip: ([127, 0, 0, 1], 1).into(),
+        liveness: Liveness::Alive,
+        record: NodeRecord {
+            version: "0".into(),
+            roles: Roles::all(),
+            weight: 1,
+            zone: "z".into(),
+            rpc: ([127, 0, 0, 1], 2).into(),
+            http: ([127, 0, 0, 1], 3).into(),
+            state: NodeState::Ready,
+            since: 0,
+            head: HeadSummary::default(),
+            bucket: bucket.into(),
+            ring_hash: 0,
+        },
+    }
+}
+
+/// A view of `me` over `members`.
+pub fn view(me: &str, members: Vec<Member>) -> ClusterView {
+    let members = members.into_iter().map(|m| (m.name.clone(), Arc::new(m))).collect();
+    ClusterView { seq: 1, me: me.into(), cluster: "test".into(), members }
+}
