@@ -141,7 +141,10 @@ mod tests {
         let good = "0123456789abcdef".to_owned();
         let addr = house("prod", &[&good]).await;
         let ring_with = |cluster: &str, secret: &[String]| KeyRing::new(cluster, secret);
-        assert_eq!(ring(addr, "s", &ring_with("prod", std::slice::from_ref(&good))).await.unwrap().node, "host");
+        assert_eq!(
+            ring(addr, "s", &ring_with("prod", std::slice::from_ref(&good))).await.unwrap().node,
+            "host"
+        );
         let e = ring(addr, "s", &ring_with("test", std::slice::from_ref(&good))).await.unwrap_err();
         assert!(e.to_string().contains("--cluster.name=prod"), "{e}");
         let e = ring(addr, "s", &ring_with("prod", &[])).await.unwrap_err();

@@ -156,6 +156,8 @@ pub struct NodeRecord {
     pub head: HeadSummary,
     /// Identity of the bucket this node reads and writes.
     pub bucket: String,
+    /// Digest of the blocks it sees there; equal digests see the same blocks.
+    pub catalogue: u64,
     /// Hash of this node's own view of ready nodes.
     pub ring_hash: u64,
 }
@@ -182,7 +184,7 @@ impl NodeRecord {
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
             (STATE, format!("1|{}|{}", self.state, self.since)),
             (HEAD, format!("1|{min}|{}|{}", sole.join(","), self.head.series_log2)),
-            (BUCKET, format!("1|{}", self.bucket)),
+            (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
         ]
     }
@@ -210,6 +212,7 @@ impl NodeRecord {
             since: state.get(1)?.parse().ok()?,
             head: fields(HEAD).and_then(|f| parse_head(&f)).unwrap_or_default(),
             bucket: one(BUCKET),
+            catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
         })
     }
@@ -260,6 +263,7 @@ mod tests {
                 series_log2: 12,
             },
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
+            catalogue: 7,
             ring_hash: 0xdead_beef,
         }
     }

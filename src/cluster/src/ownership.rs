@@ -67,6 +67,7 @@ pub(crate) mod tests {
                 since: 0,
                 head: HeadSummary::default(),
                 bucket: String::new(),
+                catalogue: 0,
                 ring_hash: 0,
             },
         }

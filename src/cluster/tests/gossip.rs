@@ -23,6 +23,7 @@ fn record() -> NodeRecord {
         since: 0,
         head: HeadSummary::default(),
         bucket: String::new(),
+        catalogue: 0,
         ring_hash: 0,
     }
 }

@@ -23,6 +23,7 @@ pub fn member(name: &str, bucket: &str) -> Member {
             since: 0,
             head: HeadSummary::default(),
             bucket: bucket.into(),
+            catalogue: 0,
             ring_hash: 0,
         },
     }

@@ -1,0 +1,203 @@
+//! What lies in the bucket.
+//!
+//! The catalogue is the list of blocks with a readable meta.json. Meta files never change, so a refresh
+//! reads only those it has not seen; a block whose meta.json is missing (an upload under way) is asked for
+//! again next time. Views are immutable. Bound: 100,000 blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use koios_block::BlockMeta;
+use koios_model::BlockId;
+use koios_objstore::transfer::META;
+use koios_objstore::{Bucket, ObjstoreError};
+
+use crate::error::StoreError;
+
+/// Most blocks a catalogue holds; beyond that the newest are kept.
+pub const BLOCKS_MAX: usize = 100_000;
+const READS_IN_FLIGHT: usize = 16;
+
+/// An immutable picture of the bucket.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogueView {
+    /// Readable blocks.
+    pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
+    /// Blocks put aside, with the reason.
+    pub damaged: BTreeMap<BlockId, String>,
+}
+
+impl CatalogueView {
+    /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those whose sources
+    /// another such block holds completely. Ascending by id.
+    pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
+        let candidates: Vec<&Arc<BlockMeta>> =
+            self.blocks.values().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).collect();
+        let superseded = |m: &BlockMeta| {
+            candidates.iter().any(|other| {
+                other.ulid != m.ulid
+                    && same_stream(other, m)
+                    && subset(&m.compaction.sources, &other.compaction.sources)
+                    && (other.compaction.sources.len() > m.compaction.sources.len() || other.ulid < m.ulid)
+            })
+        };
+        candidates.iter().filter(|m| !superseded(m)).map(|m| m.ulid).collect()
+    }
+
+    /// First moment of any block, milliseconds.
+    pub fn min_time(&self) -> Option<i64> {
+        self.blocks.values().map(|m| m.min_time).min()
+    }
+
+    /// Order-independent digest of the block ids; 0 for an empty bucket.
+    pub fn digest(&self) -> u64 {
+        self.blocks.keys().fold(0, |d, id| {
+            let bits = id.to_u128();
+            d ^ ((bits as u64) ^ ((bits >> 64) as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
+}
+
+fn same_stream(a: &BlockMeta, b: &BlockMeta) -> bool {
+    let labels = |m: &BlockMeta| m.thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default();
+    labels(a) == labels(b)
+}
+
+fn subset(small: &[BlockId], large: &[BlockId]) -> bool {
+    !small.is_empty() && small.iter().all(|s| large.contains(s))
+}
+
+/// Reads the bucket and keeps what it has read.
+#[derive(Debug)]
+pub struct Catalogue {
+    bucket: Bucket,
+    view: Arc<CatalogueView>,
+}
+
+impl Catalogue {
+    /// An empty catalogue of `bucket`.
+    pub fn new(bucket: Bucket) -> Self {
+        Self { bucket, view: Arc::default() }
+    }
+
+    /// The last picture.
+    pub fn view(&self) -> Arc<CatalogueView> {
+        self.view.clone()
+    }
+
+    /// Takes a new picture.
+    ///
+    /// # Errors
+    /// When the bucket cannot be listed; the last picture stays.
+    pub async fn refresh(&mut self) -> Result<Arc<CatalogueView>, StoreError> {
+        let mut ids = self.bucket.list_blocks().await?;
+        if ids.len() > BLOCKS_MAX {
+            tracing::error!(
+                blocks = ids.len(),
+                max = BLOCKS_MAX,
+                "too many blocks in the bucket, the oldest are left out"
+            );
+            ids.drain(..ids.len() - BLOCKS_MAX);
+        }
+        let mut next = CatalogueView::default();
+        let mut unread = Vec::new();
+        for id in ids {
+            match self.view.blocks.get(&id) {
+                Some(meta) => {
+                    next.blocks.insert(id, meta.clone());
+                }
+                None => unread.push(id),
+            }
+        }
+        let bucket = &self.bucket;
+        let mut reads = stream::iter(unread)
+            .map(|id| async move { (id, bucket.get(&format!("{id}/{META}")).await) })
+            .buffer_unordered(READS_IN_FLIGHT);
+        while let Some((id, read)) = reads.next().await {
+            match read {
+                Ok(bytes) => match BlockMeta::parse(&bytes) {
+                    Ok(meta) if meta.ulid == id => {
+                        next.blocks.insert(id, Arc::new(meta));
+                    }
+                    Ok(meta) => {
+                        next.damaged.insert(id, format!("meta.json belongs to block {}", meta.ulid));
+                    }
+                    Err(why) => {
+                        next.damaged.insert(id, format!("meta.json: {why}"));
+                    }
+                },
+                // No meta.json: somebody is uploading, or it is being deleted.
+                Err(ObjstoreError::NotFound(_)) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        drop(reads);
+        self.view = Arc::new(next);
+        Ok(self.view.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use koios_objstore::BucketConfig;
+
+    fn id(n: u64) -> BlockId {
+        BlockId::from_parts(n, 0)
+    }
+
+    fn meta(n: u64, range: (i64, i64), sources: &[u64], resolution: i64) -> Arc<BlockMeta> {
+        let sources: Vec<String> = sources.iter().map(|s| format!("\"{}\"", id(*s))).collect();
+        let json = format!(
+            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{}},"compaction":{{"level":1,"sources":[{}]}},"version":1,
+                "thanos":{{"labels":{{"replica":"0"}},"downsample":{{"resolution":{resolution}}},"source":"test"}}}}"#,
+            id(n),
+            range.0,
+            range.1,
+            sources.join(",")
+        );
+        Arc::new(BlockMeta::parse(json.as_bytes()).unwrap())
+    }
+
+    fn view(metas: Vec<Arc<BlockMeta>>) -> CatalogueView {
+        CatalogueView { blocks: metas.into_iter().map(|m| (m.ulid, m)).collect(), ..CatalogueView::default() }
+    }
+
+    #[test]
+    fn cover_takes_the_compacted_block_and_not_its_sources() {
+        let v = view(vec![
+            meta(1, (0, 10), &[1], 0),
+            meta(2, (10, 20), &[2], 0),
+            meta(3, (0, 20), &[1, 2], 0),
+            meta(4, (20, 30), &[4], 0),
+            meta(5, (0, 20), &[1, 2], 300_000),
+            meta(6, (0, 20), &[1, 2], 0),
+        ]);
+        assert_eq!(v.cover(0, 100), [id(3), id(4)], "of two equal outputs the smaller id");
+        assert_eq!(v.cover(25, 26), [id(4)]);
+        assert_eq!(v.cover(30, 40), [], "maxTime is exclusive");
+        assert_eq!(v.min_time(), Some(0));
+        assert_ne!(v.digest(), view(vec![]).digest());
+    }
+
+    #[tokio::test]
+    async fn refresh_reads_new_metas_puts_damaged_aside_and_waits_for_uploads() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::open(&BucketConfig::directory(dir.path()), id(99)).await.unwrap();
+        let mut catalogue = Catalogue::new(bucket.clone());
+        assert!(catalogue.refresh().await.unwrap().blocks.is_empty());
+        let put = async |n: u64, file: &str, bytes: &[u8]| {
+            bucket.put(&format!("{}/{file}", id(n)), bytes.to_vec()).await.unwrap();
+        };
+        put(1, "meta.json", &meta(1, (0, 10), &[1], 0).to_json()).await;
+        put(2, "index", b"upload under way").await;
+        put(3, "meta.json", b"{broken").await;
+        put(4, "meta.json", &meta(1, (0, 10), &[1], 0).to_json()).await;
+        let v = catalogue.refresh().await.unwrap();
+        assert_eq!(v.blocks.keys().copied().collect::<Vec<_>>(), [id(1)]);
+        assert_eq!(v.damaged.keys().copied().collect::<Vec<_>>(), [id(3), id(4)]);
+        put(2, "meta.json", &meta(2, (10, 20), &[2], 0).to_json()).await;
+        assert_eq!(catalogue.refresh().await.unwrap().blocks.len(), 2);
+    }
+}
