@@ -13,7 +13,9 @@ pub mod clock;
 pub mod duration;
 pub mod error;
 pub mod format;
+pub mod histogram;
 pub mod ids;
+pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod regexp;
@@ -22,6 +24,7 @@ pub mod timestamp;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Code, Coded};
+pub use histogram::{CounterReset, FloatHistogram};
 pub use ids::{BlockId, Slot};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchType, Matcher};

@@ -1,7 +1,11 @@
 //! Samples, the stale marker, and decoded sample columns.
 //!
-//! Owns the meaning of one measured value. The place of native histograms is beside `Columns::values`:
-//! they arrive with the storage issue. Invariant: `Columns::times` is strictly ascending.
+//! Owns the meaning of one measured value. Invariant: `Columns::times` is strictly ascending and every
+//! column that is present has its length.
+
+use std::sync::Arc;
+
+use crate::histogram::FloatHistogram;
 
 /// Bit pattern of the value that marks a series as ended (Prometheus `value.StaleNaN`).
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -39,13 +43,17 @@ impl PartialEq for Sample {
     }
 }
 
-/// Decoded samples of one series, as two parallel columns.
+/// Decoded samples of one series, as parallel columns.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
     /// Timestamps, strictly ascending, milliseconds.
     pub times: Vec<i64>,
-    /// Values; stale markers are kept.
+    /// Values; stale markers are kept. Beside a histogram stands its sum, so staleness shows here too.
     pub values: Vec<f64>,
+    /// Histograms, parallel to `times`; `None` for the whole while only floats were pushed.
+    pub histograms: Option<Vec<Option<Arc<FloatHistogram>>>>,
+    /// Start timestamps, parallel to `times`, 0 when unknown; `None` for the whole while none was pushed.
+    pub starts: Option<Vec<i64>>,
 }
 
 impl Columns {
@@ -59,21 +67,81 @@ impl Columns {
         self.times.is_empty()
     }
 
-    /// Appends one sample; the caller keeps time ascending.
+    /// Appends one float sample; the caller keeps time ascending.
     #[inline]
     pub fn push(&mut self, t: i64, v: f64) {
         self.times.push(t);
         self.values.push(v);
+        if let Some(h) = &mut self.histograms {
+            h.push(None);
+        }
+        if let Some(s) = &mut self.starts {
+            s.push(0);
+        }
+    }
+
+    /// Appends one histogram sample; the caller keeps time ascending.
+    pub fn push_histogram(&mut self, t: i64, h: Arc<FloatHistogram>) {
+        let before = self.times.len();
+        self.times.push(t);
+        self.values.push(h.sum);
+        self.histograms.get_or_insert_with(|| vec![None; before]).push(Some(h));
+        if let Some(s) = &mut self.starts {
+            s.push(0);
+        }
+    }
+
+    /// Sets the start timestamp of the sample pushed last; 0 means unknown.
+    pub fn set_start(&mut self, start: i64) {
+        if start == 0 && self.starts.is_none() {
+            return;
+        }
+        let n = self.times.len();
+        let starts = self.starts.get_or_insert_with(|| vec![0; n]);
+        if let Some(last) = starts.last_mut() {
+            *last = start;
+        }
+    }
+
+    /// The histogram at position `i`, `None` for a float sample.
+    pub fn histogram(&self, i: usize) -> Option<&Arc<FloatHistogram>> {
+        self.histograms.as_ref().and_then(|h| h.get(i)).and_then(Option::as_ref)
+    }
+
+    /// The start timestamp at position `i`, 0 when unknown.
+    pub fn start(&self, i: usize) -> i64 {
+        self.starts.as_ref().and_then(|s| s.get(i)).copied().unwrap_or(0)
     }
 
     /// Forgets all samples, keeps the memory.
     pub fn clear(&mut self) {
         self.times.clear();
         self.values.clear();
+        self.histograms = None;
+        self.starts = None;
     }
 
-    /// Samples in order.
+    /// Samples in order; a histogram appears as its sum.
     pub fn iter(&self) -> impl Iterator<Item = Sample> + '_ {
         self.times.iter().zip(&self.values).map(|(&t, &v)| Sample { t, v })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stay_parallel() {
+        let mut c = Columns::default();
+        c.push(1, 1.0);
+        c.push_histogram(2, Arc::new(FloatHistogram { sum: 7.0, ..FloatHistogram::default() }));
+        c.set_start(1);
+        c.push(3, 3.0);
+        assert_eq!(c.values, [1.0, 7.0, 3.0]);
+        assert!(c.histogram(0).is_none() && c.histogram(1).is_some() && c.histogram(2).is_none());
+        assert_eq!((c.start(0), c.start(1), c.start(2)), (0, 1, 0));
+        c.clear();
+        assert!(c.is_empty() && c.histograms.is_none());
     }
 }

@@ -1,1 +1,18 @@
-//! Koios PromQL: lexer, parser, printer, planner, engine
+//! Koios PromQL: lexer, parser, printer, planner and engine.
+//!
+//! Owns the whole language as of Prometheus 3.14 and its evaluation over series that the caller provides.
+//! Refuses to know storage, network, clocks or threads: a caller parses a query, makes a `Plan`, fetches
+//! what `Plan::selects` names from wherever it is, and hands it to `Plan::evaluate`.
+//!
+//! Invariants: evaluation is a pure function of the plan and the series, independent of the order in which
+//! series arrive; everything that grows is counted against `Limits`; `Control` stops it within 100 ms.
+
+pub mod api;
+pub mod syntax;
+
+pub use api::{
+    Budget, Charge, Control, EngineOptions, EvalError, Hints, Limits, MatrixSeries, MemorySeries,
+    QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesSource, Value, VectorSample,
+};
+pub use syntax::ast::Expr;
+pub use syntax::{ParseError, ParserOptions, expr_to_json, parse, parse_selector, parse_with, prettify};

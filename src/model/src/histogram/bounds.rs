@@ -1,0 +1,117 @@
+//! Bucket bounds and the two transcendental functions behind them.
+//!
+//! Prometheus' bounds and interpolations come from Go's `math.Exp2` and `math.Log2`, which differ from the
+//! platform's in the last bit. Users see bounds in JSON, so the same rational approximation is used here
+//! (argument reduction and coefficients: FreeBSD msun `e_exp.c`, as documented there).
+
+use std::sync::OnceLock;
+
+/// 2^x by reduction to |r| <= ln(2)/2 and a rational approximation of e^r.
+pub fn go_exp2(x: f64) -> f64 {
+    const LN2_HI: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
+    if x.is_nan() || x == f64::INFINITY {
+        return x;
+    }
+    if x > 1023.999_999_999_999_9 {
+        return f64::INFINITY;
+    }
+    if x < -1074.0 {
+        return 0.0;
+    }
+    let k = if x > 0.0 {
+        (x + 0.5) as i32
+    } else if x < 0.0 {
+        (x - 0.5) as i32
+    } else {
+        0
+    };
+    let t = x - f64::from(k);
+    ldexp(exp_reduced(t * LN2_HI, -t * LN2_LO), k)
+}
+
+fn exp_reduced(hi: f64, lo: f64) -> f64 {
+    const P: [f64; 5] = [
+        1.666_666_666_666_666_6e-1,
+        -2.777_777_777_701_559_3e-3,
+        6.613_756_321_437_934e-5,
+        -1.653_390_220_546_525_2e-6,
+        4.138_136_797_057_238_5e-8,
+    ];
+    let r = hi - lo;
+    let t = r * r;
+    let c = r - t * (P[0] + t * (P[1] + t * (P[2] + t * (P[3] + t * P[4]))));
+    1.0 - ((lo - (r * c) / (2.0 - c)) - hi)
+}
+
+/// Base-2 logarithm: exact for powers of two.
+pub fn go_log2(x: f64) -> f64 {
+    if !x.is_finite() || x <= 0.0 {
+        return x.log2();
+    }
+    let (fraction, exponent) = frexp(x);
+    if fraction == 0.5 {
+        return f64::from(exponent - 1);
+    }
+    fraction.ln() * (1.0 / std::f64::consts::LN_2) + f64::from(exponent)
+}
+
+/// `fraction * 2^exponent` with fraction in [0.5, 1); finite positive input.
+fn frexp(x: f64) -> (f64, i32) {
+    let (x, extra) = if x < f64::MIN_POSITIVE { (x * 2f64.powi(52), -52) } else { (x, 0) };
+    let bits = x.to_bits();
+    let exponent = ((bits >> 52) & 0x7ff) as i32 - 1022;
+    (f64::from_bits((bits & !(0x7ff << 52)) | (1022 << 52)), exponent + extra)
+}
+
+/// `x * 2^k` in steps that neither overflow nor round twice for normal results.
+fn ldexp(x: f64, k: i32) -> f64 {
+    let mut x = x;
+    let mut k = k;
+    while k > 1000 {
+        x *= 2f64.powi(1000);
+        k -= 1000;
+    }
+    while k < -1000 {
+        x *= 2f64.powi(-1000);
+        k += 1000;
+    }
+    x * 2f64.powi(k)
+}
+
+/// The upper bound of exponential bucket `index`. The largest finite value stands in for 2^1024, so that the
+/// last bucket has a finite bound.
+pub fn exponential_bound(index: i32, schema: i32) -> f64 {
+    if schema < 0 {
+        let exponent = i64::from(index) << (-schema).min(31);
+        return match exponent {
+            1024 => f64::MAX,
+            e if e > 1024 => f64::INFINITY,
+            e if e < -1080 => 0.0,
+            e => ldexp(1.0, e as i32),
+        };
+    }
+    let schema = schema.min(super::SCHEMA_MAX);
+    let fraction = fractions()[(1usize << schema) - 1 + (index & ((1 << schema) - 1)) as usize];
+    let exponent = (index >> schema) + 1;
+    if fraction == 0.5 && exponent == 1025 {
+        return f64::MAX;
+    }
+    if exponent > 1100 {
+        return f64::INFINITY;
+    }
+    ldexp(fraction, exponent.max(-2000))
+}
+
+/// For each schema 0..=8, one after the other, the bounds between 0.5 and 1.
+fn fractions() -> &'static [f64] {
+    static TABLE: OnceLock<Vec<f64>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut all = Vec::with_capacity(511);
+        for schema in 0..=super::SCHEMA_MAX {
+            let n = 1u32 << schema;
+            all.extend((0..n).map(|i| 0.5 * go_exp2(f64::from(i) / f64::from(n))));
+        }
+        all
+    })
+}
