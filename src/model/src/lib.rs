@@ -20,6 +20,7 @@ pub mod labels;
 pub mod matcher;
 pub mod regexp;
 pub mod sample;
+pub mod size;
 pub mod timestamp;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -1,0 +1,301 @@
+//! The one section that Prometheus does not have: `koios:`. Every field has a default that works; flags and
+//! environment variables of the node win over it.
+
+use std::path::PathBuf;
+
+use koios_model::Slot;
+
+use crate::read::Section;
+
+/// `koios.node`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeSection {
+    /// Name of the node; the host name when missing.
+    pub name: Option<String>,
+    /// Roles of the node; all when empty.
+    pub roles: Vec<String>,
+}
+
+/// `koios.cluster`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterSection {
+    /// Name that all nodes share.
+    pub name: String,
+    /// Failure domain of this node.
+    pub zone: Option<String>,
+    /// Seeds, `host` or `host:port`.
+    pub join: Vec<String>,
+    /// File that holds the shared secret.
+    pub secret_file: Option<PathBuf>,
+    /// Time between gossip rounds, milliseconds.
+    pub gossip_interval_ms: i64,
+    /// Copies of pushed data.
+    pub replication_factor: u64,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        Self {
+            name: "default".into(),
+            zone: None,
+            join: Vec::new(),
+            secret_file: None,
+            gossip_interval_ms: 1000,
+            replication_factor: 3,
+        }
+    }
+}
+
+/// `koios.scrape`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrapeSection {
+    /// Independent scrapers of each target; fewer when there are fewer nodes.
+    pub replicas: u8,
+}
+
+impl Default for ScrapeSection {
+    fn default() -> Self {
+        Self { replicas: 2 }
+    }
+}
+
+/// When the write-ahead log is forced to disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalSync {
+    /// The kernel decides, as in Prometheus; other copies cover a lost machine.
+    #[default]
+    Never,
+    /// At most once per `wal_sync_interval`.
+    Interval,
+    /// Before each acknowledgement, many writes sharing one sync.
+    Always,
+}
+
+/// `koios.storage`. Times are milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StorageSection {
+    /// Length of the blocks cut from the head.
+    pub block_range_ms: i64,
+    /// When the log is forced to disk.
+    pub wal_sync: WalSync,
+    /// Interval of `WalSync::Interval`.
+    pub wal_sync_interval_ms: i64,
+    /// How late a sample may be.
+    pub out_of_order_window_ms: i64,
+    /// Age at which local data is deleted; 0 means never.
+    pub retention_ms: i64,
+    /// Thanos' object storage file.
+    pub objstore_config_file: Option<PathBuf>,
+}
+
+impl Default for StorageSection {
+    fn default() -> Self {
+        Self {
+            block_range_ms: 7_200_000,
+            wal_sync: WalSync::Never,
+            wal_sync_interval_ms: 1000,
+            out_of_order_window_ms: 1_800_000,
+            retention_ms: 15 * 86_400_000,
+            objstore_config_file: None,
+        }
+    }
+}
+
+/// `koios.query`
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuerySection {
+    /// Time a query may take, milliseconds.
+    pub timeout_ms: i64,
+    /// Queries evaluated at once.
+    pub max_concurrency: u64,
+    /// Samples one query may hold in memory.
+    pub max_samples: u64,
+    /// Bytes one query may hold in memory.
+    pub max_bytes: u64,
+    /// How far an instant selector looks back, milliseconds.
+    pub lookback_delta_ms: i64,
+    /// Labels that tell replicas apart.
+    pub replica_labels: Vec<String>,
+}
+
+impl Default for QuerySection {
+    fn default() -> Self {
+        Self {
+            timeout_ms: 120_000,
+            max_concurrency: 20,
+            max_samples: 50_000_000,
+            max_bytes: 2 << 30,
+            lookback_delta_ms: 300_000,
+            replica_labels: vec!["replica".into()],
+        }
+    }
+}
+
+/// `koios.limits`: bounds on what is pushed. 0 means none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsSection {
+    /// Series in the head of one node.
+    pub max_series: u64,
+    /// Labels of one series.
+    pub max_labels: u64,
+    /// Bytes of a label name.
+    pub max_label_name_length: u64,
+    /// Bytes of a label value.
+    pub max_label_value_length: u64,
+    /// Bytes of a pushed body after decompression.
+    pub max_body_size: u64,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            max_series: 0,
+            max_labels: 128,
+            max_label_name_length: 1024,
+            max_label_value_length: 64 << 10,
+            max_body_size: 64 << 20,
+        }
+    }
+}
+
+/// The `koios:` section.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KoiosSection {
+    /// This node.
+    pub node: NodeSection,
+    /// The cluster.
+    pub cluster: ClusterSection,
+    /// Scraping.
+    pub scrape: ScrapeSection,
+    /// Storage.
+    pub storage: StorageSection,
+    /// Queries.
+    pub query: QuerySection,
+    /// Bounds on writes.
+    pub limits: LimitsSection,
+}
+
+impl KoiosSection {
+    pub(crate) fn read(mut s: Section<'_>) -> Self {
+        let out = Self {
+            node: s.section("node").map(node).unwrap_or_default(),
+            cluster: s.section("cluster").map(cluster).unwrap_or_default(),
+            scrape: s.section("scrape").map(scrape).unwrap_or_default(),
+            storage: s.section("storage").map(storage).unwrap_or_default(),
+            query: s.section("query").map(query).unwrap_or_default(),
+            limits: s.section("limits").map(limits).unwrap_or_default(),
+        };
+        s.finish();
+        out
+    }
+}
+
+fn strings(s: &mut Section<'_>, name: &'static str) -> Vec<String> {
+    s.texts(name).into_iter().map(|t| t.text).collect()
+}
+
+/// A duration above zero.
+fn positive(s: &mut Section<'_>, name: &'static str, default: i64) -> i64 {
+    let value = s.duration(name).unwrap_or(default);
+    if value <= 0 {
+        s.ctx.error(
+            1201,
+            s.value_span(name),
+            format!("`{name}` must be longer than 0"),
+            "write e.g. `1s`, or remove it",
+        );
+    }
+    value
+}
+
+fn node(mut s: Section<'_>) -> NodeSection {
+    let out =
+        NodeSection { name: s.string("name").filter(|n| !n.is_empty()), roles: strings(&mut s, "roles") };
+    s.finish();
+    out
+}
+
+fn cluster(mut s: Section<'_>) -> ClusterSection {
+    let d = ClusterSection::default();
+    let mut join = Vec::new();
+    for seed in s.texts("join") {
+        let fix = "write a host name or address, with `:port` when it is not 7946";
+        let port_ok = match seed.text.rsplit_once(':') {
+            Some((_, port)) if !seed.text.ends_with(']') => port.parse::<u16>().is_ok_and(|p| p > 0),
+            _ => true,
+        };
+        if seed.text.is_empty() || seed.text.contains(['/', ' ']) || !port_ok {
+            s.ctx.error(1209, seed.span, format!("{:?} is not a seed address", seed.text), fix);
+        }
+        join.push(seed.text);
+    }
+    let out = ClusterSection {
+        name: s.string("name").filter(|n| !n.is_empty()).unwrap_or(d.name),
+        zone: s.string("zone").filter(|z| !z.is_empty()),
+        join,
+        secret_file: s.path("secret_file"),
+        gossip_interval_ms: positive(&mut s, "gossip_interval", d.gossip_interval_ms),
+        replication_factor: s
+            .integer_in("replication_factor", 1..=u64::from(Slot::MAX))
+            .unwrap_or(d.replication_factor),
+    };
+    s.finish();
+    out
+}
+
+fn scrape(mut s: Section<'_>) -> ScrapeSection {
+    let replicas = s.integer_in("replicas", 1..=u64::from(Slot::MAX)).unwrap_or(2);
+    s.finish();
+    ScrapeSection { replicas: replicas as u8 }
+}
+
+fn storage(mut s: Section<'_>) -> StorageSection {
+    const SYNCS: &[(&str, WalSync)] =
+        &[("never", WalSync::Never), ("interval", WalSync::Interval), ("always", WalSync::Always)];
+    let d = StorageSection::default();
+    let out = StorageSection {
+        block_range_ms: positive(&mut s, "block_range", d.block_range_ms),
+        wal_sync: s.one_of("wal_sync", SYNCS).unwrap_or_default(),
+        wal_sync_interval_ms: positive(&mut s, "wal_sync_interval", d.wal_sync_interval_ms),
+        out_of_order_window_ms: s.duration("out_of_order_window").unwrap_or(d.out_of_order_window_ms),
+        retention_ms: s.duration("retention").unwrap_or(d.retention_ms),
+        objstore_config_file: s.path("objstore_config_file"),
+    };
+    // Thanos compacts two-hour blocks into fixed, aligned ranges; other lengths would never line up.
+    if out.block_range_ms > 0 && 7_200_000 % out.block_range_ms != 0 {
+        let cause = "`block_range` must divide 2h evenly".to_owned();
+        s.ctx.error(1315, s.value_span("block_range"), cause, "use `2h`, `1h`, `30m` or `15m`");
+    }
+    s.finish();
+    out
+}
+
+fn query(mut s: Section<'_>) -> QuerySection {
+    let d = QuerySection::default();
+    let replica_labels =
+        if s.has("replica_labels") { strings(&mut s, "replica_labels") } else { d.replica_labels };
+    s.allow("replica_labels");
+    let out = QuerySection {
+        timeout_ms: positive(&mut s, "timeout", d.timeout_ms),
+        max_concurrency: s.integer_in("max_concurrency", 1..=100_000).unwrap_or(d.max_concurrency),
+        max_samples: s.integer("max_samples").unwrap_or(d.max_samples),
+        max_bytes: s.size("max_bytes").unwrap_or(d.max_bytes),
+        lookback_delta_ms: positive(&mut s, "lookback_delta", d.lookback_delta_ms),
+        replica_labels,
+    };
+    s.finish();
+    out
+}
+
+fn limits(mut s: Section<'_>) -> LimitsSection {
+    let d = LimitsSection::default();
+    let out = LimitsSection {
+        max_series: s.integer("max_series").unwrap_or(d.max_series),
+        max_labels: s.integer("max_labels").unwrap_or(d.max_labels),
+        max_label_name_length: s.integer("max_label_name_length").unwrap_or(d.max_label_name_length),
+        max_label_value_length: s.integer("max_label_value_length").unwrap_or(d.max_label_value_length),
+        max_body_size: s.size("max_body_size").unwrap_or(d.max_body_size),
+    };
+    s.finish();
+    out
+}
