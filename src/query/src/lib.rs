@@ -1,17 +1,36 @@
 //! Queries over the whole cluster: fragments, routing, deduplication, completeness.
 //!
-//! Owns the way of a query from parsed expression to result: one pinned view, a plan of fragments (`plan`),
-//! the questions to peers and their answers (`wire`, `client`, `server`, `local`), the rounds of the
-//! coordinator (`coordinator`), replicas into one series (`merge`), the verdict on completeness
-//! (`completeness`), and the front that HTTP and rules call (`front`).
+//! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
+//! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds of the coordinator
+//! (`coordinator`), replicas into one series (`merge`), the verdict on completeness (`completeness`), and the
+//! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
 //! Refuses PromQL semantics (crate `promql`), block formats and JSON.
 //!
 //! Invariants: an answer is complete or names what is missing and why; the same question on settled data
 //! gives the same bits on every node; a partial answer is never presented as whole.
 
+pub mod client;
 pub mod completeness;
+pub mod coordinator;
+pub mod error;
+
+pub mod local;
 pub mod merge;
 pub mod plan;
+pub mod ports;
+pub mod scope;
+pub mod server;
 #[cfg(test)]
 mod testing;
+pub mod wire;
+
+pub use client::Peers;
+pub use completeness::Gap;
+pub use coordinator::Coordinator;
+pub use error::QueryError;
+
+pub use local::LocalParts;
+pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
+pub use scope::{Answer, Missing, MissingReason, Part, Scope};
+pub use server::PeerService;

@@ -1,0 +1,256 @@
+//! The front: what HTTP and rules call.
+//!
+//! Owns the life of one query: parse, plan, admit, pin a view, fetch every select, judge completeness,
+//! evaluate on the compute pool. The policy on partial answers is here and nowhere else: an instant query is
+//! whole or an error, a range query is whole or carries warnings, and the caller may ask for the other way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use koios_cluster::ClusterView;
+use koios_model::{Clock, Columns, Labels, Matcher};
+use koios_promql::{Control, Limits, Plan, QueryOutput, QueryParams, SeriesSource, parse};
+use tokio::sync::watch;
+
+use crate::completeness::Gap;
+use crate::coordinator::{Coordinator, Want};
+use crate::error::QueryError;
+use crate::merge::MergedSeries;
+use crate::ports::{Admission, compute};
+
+/// Selects of one query that are fetched at a time.
+const SELECTS_IN_FLIGHT: usize = 4;
+
+/// Bounds and defaults of all queries of a node.
+#[derive(Clone, Debug)]
+pub struct FrontLimits {
+    /// Longest time a query may take, milliseconds.
+    pub timeout_ms: u64,
+    /// How far back an instant selector looks, milliseconds.
+    pub lookback_ms: i64,
+    /// Step of a subquery that names none, milliseconds.
+    pub subquery_step_ms: i64,
+    /// Most chunk bytes that one select may fetch.
+    pub fetch_bytes_max: u64,
+    /// Bounds of the evaluation.
+    pub engine: Limits,
+}
+
+/// A query as the API was asked it.
+#[derive(Clone, Debug)]
+pub struct QueryRequest {
+    /// PromQL.
+    pub query: String,
+    /// First evaluation time, milliseconds.
+    pub start_ms: i64,
+    /// Last evaluation time, milliseconds.
+    pub end_ms: i64,
+    /// Step, milliseconds; 0 makes an instant query.
+    pub step_ms: i64,
+    /// Another lookback, milliseconds.
+    pub lookback_ms: Option<i64>,
+    /// A shorter time limit, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Whether a partial answer will do; `None` leaves it to the policy.
+    pub partial: Option<bool>,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct QueryResponse {
+    /// Result and annotations.
+    pub output: QueryOutput,
+    /// What may be missing; empty means complete.
+    pub gaps: Vec<Gap>,
+}
+
+/// A question about labels or series.
+#[derive(Clone, Debug)]
+pub struct MetadataRequest {
+    /// Any of these selectors; empty means everything.
+    pub selectors: Vec<Vec<Matcher>>,
+    /// First time, inclusive, milliseconds.
+    pub mint: i64,
+    /// Last time, inclusive, milliseconds.
+    pub maxt: i64,
+    /// Whether a partial answer will do; it will, unless false.
+    pub partial: Option<bool>,
+}
+
+/// Answers queries for the whole cluster.
+pub struct Front {
+    coordinator: Coordinator,
+    views: watch::Receiver<Arc<ClusterView>>,
+    admission: Arc<dyn Admission>,
+    clock: Arc<dyn Clock>,
+    limits: FrontLimits,
+    next_id: AtomicU64,
+}
+
+impl Front {
+    /// A front over the given parts.
+    pub fn new(
+        coordinator: Coordinator,
+        views: watch::Receiver<Arc<ClusterView>>,
+        admission: Arc<dyn Admission>,
+        clock: Arc<dyn Clock>,
+        limits: FrontLimits,
+    ) -> Self {
+        Self { coordinator, views, admission, clock, limits, next_id: AtomicU64::new(1) }
+    }
+
+    /// The pinned view for a caller that wants to see what a query would.
+    pub fn view(&self) -> Arc<ClusterView> {
+        self.views.borrow().clone()
+    }
+
+    /// Bounds and defaults.
+    pub fn limits(&self) -> &FrontLimits {
+        &self.limits
+    }
+
+    /// Parses, fetches and evaluates.
+    ///
+    /// # Errors
+    /// See `QueryError`; `Incomplete` by the policy on partial answers.
+    pub async fn query(&self, request: QueryRequest) -> Result<QueryResponse, QueryError> {
+        let expr = parse(&request.query)?;
+        let params = QueryParams {
+            start_ms: request.start_ms,
+            end_ms: request.end_ms,
+            step_ms: request.step_ms,
+            lookback_ms: request.lookback_ms.unwrap_or(self.limits.lookback_ms),
+            default_subquery_step_ms: self.limits.subquery_step_ms,
+            limits: self.limits.engine.clone(),
+            ..QueryParams::instant(request.start_ms)
+        };
+        let instant = params.is_instant();
+        let plan = Plan::new(expr, &params)?;
+        let timeout_ms = request.timeout_ms.unwrap_or(u64::MAX).min(self.limits.timeout_ms);
+        let deadline_ns = self.clock.mono_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let ticket = self.admission.admit(&request.query, timeout_ms).await?;
+
+        let view = self.view();
+        let query_id = self.query_id();
+        let fetches: Vec<_> = plan
+            .selects()
+            .iter()
+            .map(|s| Want {
+                query_id: query_id.clone(),
+                mint: s.min_time_ms,
+                maxt: s.max_time_ms,
+                matchers: s.matchers.clone(),
+                series_max: self.limits.engine.series_max,
+                bytes_max: self.limits.fetch_bytes_max,
+                patience: Duration::from_millis(timeout_ms),
+            })
+            .collect();
+        let fetch = stream::iter(fetches)
+            .map(|want| {
+                let view = view.clone();
+                async move { self.coordinator.select(&view, &want, false).await }
+            })
+            .buffered(SELECTS_IN_FLIGHT)
+            .try_collect::<Vec<_>>();
+        let fetched = tokio::time::timeout(Duration::from_millis(timeout_ms), fetch).await;
+        let fetched = fetched.map_err(|_| QueryError::Timeout)??;
+
+        let (mut inputs, mut gaps) = (Vec::with_capacity(fetched.len()), Vec::new());
+        for selected in fetched {
+            gaps.extend(selected.gaps);
+            inputs.push(selected.series.into_iter().map(boxed).collect::<Vec<_>>());
+        }
+        gaps.dedup();
+        if !gaps.is_empty() && !request.partial.unwrap_or(!instant) {
+            return Err(QueryError::Incomplete(gaps));
+        }
+        let clock = self.clock.clone();
+        let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
+        let stop = CancelOnDrop(control.clone());
+        let output = compute(&*self.coordinator.parts.pool, move || plan.evaluate(inputs, &control)).await??;
+        drop((stop, ticket));
+        Ok(QueryResponse { output, gaps })
+    }
+
+    /// Label sets of matching series, sorted.
+    ///
+    /// # Errors
+    /// See `QueryError`.
+    pub async fn series(&self, request: &MetadataRequest) -> Result<(Vec<Labels>, Vec<Gap>), QueryError> {
+        let (mut all, mut gaps) = (Vec::new(), Vec::new());
+        for matchers in &request.selectors {
+            let want = self.metadata_want(request, matchers.clone());
+            let selected = self.coordinator.select(&self.view(), &want, true).await?;
+            all.extend(selected.series.into_iter().map(|s| s.labels));
+            gaps.extend(selected.gaps);
+        }
+        all.sort();
+        all.dedup();
+        judged(all, gaps, request.partial)
+    }
+
+    /// Label names (`name` empty) or the values of label `name`, sorted.
+    ///
+    /// # Errors
+    /// See `QueryError`.
+    pub async fn words(&self, request: &MetadataRequest, name: &str) -> Result<(Vec<String>, Vec<Gap>), QueryError> {
+        let everything = [Vec::new()];
+        let selectors = if request.selectors.is_empty() { &everything[..] } else { &request.selectors };
+        let (mut all, mut gaps) = (Vec::new(), Vec::new());
+        for matchers in selectors {
+            let want = self.metadata_want(request, matchers.clone());
+            let (words, more) = self.coordinator.words(&self.view(), &want, name).await?;
+            all.extend(words);
+            gaps.extend(more);
+        }
+        all.sort();
+        all.dedup();
+        judged(all, gaps, request.partial)
+    }
+
+    fn metadata_want(&self, request: &MetadataRequest, matchers: Vec<Matcher>) -> Want {
+        Want {
+            query_id: self.query_id(),
+            mint: request.mint,
+            maxt: request.maxt,
+            matchers,
+            series_max: self.limits.engine.series_max,
+            bytes_max: self.limits.fetch_bytes_max,
+            patience: Duration::from_millis(self.limits.timeout_ms),
+        }
+    }
+
+    fn query_id(&self) -> String {
+        self.next_id.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+}
+
+fn judged<T>(all: Vec<T>, mut gaps: Vec<Gap>, partial: Option<bool>) -> Result<(Vec<T>, Vec<Gap>), QueryError> {
+    gaps.dedup();
+    if !gaps.is_empty() && partial == Some(false) { Err(QueryError::Incomplete(gaps)) } else { Ok((all, gaps)) }
+}
+
+/// A caller that goes away stops its query.
+struct CancelOnDrop(Control);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn boxed(series: MergedSeries) -> Box<dyn SeriesSource> {
+    Box::new(series)
+}
+
+impl SeriesSource for MergedSeries {
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), String> {
+        MergedSeries::read(self, mint, maxt, out).map_err(|e| format!("{}: {e}", self.labels))
+    }
+}

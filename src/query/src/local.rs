@@ -1,0 +1,160 @@
+//! What this node can answer itself: its head, and blocks from the shelf.
+//!
+//! Serves a peer's scope and the coordinator's own share alike, so that both take one path. Opening blocks is
+//! async (they may have to be fetched), reading them is CPU work for the pool.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use koios_model::{BlockId, Coded, Matcher};
+use koios_store::served::SharedBlock;
+use koios_store::{CatalogueView, Shelf, StoreError};
+
+use crate::error::QueryError;
+use crate::ports::{Compute, HeadPort, compute};
+use crate::scope::{Answer, Missing, MissingReason, Part, Scope, Words};
+
+/// This node's data, as readers see it.
+#[derive(Clone)]
+pub struct LocalParts {
+    /// Samples not cut yet.
+    pub head: Arc<dyn HeadPort>,
+    /// Opened blocks.
+    pub shelf: Arc<Shelf>,
+    /// What lies in the bucket.
+    pub catalogue: Arc<ArcSwap<CatalogueView>>,
+    /// Where reading happens.
+    pub pool: Arc<dyn Compute>,
+}
+
+impl LocalParts {
+    /// Series of a scope.
+    ///
+    /// # Errors
+    /// When the pool has no room or the answer would exceed the scope's limits; a part that cannot be read
+    /// is no error but missing.
+    pub async fn select(
+        &self,
+        scope: &Scope,
+        matchers: Vec<Matcher>,
+        labels_only: bool,
+    ) -> Result<Answer, QueryError> {
+        let (blocks, missing) = self.open(scope).await;
+        let (head, scope) = (self.head.clone(), scope.clone());
+        compute(&*self.pool, move || {
+            let mut answer = Answer { missing, ..Answer::default() };
+            if scope.own {
+                let read = head.select(&matchers, scope.mint, scope.maxt);
+                absorb(&mut answer, Part::Own, read, &scope)?;
+            }
+            for block in blocks {
+                let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
+                absorb(&mut answer, Part::Block(block.id()), read, &scope)?;
+            }
+            if labels_only {
+                answer.series.iter_mut().for_each(|s| s.chunks.clear());
+            }
+            Ok(answer)
+        })
+        .await?
+    }
+
+    /// Label names (`name` empty) or the values of label `name` in a scope.
+    ///
+    /// # Errors
+    /// When the pool has no room.
+    pub async fn words(
+        &self,
+        scope: &Scope,
+        name: String,
+        matchers: Vec<Matcher>,
+    ) -> Result<Words, QueryError> {
+        let (blocks, missing) = self.open(scope).await;
+        let (head, scope) = (self.head.clone(), scope.clone());
+        compute(&*self.pool, move || {
+            let mut words = Words { missing, ..Words::default() };
+            let (mint, maxt) = (scope.mint, scope.maxt);
+            if scope.own {
+                let read = match name.as_str() {
+                    "" => head.label_names(&matchers, mint, maxt),
+                    name => head.label_values(name, &matchers, mint, maxt),
+                };
+                absorb_words(&mut words, Part::Own, read);
+            }
+            for block in blocks {
+                let read = match name.as_str() {
+                    "" => block.label_names(&matchers, mint, maxt),
+                    name => block.label_values(name, &matchers),
+                };
+                absorb_words(&mut words, Part::Block(block.id()), read.map_err(|e| e.to_string()));
+            }
+            words.values.sort_unstable();
+            words.values.dedup();
+            words
+        })
+        .await
+    }
+
+    async fn open(&self, scope: &Scope) -> (Vec<SharedBlock>, Vec<Missing>) {
+        let mut ids: Vec<BlockId> = scope.blocks.clone();
+        if scope.whole_bucket {
+            ids.extend(self.catalogue.load().cover(scope.mint, scope.maxt));
+        }
+        ids.sort();
+        ids.dedup();
+        let (mut open, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
+        for id in ids {
+            match self.shelf.get(id).await {
+                Ok(block) => open.push(block),
+                Err(e) => {
+                    let reason = match (&e, e.code()) {
+                        (StoreError::Bucket(_), koios_model::Code::NotFound) => MissingReason::Gone,
+                        (StoreError::Bucket(_), _) => MissingReason::Loading,
+                        _ => MissingReason::Corrupt,
+                    };
+                    missing.push(Missing { part: Part::Block(id), reason, detail: e.to_string() });
+                }
+            }
+        }
+        (open, missing)
+    }
+}
+
+fn absorb(
+    answer: &mut Answer,
+    part: Part,
+    read: Result<Vec<koios_chunk::SeriesChunks>, String>,
+    scope: &Scope,
+) -> Result<(), QueryError> {
+    match read {
+        Ok(series) => {
+            answer.series.extend(series);
+            answer.served.push(part);
+        }
+        Err(detail) => answer.missing.push(Missing { part, reason: MissingReason::Corrupt, detail }),
+    }
+    if answer.series.len() as u64 > scope.series_max {
+        let max = scope.series_max;
+        return Err(QueryError::Limit(format!(
+            "the query selects more than {max} series; narrow the selector"
+        )));
+    }
+    let bytes: usize = answer.series.iter().flat_map(|s| &s.chunks).map(|c| c.data.len()).sum();
+    if bytes as u64 > scope.bytes_max {
+        let max = scope.bytes_max;
+        return Err(QueryError::Limit(format!(
+            "the query would fetch more than {max} bytes; narrow it in time or series"
+        )));
+    }
+    Ok(())
+}
+
+fn absorb_words(words: &mut Words, part: Part, read: Result<Vec<String>, String>) {
+    match read {
+        Ok(values) => {
+            words.values.extend(values);
+            words.served.push(part);
+        }
+        Err(detail) => words.missing.push(Missing { part, reason: MissingReason::Corrupt, detail }),
+    }
+}

@@ -1,0 +1,91 @@
+//! What the query crate asks of the levels beside and above it.
+//!
+//! Owns small traits only; `node` plugs in the head, the compute pool, the desk that admits queries, and the
+//! reports a node can give of itself.
+
+use async_trait::async_trait;
+use koios_chunk::SeriesChunks;
+use koios_model::Matcher;
+
+use crate::error::QueryError;
+
+/// The samples this node has not cut into blocks yet.
+pub trait HeadPort: Send + Sync + 'static {
+    /// Series with chunks that overlap `[mint, maxt]`, any order, slots apart.
+    ///
+    /// # Errors
+    /// A text when the head cannot answer.
+    fn select(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<SeriesChunks>, String>;
+
+    /// Label names of matching series.
+    ///
+    /// # Errors
+    /// A text when the head cannot answer.
+    fn label_names(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<String>, String>;
+
+    /// Values of one label among matching series.
+    ///
+    /// # Errors
+    /// A text when the head cannot answer.
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+    ) -> Result<Vec<String>, String>;
+}
+
+/// The one pool for CPU work.
+#[async_trait]
+pub trait Compute: Send + Sync + 'static {
+    /// Runs a job to its end on the pool.
+    ///
+    /// # Errors
+    /// `Overloaded` when there is no room, `Internal` when the job panicked.
+    async fn run(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), QueryError>;
+}
+
+/// Runs a job on the pool and brings its result back.
+///
+/// # Errors
+/// As `Compute::run`.
+pub async fn compute<T: Send + 'static>(
+    pool: &dyn Compute,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, QueryError> {
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    pool.run(Box::new(move || {
+        let _ = tx.send(job());
+    }))
+    .await?;
+    rx.await.map_err(|_| QueryError::Internal("the computation gave no result".into()))
+}
+
+/// Permission to run one query; given back on drop.
+pub struct Ticket {
+    _held: Box<dyn Send + Sync>,
+}
+
+impl Ticket {
+    /// A ticket that holds something until it is dropped.
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self { _held: Box::new(held) }
+    }
+}
+
+/// Who may run a query now.
+#[async_trait]
+pub trait Admission: Send + Sync + 'static {
+    /// Waits for a place, at most `patience_ms` milliseconds. `query` is for the list of active queries.
+    ///
+    /// # Errors
+    /// `Overloaded` when no place came free in time.
+    async fn admit(&self, query: &str, patience_ms: u64) -> Result<Ticket, QueryError>;
+}
+
+/// What a node can report of itself to a peer, as JSON.
+pub trait Reports: Send + Sync + 'static {
+    /// The report called `kind`; `None` when there is no such report.
+    fn report(&self, kind: &str) -> Option<String>;
+}

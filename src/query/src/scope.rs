@@ -1,0 +1,107 @@
+//! A question to one holder, and its answer, in Koios' own types.
+
+use koios_chunk::SeriesChunks;
+use koios_model::BlockId;
+
+/// What part of the data is asked for, and how much at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// For logs.
+    pub query_id: String,
+    /// First sample time, inclusive, milliseconds.
+    pub mint: i64,
+    /// Last sample time, inclusive, milliseconds.
+    pub maxt: i64,
+    /// The holder's own part.
+    pub own: bool,
+    /// Blocks of the shared bucket.
+    pub blocks: Vec<BlockId>,
+    /// All blocks of the holder's bucket.
+    pub whole_bucket: bool,
+    /// Most series in the answer.
+    pub series_max: u64,
+    /// Most chunk bytes in the answer.
+    pub bytes_max: u64,
+}
+
+/// One part of a holder's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Head and whatever is not in a shared bucket.
+    Own,
+    /// One block.
+    Block(BlockId),
+}
+
+/// Why a part was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingReason {
+    /// The holder does not serve it; ask another.
+    NotMine,
+    /// Being loaded.
+    Loading,
+    /// Not in the bucket.
+    Gone,
+    /// Does not verify.
+    Corrupt,
+    /// Not for the asker.
+    Denied,
+    /// Over a limit.
+    Limit,
+}
+
+impl MissingReason {
+    const NAMES: [(MissingReason, &'static str); 6] = [
+        (MissingReason::NotMine, "not_mine"),
+        (MissingReason::Loading, "loading"),
+        (MissingReason::Gone, "gone"),
+        (MissingReason::Corrupt, "corrupt"),
+        (MissingReason::Denied, "denied"),
+        (MissingReason::Limit, "limit"),
+    ];
+
+    /// Name on the wire.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(r, _)| *r == self).map_or("not_mine", |(_, n)| n)
+    }
+
+    /// From the wire; an unknown reason from a newer node counts as `NotMine`.
+    pub fn parse(text: &str) -> Self {
+        Self::NAMES.iter().find(|(_, n)| *n == text).map_or(MissingReason::NotMine, |(r, _)| *r)
+    }
+}
+
+/// A part that was not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub part: Part,
+    /// Why.
+    pub reason: MissingReason,
+    /// In words.
+    pub detail: String,
+}
+
+/// What a holder answers. Always says what it served.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Series; one label set may come several times.
+    pub series: Vec<SeriesChunks>,
+    /// Parts that are in `series`.
+    pub served: Vec<Part>,
+    /// Parts that are not.
+    pub missing: Vec<Missing>,
+    /// Words for the user.
+    pub warnings: Vec<String>,
+}
+
+/// A list of texts with the same account of parts.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// Label names or values, unsorted, maybe repeated.
+    pub values: Vec<String>,
+    /// Parts that are in `values`.
+    pub served: Vec<Part>,
+    /// Parts that are not.
+    pub missing: Vec<Missing>,
+}

@@ -1,0 +1,156 @@
+//! Answers to peers over gRPC.
+//!
+//! Owns the checks on who asks (token and cluster name), on whether this node and this start of it is meant,
+//! and the batching of answers. Refuses to plan: it serves the scope it was given and says what it could not.
+
+use std::sync::Arc;
+
+use futures::Stream;
+use koios_cluster::KeyRing;
+use koios_model::{Clock, Code, Coded, Matcher};
+use koios_proto::peer as pb;
+use koios_proto::peer::peer_server::{Peer, PeerServer};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::client::{CLUSTER, MESSAGE_BYTES_MAX, TOKEN};
+use crate::error::QueryError;
+use crate::local::LocalParts;
+use crate::ports::Reports;
+use crate::scope::{Answer, Scope};
+use crate::wire;
+
+/// Bytes of chunks after which a batch is sent.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_SERIES: usize = 2000;
+/// Peer requests at a time.
+pub const REQUESTS_MAX: usize = 64;
+
+/// The service behind a node's gRPC address.
+pub struct PeerService {
+    /// This node's name.
+    pub node: String,
+    /// This start of it.
+    pub generation: u64,
+    /// Who belongs here.
+    pub ring: Arc<KeyRing>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What there is to serve.
+    pub parts: LocalParts,
+    /// What can be reported.
+    pub reports: Arc<dyn Reports>,
+    /// Room for requests.
+    pub room: Arc<Semaphore>,
+}
+
+impl PeerService {
+    /// As a tonic service.
+    pub fn into_server(self) -> PeerServer<Self> {
+        PeerServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let text = |key| request.metadata().get(key).and_then(|v| v.to_str().ok()).unwrap_or("");
+        if text(CLUSTER) != self.ring.cluster() {
+            return Err(Status::permission_denied(format!(
+                "this node belongs to cluster {:?}",
+                self.ring.cluster()
+            )));
+        }
+        if !self.ring.verify_rpc_token(text(TOKEN), self.clock.now_ms()) {
+            return Err(Status::unauthenticated("the cluster secret differs, or a clock is minutes off"));
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        scope: Option<pb::Scope>,
+        matchers: &[pb::Matcher],
+    ) -> Result<(Scope, Vec<Matcher>), Status> {
+        let scope = scope.ok_or_else(|| Status::invalid_argument("no scope"))?;
+        if scope.node != self.node || scope.generation != self.generation {
+            return Err(Status::unavailable(format!(
+                "asked {} generation {}, this is {} generation {}",
+                scope.node, scope.generation, self.node, self.generation
+            )));
+        }
+        let scope = wire::scope_from_pb(&scope).map_err(Status::invalid_argument)?;
+        let matchers = wire::matchers_from_pb(matchers).map_err(Status::invalid_argument)?;
+        Ok((scope, matchers))
+    }
+}
+
+fn status(e: &QueryError) -> Status {
+    match (e, e.code()) {
+        (QueryError::Limit(_), _) => Status::resource_exhausted(e.to_string()),
+        (_, Code::BadData) => Status::invalid_argument(e.to_string()),
+        (_, Code::Timeout) => Status::deadline_exceeded(e.to_string()),
+        (_, Code::Unavailable) => Status::unavailable(e.to_string()),
+        _ => Status::internal(e.to_string()),
+    }
+}
+
+type Replies = std::pin::Pin<Box<dyn Stream<Item = Result<pb::SelectReply, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type SelectStream = Replies;
+
+    async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Replies>, Status> {
+        self.check(&request)?;
+        let permit =
+            self.room.clone().try_acquire_owned().map_err(|_| Status::unavailable("too many requests"))?;
+        let request = request.into_inner();
+        let (scope, matchers) = self.read(request.scope, &request.matchers)?;
+        let answer =
+            self.parts.select(&scope, matchers, request.labels_only).await.map_err(|e| status(&e))?;
+        let replies = batches(answer).map(move |r| {
+            let _held = &permit;
+            Ok(r)
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
+    async fn labels(&self, request: Request<pb::LabelsRequest>) -> Result<Response<pb::LabelsReply>, Status> {
+        self.check(&request)?;
+        let _permit = self.room.try_acquire().map_err(|_| Status::unavailable("too many requests"))?;
+        let request = request.into_inner();
+        let (scope, matchers) = self.read(request.scope, &request.matchers)?;
+        let words = self.parts.words(&scope, request.name, matchers).await.map_err(|e| status(&e))?;
+        let trailer = wire::trailer_to_pb(&words.served, &words.missing, Vec::new());
+        Ok(Response::new(pb::LabelsReply { values: words.values, trailer: Some(trailer) }))
+    }
+
+    async fn report(&self, request: Request<pb::ReportRequest>) -> Result<Response<pb::ReportReply>, Status> {
+        self.check(&request)?;
+        let kind = request.into_inner().kind;
+        let body =
+            self.reports.report(&kind).ok_or_else(|| Status::not_found(format!("no report {kind:?}")))?;
+        Ok(Response::new(pb::ReportReply { body: body.into_bytes() }))
+    }
+}
+
+/// Cuts an answer into messages; the last one carries the trailer.
+fn batches(answer: Answer) -> impl Iterator<Item = pb::SelectReply> {
+    let trailer = wire::trailer_to_pb(&answer.served, &answer.missing, answer.warnings);
+    let mut series = answer.series.into_iter().peekable();
+    let mut trailer = Some(trailer);
+    std::iter::from_fn(move || {
+        trailer.as_ref()?;
+        let mut reply = pb::SelectReply::default();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && reply.series.len() < BATCH_SERIES {
+            let Some(s) = series.next() else { break };
+            bytes += s.chunks.iter().map(|c| c.data.len() + 16).sum::<usize>();
+            reply.series.push(wire::series_to_pb(s));
+        }
+        if series.peek().is_none() {
+            reply.trailer = trailer.take();
+        }
+        Some(reply)
+    })
+}
