@@ -1,0 +1,130 @@
+//! What handlers may see.
+//!
+//! Owns the shared state behind all endpoints and the port to the node for everything that is not a query.
+//! Queries run on the network runtime, because gRPC channels live there; a client that goes away cancels.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use koios_model::Clock;
+use koios_query::Front;
+use tokio::runtime::Handle;
+
+use crate::codec::reply::ApiError;
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Readiness {
+    /// Replaying its log or looking for its peers.
+    Starting = 0,
+    /// Takes part fully.
+    Ready = 1,
+    /// Handing over.
+    Stopping = 2,
+}
+
+/// Facts about this process that do not change.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// Node name, for `X-Served-By`.
+    pub node: String,
+    /// Koios' own version.
+    pub version: String,
+    /// Source revision, or `unknown`.
+    pub revision: String,
+    /// Compiler.
+    pub rustc: String,
+    /// Start, milliseconds.
+    pub start_ms: i64,
+    /// Command-line flags and their values.
+    pub flags: Vec<(String, String)>,
+    /// Machine name.
+    pub hostname: String,
+    /// Working directory.
+    pub cwd: String,
+}
+
+/// What a node can tell and do beside queries. All texts are ready JSON unless said otherwise.
+#[async_trait::async_trait]
+pub trait NodePort: Send + Sync + 'static {
+    /// This node's `/api/v1/targets` data: `{"active":[…],"dropped":[…],"droppedCounts":{…}}`.
+    fn targets(&self) -> String;
+    /// The configuration in force as YAML, secrets redacted.
+    fn config_yaml(&self) -> String;
+    /// `data` of `/api/v1/status/tsdb`, at most `limit` entries a list.
+    fn tsdb_status(&self, limit: usize) -> String;
+    /// Facts for `/api/v1/status/runtimeinfo`.
+    fn runtime(&self) -> RuntimeFacts;
+    /// Metrics in the text format.
+    fn metrics(&self) -> String;
+    /// Reads the configuration again; the error is for humans.
+    async fn reload(&self) -> Result<(), String>;
+    /// Reports of other nodes, e.g. their targets: node name and JSON.
+    async fn collect(&self, kind: &'static str) -> Vec<(String, Result<String, String>)>;
+}
+
+/// Facts that change while the process runs.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeFacts {
+    /// Whether the last reload went well.
+    pub reload_ok: bool,
+    /// When the configuration was last read, milliseconds.
+    pub config_time_ms: i64,
+    /// Damaged log segments found.
+    pub corruptions: u64,
+    /// How long data is kept, as Prometheus words it.
+    pub retention: String,
+}
+
+/// Shared by all handlers.
+pub struct ApiState {
+    /// Answers queries.
+    pub front: Arc<Front>,
+    /// Everything else.
+    pub node: Arc<dyn NodePort>,
+    /// Constant facts.
+    pub facts: NodeFacts,
+    /// Where queries run.
+    pub net: Handle,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How far the node is.
+    pub readiness: Arc<AtomicU8>,
+    /// Whether `/-/reload` may be used.
+    pub lifecycle: bool,
+}
+
+impl ApiState {
+    /// How far the node is.
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Acquire) {
+            1 => Readiness::Ready,
+            2 => Readiness::Stopping,
+            _ => Readiness::Starting,
+        }
+    }
+
+    /// Runs a future on the network runtime; dropping the caller aborts it.
+    ///
+    /// # Errors
+    /// What the future says, or `internal` when it panicked.
+    pub async fn on_net<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        E: Into<ApiError> + Send + 'static,
+    {
+        struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+        impl<T> Drop for AbortOnDrop<T> {
+            fn drop(&mut self) {
+                self.0.abort();
+            }
+        }
+        let mut task = AbortOnDrop(self.net.spawn(work));
+        match (&mut task.0).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err(ApiError::internal("the query failed inside (a bug; see the log)")),
+        }
+    }
+}
