@@ -1,0 +1,129 @@
+//! Distributor: from a batch of samples to the shards that keep them.
+//!
+//! Owns the routing of series to shards (hash of slot and labels) and the meaning of a reference: the shard
+//! in the upper 8 bits, the shard's own reference below. It holds no mutable state, so it is a value and not
+//! an actor; what waits is bounded by the shards' mailrooms. Distribution of pushed data over nodes, with its
+//! quorum, takes its place here with the cluster issue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use koios_model::{Labels, Slot};
+use koios_tsdb::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef};
+
+use super::error::IngestError;
+use super::shard::{Append, ShardActor};
+use crate::kit::Mailroom;
+
+/// Longest wait for a shard to take and sync a batch.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHARD_SHIFT: u32 = 56;
+
+/// A series as a writer remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesId(pub u64);
+
+impl SeriesId {
+    fn new(shard: usize, reference: SeriesRef) -> Self {
+        Self((shard as u64) << SHARD_SHIFT | reference.0)
+    }
+
+    fn split(self) -> (usize, SeriesRef) {
+        ((self.0 >> SHARD_SHIFT) as usize, SeriesRef(self.0 & ((1 << SHARD_SHIFT) - 1)))
+    }
+}
+
+/// One sample to keep.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The id from an earlier write, or slot and labels.
+    pub series: Result<SeriesId, (Slot, Labels)>,
+    /// Milliseconds.
+    pub t: i64,
+    /// Value.
+    pub v: f64,
+}
+
+/// What became of a batch of writes.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Per write, the id to use next time; `None` when the sample was refused before it had one.
+    pub ids: Vec<Option<SeriesId>>,
+    /// Refused samples by position.
+    pub rejected: Vec<(usize, Reject)>,
+}
+
+/// Routes writes to the shards of this node.
+#[derive(Clone)]
+pub struct Distributor {
+    shards: Vec<Mailroom<ShardActor>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Distributor {
+    /// Over the shards of this node, in order.
+    pub fn new(shards: Vec<Mailroom<ShardActor>>) -> Self {
+        Self { shards, closed: Arc::default() }
+    }
+
+    /// The shards' mailrooms.
+    pub fn shards(&self) -> &[Mailroom<ShardActor>] {
+        &self.shards
+    }
+
+    /// Refuses all writes from now on: the node drains.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Keeps a batch. A success means that every sample that is not in `rejected` is as durable as the
+    /// log's mode promises.
+    ///
+    /// # Errors
+    /// When a shard could not take or sync its part; parts of other shards may be kept then, and sending the
+    /// batch again is safe.
+    pub async fn write(&self, writes: Vec<Write>) -> Result<Written, IngestError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(IngestError::Draining);
+        }
+        let mut written = Written { ids: vec![None; writes.len()], rejected: Vec::new() };
+        let mut parts: Vec<(AppendBatch, Vec<usize>)> = vec![Default::default(); self.shards.len()];
+        for (at, w) in writes.into_iter().enumerate() {
+            let (shard, series) = match w.series {
+                Ok(id) => {
+                    let (shard, reference) = id.split();
+                    (shard, SeriesKey::Ref(reference))
+                }
+                Err((slot, labels)) => (self.shard_of(slot, &labels), SeriesKey::New(slot, labels)),
+            };
+            let Some((batch, positions)) = parts.get_mut(shard) else {
+                written.rejected.push((at, Reject::UnknownRef));
+                continue;
+            };
+            batch.entries.push(Entry { series, t: w.t, v: w.v });
+            positions.push(at);
+        }
+        let asks = parts.into_iter().enumerate().filter(|(_, (b, _))| !b.entries.is_empty()).map(|(shard, (batch, positions))| {
+            async move { (shard, positions, self.shards[shard].ask(Append(batch), PATIENCE).await) }
+        });
+        for (shard, positions, answer) in join_all(asks).await {
+            absorb(&mut written, shard, &positions, answer??);
+        }
+        Ok(written)
+    }
+
+    fn shard_of(&self, slot: Slot, labels: &Labels) -> usize {
+        let hash = labels.hash64() ^ u64::from(slot.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The upper bits: the lower ones also pick buckets inside the shard.
+        ((u128::from(hash) * self.shards.len() as u128) >> 64) as usize
+    }
+}
+
+fn absorb(written: &mut Written, shard: usize, positions: &[usize], appended: Appended) {
+    for (at, reference) in positions.iter().zip(appended.refs) {
+        written.ids[*at] = (reference != SeriesRef::NONE).then(|| SeriesId::new(shard, reference));
+    }
+    written.rejected.extend(appended.rejected.into_iter().map(|(i, why)| (positions[i], why)));
+}

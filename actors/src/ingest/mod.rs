@@ -1,0 +1,16 @@
+//! From batches to durable samples: distributor, shards, journals.
+//!
+//! `Scraper → Distributor → Shard → Journal` is the only path of a write. Readers take `HeadViews` and meet
+//! none of them.
+
+pub mod distributor;
+pub mod error;
+pub mod heads;
+pub mod journal;
+pub mod shard;
+
+pub use distributor::{Distributor, SeriesId, Write, Written};
+pub use error::IngestError;
+pub use heads::HeadViews;
+pub use journal::Journal;
+pub use shard::{Append, RefuseBefore, ShardActor, Sync, Truncate};

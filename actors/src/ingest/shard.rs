@@ -1,0 +1,140 @@
+//! Shard: owns one slice of the head and its log.
+//!
+//! Takes `Append` (a batch) and `Truncate`. Answers an append when it is as durable as the configured mode
+//! promises. Publishes its `HeadView` in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages.
+//! On death: the warden opens the shard again from its log, which holds everything that was acknowledged.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use koios_tsdb::{AppendBatch, Appended, CheckpointJob, Shard, SyncMode, TruncateReport};
+
+use super::error::IngestError;
+use super::heads::HeadViews;
+use super::journal::Journal;
+use crate::kit::{Flare, Letter};
+
+/// Most messages of a shard.
+pub const BOUND: usize = 128;
+
+/// The actor.
+pub struct ShardActor {
+    number: usize,
+    shard: Result<(Shard, Journal), String>,
+    _flare: Flare,
+}
+
+impl ShardActor {
+    /// Takes an opened shard, or opens it; publishes its view. A shard that does not open refuses every
+    /// message with the reason.
+    pub fn new(
+        number: usize,
+        open: impl FnOnce() -> Result<Shard, String>,
+        heads: &Arc<HeadViews>,
+        flare: Flare,
+    ) -> Self {
+        let shard = open().and_then(|shard| {
+            let journal = Journal::start(number, shard.syncer()).map_err(|e| format!("journal thread: {e}"))?;
+            heads.publish(number, shard.view());
+            Ok((shard, journal))
+        });
+        if let Err(why) = &shard {
+            tracing::error!(shard = number, why, "shard does not open");
+        }
+        Self { number, shard, _flare: flare }
+    }
+
+    fn opened(&mut self) -> Result<(&mut Shard, &Journal), IngestError> {
+        let number = self.number;
+        match &mut self.shard {
+            Ok((shard, journal)) => Ok((shard, journal)),
+            Err(why) => Err(IngestError::Storage(format!("shard {number} is closed: {why}"))),
+        }
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+}
+
+/// Appends a batch. The answer comes when it is durable.
+pub struct Append(pub AppendBatch);
+
+impl Message for Append {
+    type Result = Result<Appended, IngestError>;
+}
+
+impl Handler<Letter<Append>> for ShardActor {
+    type Result = ResponseFuture<Result<Appended, IngestError>>;
+
+    fn handle(&mut self, m: Letter<Append>, _: &mut Context<Self>) -> Self::Result {
+        let appended = self.opened().and_then(|(shard, journal)| {
+            let appended = shard.append(&m.body.0)?;
+            let wait = (shard.sync_mode() == SyncMode::Batch).then(|| journal.clone());
+            Ok((appended, wait))
+        });
+        let permit = m.permit;
+        Box::pin(async move {
+            let (appended, wait) = appended?;
+            if let Some(journal) = wait {
+                journal.durable(appended.lsn).await?;
+            }
+            drop(permit);
+            Ok(appended)
+        })
+    }
+}
+
+/// Refuses samples before a moment from now on: what lies before it is about to be cut.
+pub struct RefuseBefore(pub i64);
+
+impl Message for RefuseBefore {
+    type Result = Result<(), IngestError>;
+}
+
+impl Handler<Letter<RefuseBefore>> for ShardActor {
+    type Result = Result<(), IngestError>;
+
+    fn handle(&mut self, m: Letter<RefuseBefore>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        shard.refuse_before(m.body.0);
+        Ok(())
+    }
+}
+
+/// Forgets samples before a moment that a served block holds. Answers the job that shortens the log; run it
+/// on the compute pool.
+pub struct Truncate(pub i64);
+
+impl Message for Truncate {
+    type Result = Result<(TruncateReport, CheckpointJob), IngestError>;
+}
+
+impl Handler<Letter<Truncate>> for ShardActor {
+    type Result = Result<(TruncateReport, CheckpointJob), IngestError>;
+
+    fn handle(&mut self, m: Letter<Truncate>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        Ok(shard.truncate_memory(m.body.0)?)
+    }
+}
+
+/// Syncs whatever is written, for the `interval` mode and for the end.
+pub struct Sync;
+
+impl Message for Sync {
+    type Result = Result<(), IngestError>;
+}
+
+impl Handler<Letter<Sync>> for ShardActor {
+    type Result = ResponseFuture<Result<(), IngestError>>;
+
+    fn handle(&mut self, m: Letter<Sync>, _: &mut Context<Self>) -> Self::Result {
+        let wait = self.opened().map(|(shard, journal)| (shard.lsn(), journal.clone()));
+        Box::pin(async move {
+            let _held = m.permit;
+            let (lsn, journal) = wait?;
+            journal.durable(lsn).await
+        })
+    }
+}
