@@ -94,6 +94,11 @@ impl XorAppender {
         self.t
     }
 
+    /// Value of the last sample; 0 when there is none.
+    pub fn last_value(&self) -> f64 {
+        f64::from_bits(self.v)
+    }
+
     /// Appends one sample. The caller keeps time ascending and starts a new chunk long before 65,535 samples.
     #[inline]
     pub fn append(&mut self, t: i64, v: f64) {

@@ -1,1 +1,35 @@
-//! Koios storage engine: head shards, write-ahead log, block cut
+//! The storage engine of one core: a head shard in memory, its write-ahead log, and the way into blocks.
+//!
+//! Owns: series and their open chunks (`head`), the log with its checkpoints (`wal`), appending, replay and
+//! truncation (`shard`), and cutting a block out of one or more shards (`cut`). Refuses: threads, timers,
+//! network, and any clock but the one handed in; grouping commits and deciding when to cut belong to the actor
+//! that owns a shard.
+//!
+//! Invariants: a sample is in the log before it can be read; a batch becomes readable as a whole; readers never
+//! wait for an append or a sync; what was truncated does not come back after a restart; a log that failed to
+//! sync takes no more writes until it is opened again.
+//!
+//! The place of what comes next: native histograms enter at `types::Entry` (a value kind), `head::series`
+//! (`OpenChunk`) and WAL record types 4 and 5; out-of-order samples get a buffer beside `SeriesState::open` and
+//! record type 8 (`Reject::OutOfOrder` is where they are turned away today); exemplars, metadata and tombstones
+//! have record types 6, 7 and 9; foreign (Prometheus) logs get a reader beside `wal::segment`.
+
+mod cut;
+mod disk;
+mod error;
+mod head;
+mod options;
+mod shard;
+mod types;
+mod wal;
+
+pub use cut::{cut_block, next_cut_range};
+pub use disk::{Disk, DiskFile, OsDisk};
+pub use error::TsdbError;
+pub use head::{Cardinality, HeadStats, HeadView};
+pub use options::{ShardOptions, SyncMode, WalOptions};
+pub use shard::{CheckpointJob, CheckpointReport, Damage, ReplayReport, Shard, TruncateReport};
+pub use types::{AppendBatch, Appended, Entry, Lsn, Reject, SeriesKey, SeriesRef};
+pub use wal::WalSyncer;
+
+pub use koios_chunk::SeriesChunks;

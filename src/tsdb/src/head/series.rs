@@ -1,0 +1,408 @@
+//! One series in memory: its chunks, the open one among them, and what of it readers may see.
+//!
+//! Owns the rule when a chunk is closed (Prometheus' `head_append.go`: aim for N samples, spread evenly to the
+//! end of the block range, never across it) and the per-series half of isolation. Refuses identity and labels,
+//! which the index has. Invariants: samples ascend strictly over all chunks; a series with samples has an open
+//! chunk; no chunk spans a border of the block range.
+
+use bytes::Bytes;
+use koios_chunk::{Chunk, ChunkError, Encoding, XorAppender, XorIter};
+use koios_model::Columns;
+use parking_lot::Mutex;
+
+/// An XOR chunk is closed when it has more bytes than this, however few samples.
+const CHUNK_BYTES_MAX: usize = 1005;
+
+/// What the rule for closing chunks needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkRule {
+    pub(crate) range_ms: i64,
+    pub(crate) samples: u16,
+}
+
+/// Series of one allocation.
+pub(crate) const PAGE: usize = 256;
+
+/// A run of series cells that is allocated together and never moves.
+pub(crate) struct Page(Box<[Mutex<SeriesState>; PAGE]>);
+
+impl Page {
+    pub(crate) fn new() -> Self {
+        Self(Box::new(std::array::from_fn(|_| Mutex::new(SeriesState::default()))))
+    }
+
+    pub(crate) fn cell(&self, i: usize) -> &Mutex<SeriesState> {
+        &self.0[i % PAGE]
+    }
+}
+
+/// A closed chunk, 32 bytes and its data.
+#[derive(Debug)]
+pub(crate) struct ClosedChunk {
+    pub(crate) min_time: i64,
+    /// Last sample's time minus `min_time`; fits because of `BLOCK_RANGE_MAX_MS`.
+    span: u32,
+    encoding: Encoding,
+    data: Box<[u8]>,
+}
+
+impl ClosedChunk {
+    pub(crate) fn max_time(&self) -> i64 {
+        self.min_time + i64::from(self.span)
+    }
+
+    fn new(min_time: i64, max_time: i64, encoding: Encoding, data: Box<[u8]>) -> Option<Self> {
+        let span = u32::try_from(max_time.checked_sub(min_time)?).ok()?;
+        Some(Self { min_time, span, encoding, data })
+    }
+
+    fn to_chunk(&self) -> Chunk {
+        Chunk {
+            min_time: self.min_time,
+            max_time: self.max_time(),
+            encoding: self.encoding,
+            data: Bytes::copy_from_slice(&self.data),
+        }
+    }
+}
+
+/// The chunk that takes samples. Floats only today; a histogram appender becomes an alternative of `xor`.
+#[derive(Debug)]
+pub(crate) struct OpenChunk {
+    xor: XorAppender,
+    pub(crate) min_time: i64,
+    /// A sample at or after this opens a new chunk.
+    pub(crate) next_at: i64,
+}
+
+/// A series' samples.
+#[derive(Debug, Default)]
+pub(crate) struct SeriesState {
+    /// Reference of the series that lives here, 0 when the cell is free.
+    pub(crate) id: u64,
+    /// The batch that appended last.
+    last_batch: u64,
+    /// Newest time before that batch: what a reader that may not see the batch may see.
+    before_batch: i64,
+    /// The same for earlier batches that some running reader may not see, oldest first.
+    older: Option<Box<Vec<(u64, i64)>>>,
+    closed: Vec<ClosedChunk>,
+    open: Option<OpenChunk>,
+}
+
+impl SeriesState {
+    /// Starts the cell's next life.
+    pub(crate) fn reset(&mut self, id: u64) {
+        *self = Self { id, before_batch: i64::MIN, ..Self::default() };
+    }
+
+    pub(crate) fn last(&self) -> Option<(i64, f64)> {
+        self.open.as_ref().map(|o| (o.xor.last_time(), o.xor.last_value()))
+    }
+
+    pub(crate) fn first_time(&self) -> Option<i64> {
+        self.closed.first().map(|c| c.min_time).or(self.open.as_ref().map(|o| o.min_time))
+    }
+
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.closed.len() + usize::from(self.open.is_some())
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let closed: usize = self.closed.iter().map(|c| c.data.len()).sum();
+        let open = self.open.as_ref().map_or(0, |o| o.xor.heap_bytes());
+        closed + open + self.closed.capacity() * size_of::<ClosedChunk>()
+    }
+
+    /// Notes that `batch` is about to append. `oldest_reader` is the newest batch that the most backward
+    /// running reader sees; what it may not see must stay known.
+    #[inline]
+    pub(crate) fn begin_batch(&mut self, batch: u64, oldest_reader: u64) {
+        if self.last_batch == batch {
+            return;
+        }
+        if self.last_batch > oldest_reader {
+            let older = self.older.get_or_insert_default();
+            older.retain(|(b, _)| *b > oldest_reader);
+            older.push((self.last_batch, self.before_batch));
+        } else if self.older.is_some() {
+            self.older = None;
+        }
+        self.before_batch = self.last().map_or(i64::MIN, |(t, _)| t);
+        self.last_batch = batch;
+    }
+
+    /// Newest time that a reader seeing batches up to `upto` may see.
+    fn visible_until(&self, upto: u64) -> i64 {
+        if self.last_batch <= upto {
+            return i64::MAX;
+        }
+        let older = self.older.as_ref().and_then(|o| o.iter().find(|(b, _)| *b > upto));
+        older.map_or(self.before_batch, |(_, before)| *before)
+    }
+
+    /// Appends a sample that is newer than all others. Answers how many chunks were opened, 0 or 1.
+    #[inline]
+    pub(crate) fn append(&mut self, t: i64, v: f64, rule: ChunkRule) -> usize {
+        if let Some(open) = &mut self.open {
+            let count = open.xor.count();
+            if count == rule.samples / 4 {
+                open.next_at = even_end(open.min_time, open.xor.last_time(), open.next_at);
+            }
+            if t < open.next_at && count < rule.samples * 2 && open.xor.bytes().len() <= CHUNK_BYTES_MAX {
+                open.xor.append(t, v);
+                return 0;
+            }
+        }
+        self.close_open();
+        let mut xor = XorAppender::new();
+        xor.append(t, v);
+        let next_at = range_end(t, rule.range_ms);
+        self.open = Some(OpenChunk { xor, min_time: t, next_at });
+        1
+    }
+
+    fn close_open(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let max_time = open.xor.last_time();
+        let data = open.xor.into_bytes().into_boxed_slice();
+        let closed = ClosedChunk::new(open.min_time, max_time, Encoding::Xor, data);
+        if self.closed.len() == self.closed.capacity() {
+            self.closed.reserve_exact(2);
+        }
+        self.closed.push(closed.expect("BUG: a head chunk spans more than a block range"));
+    }
+
+    /// Chunks that overlap `mint..=maxt`, without what batches after `upto` brought.
+    ///
+    /// # Errors
+    /// `ChunkError` when the open chunk must be shortened and does not decode.
+    pub(crate) fn read(
+        &self,
+        mint: i64,
+        maxt: i64,
+        upto: u64,
+        out: &mut Vec<Chunk>,
+    ) -> Result<(), ChunkError> {
+        let until = self.visible_until(upto);
+        for c in &self.closed {
+            if c.min_time > maxt.min(until) {
+                break;
+            }
+            if c.max_time() >= mint {
+                push_until(c.to_chunk(), until, out)?;
+            }
+        }
+        if let Some(open) = &self.open {
+            let max_time = open.xor.last_time();
+            if open.min_time <= maxt.min(until) && max_time >= mint {
+                push_until(self.open_chunk(open), until, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_chunk(&self, open: &OpenChunk) -> Chunk {
+        Chunk {
+            min_time: open.min_time,
+            max_time: open.xor.last_time(),
+            encoding: Encoding::Xor,
+            data: Bytes::copy_from_slice(open.xor.bytes()),
+        }
+    }
+
+    /// All chunks for a checkpoint, and where the open one, which is the last, ends.
+    pub(crate) fn all_chunks(&self, out: &mut Vec<Chunk>) -> i64 {
+        out.extend(self.closed.iter().map(ClosedChunk::to_chunk));
+        match &self.open {
+            Some(open) => {
+                out.push(self.open_chunk(open));
+                open.next_at
+            }
+            None => 0,
+        }
+    }
+
+    /// Puts chunks of a checkpoint into an empty cell; the last becomes the open one.
+    ///
+    /// # Errors
+    /// `ChunkError` when chunks are damaged or out of order.
+    pub(crate) fn restore(&mut self, chunks: Vec<Chunk>, next_at: i64) -> Result<(), ChunkError> {
+        let damaged = |what| ChunkError::Damaged { sample: 0, what };
+        if chunks.windows(2).any(|w| w[0].max_time >= w[1].min_time) {
+            return Err(damaged("chunks of a checkpoint are not in time order"));
+        }
+        let mut closed = Vec::with_capacity(chunks.len());
+        let count = chunks.len();
+        let mut open = None;
+        for (i, c) in chunks.into_iter().enumerate() {
+            if c.encoding != Encoding::Xor {
+                return Err(ChunkError::Unsupported(c.encoding));
+            }
+            if i + 1 == count {
+                let xor = XorAppender::resume(&c.data)?;
+                if xor.count() == 0 || xor.last_time() != c.max_time {
+                    return Err(damaged("open chunk does not end when it should"));
+                }
+                open = Some(OpenChunk { xor, min_time: c.min_time, next_at });
+            } else {
+                let chunk = ClosedChunk::new(c.min_time, c.max_time, c.encoding, c.data.to_vec().into());
+                closed.push(chunk.ok_or_else(|| damaged("chunk spans too much time"))?);
+            }
+        }
+        self.closed = closed;
+        self.open = open;
+        Ok(())
+    }
+
+    /// Forgets samples before `before`. Answers whether any are left.
+    ///
+    /// # Errors
+    /// `ChunkError` when a chunk that must be shortened does not decode; nothing is forgotten then.
+    pub(crate) fn truncate(&mut self, before: i64) -> Result<bool, ChunkError> {
+        let gone = self.closed.partition_point(|c| c.max_time() < before);
+        let mut shortened = None;
+        if let Some(c) = self.closed.get(gone).filter(|c| c.min_time < before) {
+            let mut kept = Vec::with_capacity(1);
+            push_clipped(c.to_chunk(), before, i64::MAX, &mut kept)?;
+            shortened = kept.pop();
+        }
+        if let Some(open) = self.open.as_mut().filter(|o| o.min_time < before) {
+            let mut xor = XorAppender::new();
+            let mut min_time = None;
+            for s in XorIter::new(open.xor.bytes())? {
+                let s = s?;
+                if s.t >= before {
+                    xor.append(s.t, s.v);
+                    min_time.get_or_insert(s.t);
+                }
+            }
+            self.open = min_time.map(|min_time| OpenChunk { xor, min_time, next_at: open.next_at });
+        }
+        self.closed.drain(..gone);
+        if let (Some(c), Some(first)) = (shortened, self.closed.first_mut()) {
+            let data = c.data.to_vec().into();
+            if let Some(chunk) = ClosedChunk::new(c.min_time, c.max_time, c.encoding, data) {
+                *first = chunk;
+            }
+        }
+        self.closed.shrink_to_fit();
+        Ok(self.open.is_some())
+    }
+}
+
+fn push_until(chunk: Chunk, until: i64, out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
+    if chunk.max_time <= until {
+        out.push(chunk);
+        return Ok(());
+    }
+    push_clipped(chunk, i64::MIN, until, out)
+}
+
+/// Adds the part of a chunk within `mint..=maxt`, encoded again when it is not the whole.
+///
+/// # Errors
+/// `ChunkError` when it must be encoded again and does not decode.
+pub(crate) fn push_clipped(
+    chunk: Chunk,
+    mint: i64,
+    maxt: i64,
+    out: &mut Vec<Chunk>,
+) -> Result<(), ChunkError> {
+    if mint <= chunk.min_time && chunk.max_time <= maxt {
+        out.push(chunk);
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    chunk.read(mint, maxt, &mut columns)?;
+    out.extend(koios_chunk::encode_xor(&columns, columns.len()));
+    Ok(())
+}
+
+/// End of the aligned range that `t` lies in.
+pub(crate) fn range_end(t: i64, range_ms: i64) -> i64 {
+    t.div_euclid(range_ms).saturating_add(1).saturating_mul(range_ms)
+}
+
+/// Where a chunk that is a quarter full should end so that the chunks up to `max` get equally long.
+fn even_end(start: i64, current: i64, max: i64) -> i64 {
+    let span = max.saturating_sub(start);
+    let n = span / current.saturating_sub(start).saturating_add(1).saturating_mul(4).max(1);
+    if n <= 1 { max } else { start + span / n }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: ChunkRule = ChunkRule { range_ms: 7_200_000, samples: 120 };
+
+    fn chunks(s: &SeriesState, upto: u64) -> Vec<Chunk> {
+        let mut out = Vec::new();
+        s.read(i64::MIN, i64::MAX, upto, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn chunks_are_even_and_end_with_the_range() {
+        let mut s = SeriesState::default();
+        let opened: usize = (0..960).map(|i| s.append(i * 15_000, i as f64, RULE)).sum();
+        let all = chunks(&s, u64::MAX);
+        assert_eq!((opened, all.len(), s.chunk_count()), (8, 8, 8));
+        let counts: Vec<_> = all.iter().map(|c| c.sample_count().unwrap()).collect();
+        assert_eq!(counts, [120; 8]);
+        assert!(all.iter().all(|c| c.min_time.div_euclid(7_200_000) == c.max_time.div_euclid(7_200_000)));
+    }
+
+    #[test]
+    fn dense_or_large_chunks_are_cut() {
+        let mut dense = SeriesState::default();
+        (0..500).for_each(|i| {
+            dense.append(i, 0.0, RULE);
+        });
+        assert!(chunks(&dense, u64::MAX).iter().all(|c| c.sample_count().unwrap() <= 240));
+        let mut large = SeriesState::default();
+        (0..500u64).for_each(|i| {
+            large.append(i as i64 * 30_000, f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)), RULE);
+        });
+        assert!(chunks(&large, u64::MAX).iter().all(|c| c.data.len() < 1005 + 30));
+    }
+
+    #[test]
+    fn batches_hide_until_committed() {
+        let mut s = SeriesState::default();
+        s.reset(1);
+        for batch in 1..=5u64 {
+            s.begin_batch(batch, 2);
+            s.append(batch as i64 * 10, 1.0, RULE);
+            s.append(batch as i64 * 10 + 1, 1.0, RULE);
+        }
+        for upto in [2, 3, 4, 5, u64::MAX] {
+            let times: Vec<i64> = chunks(&s, upto).last().map(|c| c.max_time).into_iter().collect();
+            assert_eq!(times, [(upto.min(5) as i64) * 10 + 1], "reader of {upto}");
+        }
+        assert_eq!(s.older.as_ref().unwrap().len(), 2);
+        s.begin_batch(6, u64::MAX);
+        assert!(s.older.is_none());
+    }
+
+    #[test]
+    fn truncates_inside_chunks() {
+        let mut s = SeriesState::default();
+        (0..300).for_each(|i| {
+            s.append(i * 15_000, i as f64, RULE);
+        });
+        assert!(s.truncate(130 * 15_000).unwrap());
+        assert_eq!(s.first_time(), Some(130 * 15_000));
+        let mut columns = Columns::default();
+        for c in chunks(&s, u64::MAX) {
+            c.read(i64::MIN, i64::MAX, &mut columns).unwrap();
+        }
+        assert_eq!(columns.values, (130..300).map(f64::from).collect::<Vec<_>>());
+        assert!(s.truncate(299 * 15_000).unwrap());
+        assert_eq!((s.first_time(), s.last()), (Some(299 * 15_000), Some((299 * 15_000, 299.0))));
+        assert!(!s.truncate(300 * 15_000).unwrap());
+        assert_eq!(s.chunk_count(), 0);
+    }
+}

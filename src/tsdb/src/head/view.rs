@@ -1,0 +1,206 @@
+//! Reading the head, beside its writer.
+//!
+//! A `HeadView` may be kept as long as one likes and asked from any thread. A selection looks at a few hundred
+//! series at a time, so that a new series never waits long for it. Invariant: what a call answers is the state
+//! between two batches, never half of one.
+
+use std::collections::BTreeSet;
+
+use koios_block::select_postings;
+use koios_chunk::{Chunk, SeriesChunks};
+use koios_model::{Labels, Matcher, Slot};
+use parking_lot::RwLock;
+
+use super::index::Index;
+use super::isolation::Isolation;
+use super::stats::{Cardinality, Counters, HeadStats, cardinality};
+use crate::error::TsdbError;
+
+/// Series looked at under one hold of the index lock.
+const PIECE: usize = 512;
+
+/// The readable side of a shard.
+pub struct HeadView {
+    shard: u16,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) isolation: Isolation,
+    pub(crate) counters: Counters,
+}
+
+impl std::fmt::Debug for HeadView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HeadView(shard {}, {:?})", self.shard, self.stats())
+    }
+}
+
+/// A selection was overtaken by the removal of series and starts again.
+struct Renumbered;
+
+impl HeadView {
+    pub(crate) fn new(shard: u16) -> Self {
+        let (index, isolation, counters) = Default::default();
+        Self { shard, index, isolation, counters }
+    }
+
+    /// Number of the shard this shows.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// Series that satisfy all matchers and have samples in `mint..=maxt`, in no particular order, with the
+    /// chunks that overlap the range.
+    ///
+    /// # Errors
+    /// `TsdbError::Chunk` when a chunk in memory does not decode.
+    pub fn select(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<SeriesChunks>, TsdbError> {
+        loop {
+            let reader = self.isolation.read();
+            let mut out = Vec::new();
+            let mut chunks = Vec::new();
+            let done = self.scan(matchers, &mut |index, ordinal| {
+                let series = &index.series[ordinal as usize];
+                if let Some(cell) = index.cell(series.cell) {
+                    cell.lock().read(mint, maxt, reader.upto, &mut chunks)?;
+                }
+                if !chunks.is_empty() {
+                    let chunks: Vec<Chunk> = std::mem::take(&mut chunks);
+                    out.push(SeriesChunks { labels: index.labels(&series.pairs), slot: series.slot, chunks });
+                }
+                Ok(())
+            })?;
+            if done.is_ok() {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// Labels and slots of the series that satisfy all matchers and have samples in `mint..=maxt`.
+    ///
+    /// # Errors
+    /// `TsdbError::Chunk` when a chunk in memory does not decode.
+    pub fn series(
+        &self,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+    ) -> Result<Vec<(Slot, Labels)>, TsdbError> {
+        let found = self.select(matchers, mint, maxt)?;
+        Ok(found.into_iter().map(|s| (s.slot, s.labels)).collect())
+    }
+
+    /// Label names of the series that satisfy all matchers, sorted.
+    pub fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
+        if matchers.is_empty() {
+            return self.index.read().names().map(str::to_owned).collect();
+        }
+        self.collect(matchers, |index, ordinal, out| {
+            for &p in &index.series[ordinal as usize].pairs {
+                let name = &*index.pairs[p as usize].name;
+                if !out.contains(name) {
+                    out.insert(name.to_owned());
+                }
+            }
+        })
+    }
+
+    /// Values of a label among the series that satisfy all matchers, sorted.
+    pub fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
+        if matchers.is_empty() {
+            return self.index.read().values(name).map(str::to_owned).collect();
+        }
+        self.collect(matchers, |index, ordinal, out| {
+            let mut pairs = index.series[ordinal as usize].pairs.iter().map(|&p| &index.pairs[p as usize]);
+            if let Some(pair) = pairs.find(|p| &*p.name == name)
+                && !out.contains(&*pair.value)
+            {
+                out.insert((*pair.value).to_owned());
+            }
+        })
+    }
+
+    /// Slots that have series, ascending.
+    pub fn slots_present(&self) -> Vec<Slot> {
+        let index = self.index.read();
+        index.series.iter().map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> HeadStats {
+        let pairs = self.index.read().pair_counts().count() as u64;
+        self.counters.snapshot(pairs)
+    }
+
+    /// The `limit` largest contributors of each kind.
+    pub fn cardinality(&self, limit: usize) -> Cardinality {
+        cardinality(&self.index.read(), limit)
+    }
+
+    /// Bytes that samples take in memory; walks all series.
+    pub fn sample_bytes(&self) -> usize {
+        let index = self.index.read();
+        index.series.iter().filter_map(|s| index.cell(s.cell)).map(|c| c.lock().heap_bytes()).sum()
+    }
+
+    fn collect(
+        &self,
+        matchers: &[Matcher],
+        visit: impl Fn(&Index, u32, &mut BTreeSet<String>),
+    ) -> Vec<String> {
+        loop {
+            let mut out = BTreeSet::new();
+            let done = self.scan(matchers, &mut |index, ordinal| {
+                visit(index, ordinal, &mut out);
+                Ok(())
+            });
+            if matches!(done, Ok(Ok(()))) {
+                return out.into_iter().collect();
+            }
+        }
+    }
+
+    /// Visits the series that satisfy the matchers, letting go of the index now and then.
+    fn scan(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(&Index, u32) -> Result<(), TsdbError>,
+    ) -> Result<Result<(), Renumbered>, TsdbError> {
+        let (epoch, found) = {
+            let index = self.index.read();
+            let Ok(found) = select_postings(&*index, matchers);
+            (index.epoch, found)
+        };
+        for piece in found.chunks(PIECE) {
+            let index = self.index.read();
+            if index.epoch != epoch {
+                return Ok(Err(Renumbered));
+            }
+            piece.iter().try_for_each(|&ordinal| visit(&index, ordinal))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Visits all series in the order of their references; now and then lets go of the index and calls `between`.
+    /// Series that come or go meanwhile may or may not be seen.
+    pub(crate) fn walk(
+        &self,
+        visit: &mut dyn FnMut(&Index, usize) -> Result<(), TsdbError>,
+        between: &mut dyn FnMut() -> Result<(), TsdbError>,
+    ) -> Result<(), TsdbError> {
+        let mut seen = 0;
+        loop {
+            {
+                let index = self.index.read();
+                let from = index.after(seen);
+                let to = (from + PIECE).min(index.series.len());
+                if from == to {
+                    return Ok(());
+                }
+                for ordinal in from..to {
+                    visit(&index, ordinal)?;
+                    seen = index.series[ordinal].id;
+                }
+            }
+            between()?;
+        }
+    }
+}

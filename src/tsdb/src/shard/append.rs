@@ -1,0 +1,207 @@
+//! Appending a batch: check and encode, write, apply, publish.
+//!
+//! The first pass looks at every entry once, refuses what must be refused, and puts the log's columns together;
+//! it changes only the writer's own table and notes how to undo that. Then one write. Only when it succeeded
+//! are new series shown and samples put into chunks, which cannot fail.
+
+use koios_model::{Labels, Slot};
+
+use super::Shard;
+use super::table::{Hot, series_hash};
+use crate::error::TsdbError;
+use crate::head::series::PAGE;
+use crate::options::BATCH_ENTRIES_MAX;
+use crate::types::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef};
+use crate::wal::record::put_series;
+use crate::wal::segment::put_frame;
+
+/// New series shown to readers under one hold of the index lock.
+const REGISTER_PIECE: usize = 256;
+/// Scratch memory that is kept from one batch to the next.
+const KEEP_FRAMES: usize = 4 << 20;
+
+/// A series that this batch creates.
+struct Pending {
+    cell: u32,
+    slot: Slot,
+    labels: Labels,
+}
+
+/// What the first pass decided. Reused from batch to batch.
+#[derive(Default)]
+pub(super) struct Staged {
+    samples: Vec<(u32, i64, f64)>,
+    pending: Vec<Pending>,
+    /// The table's entries before this batch changed them, in order.
+    undo: Vec<(u32, Hot)>,
+}
+
+/// Times a batch accepts.
+struct Bounds {
+    floor: i64,
+    ceiling: i64,
+}
+
+impl Shard {
+    /// Appends a batch. Its samples become readable together, after this returns; they are durable once the
+    /// syncer reports the answered position.
+    ///
+    /// # Errors
+    /// `TsdbError::Unavailable` when the log cannot take it now: nothing of the batch was taken. `Poisoned` after
+    /// a failure that cannot be undone. `BatchTooLarge`.
+    pub fn append(&mut self, batch: &AppendBatch) -> Result<Appended, TsdbError> {
+        if batch.entries.len() > BATCH_ENTRIES_MAX {
+            return Err(TsdbError::BatchTooLarge(batch.entries.len()));
+        }
+        self.wal.prepare()?;
+        let mut answer = Appended { refs: Vec::with_capacity(batch.entries.len()), ..Appended::default() };
+        self.stage(&batch.entries, &mut answer);
+        answer.lsn = match self.log_staged() {
+            Ok(lsn) => lsn,
+            Err(e) => {
+                self.undo_staged();
+                return Err(e);
+            }
+        };
+        self.register_pending();
+        self.apply_staged();
+        Ok(answer)
+    }
+
+    fn stage(&mut self, entries: &[Entry], answer: &mut Appended) {
+        self.columns.clear();
+        self.staged.samples.clear();
+        self.staged.pending.clear();
+        self.staged.undo.clear();
+        let ceiling = self.clock.now_ms().saturating_add(self.opts.future_limit_ms);
+        let bounds = Bounds { floor: self.append_floor(), ceiling };
+        for (i, entry) in entries.iter().enumerate() {
+            match self.stage_one(entry, &bounds) {
+                Ok(id) => answer.refs.push(SeriesRef(id)),
+                Err((id, reject)) => {
+                    answer.refs.push(SeriesRef(id));
+                    answer.rejected.push((i, reject));
+                }
+            }
+        }
+    }
+
+    /// Answers the series' reference, with the reason when the sample is refused.
+    #[inline]
+    fn stage_one(&mut self, entry: &Entry, bounds: &Bounds) -> Result<u64, (u64, Reject)> {
+        let known = match &entry.series {
+            SeriesKey::Ref(r) => Some(self.table.cell_of(r.0).ok_or((0, Reject::UnknownRef))?),
+            SeriesKey::New(slot, labels) => self.find_labels(*slot, labels),
+        };
+        let id = known.map_or(0, |cell| self.table.hot[cell as usize].id);
+        let (t, v) = (entry.t, entry.v);
+        if t < bounds.floor {
+            return Err((id, Reject::TooOld));
+        }
+        if t > bounds.ceiling {
+            return Err((id, Reject::TooFarInFuture));
+        }
+        let cell = match (known, &entry.series) {
+            (Some(cell), _) => cell,
+            (None, SeriesKey::New(slot, labels)) => self.create(*slot, labels).map_err(|r| (0, r))?,
+            (None, SeriesKey::Ref(_)) => unreachable!("BUG: an unknown reference was refused above"),
+        };
+        let hot = &mut self.table.hot[cell as usize];
+        if t <= hot.last_t {
+            return match t.cmp(&hot.last_t) {
+                std::cmp::Ordering::Equal if v.to_bits() == hot.last_v.to_bits() => Ok(hot.id),
+                std::cmp::Ordering::Equal => Err((hot.id, Reject::Duplicate)),
+                // The place of the out-of-order buffer.
+                _ => Err((hot.id, Reject::OutOfOrder)),
+            };
+        }
+        self.staged.undo.push((cell, *hot));
+        let segment = self.wal.segment() as u32;
+        let base = if hot.wal_segment == segment { hot.last_v } else { 0.0 };
+        self.columns.push(hot.id, t, v, base);
+        (hot.last_t, hot.last_v, hot.wal_segment) = (t, v, segment);
+        self.staged.samples.push((cell, t, v));
+        Ok(hot.id)
+    }
+
+    pub(super) fn find_labels(&self, slot: Slot, labels: &Labels) -> Option<u32> {
+        let hash = series_hash(slot, labels);
+        // Pending series are not in the index yet; the cells they took tell them apart.
+        self.table.find(hash, |cell, hot| {
+            if hot.ordinal == u32::MAX {
+                return self
+                    .staged
+                    .pending
+                    .iter()
+                    .any(|p| p.cell == cell && p.slot == slot && p.labels == *labels);
+            }
+            let index = self.view.index.read();
+            index.has_labels(hot.ordinal, labels) && index.series[hot.ordinal as usize].slot == slot
+        })
+    }
+
+    fn create(&mut self, slot: Slot, labels: &Labels) -> Result<u32, Reject> {
+        if self.table.len() >= self.opts.series_max as usize {
+            return Err(Reject::SeriesLimit);
+        }
+        let cell = self.table.claim(self.next_id, series_hash(slot, labels));
+        self.next_id += 1;
+        self.staged.pending.push(Pending { cell, slot, labels: labels.clone() });
+        Ok(cell)
+    }
+
+    /// One write for everything that the batch adds.
+    fn log_staged(&mut self) -> Result<crate::types::Lsn, TsdbError> {
+        self.frames.clear();
+        self.frames.shrink_to(KEEP_FRAMES);
+        if !self.staged.pending.is_empty() {
+            let hot = &self.table.hot;
+            let series = self.staged.pending.iter().map(|p| (hot[p.cell as usize].id, p.slot, &p.labels));
+            put_frame(&mut self.frames, |out| put_series(out, series));
+        }
+        if self.columns.len() > 0 {
+            put_frame(&mut self.frames, |out| self.columns.put(out));
+        }
+        if self.frames.is_empty() { Ok(self.wal.lsn()) } else { self.wal.write(&self.frames) }
+    }
+
+    fn undo_staged(&mut self) {
+        for (cell, hot) in self.staged.undo.drain(..).rev() {
+            self.table.hot[cell as usize] = hot;
+        }
+        for p in self.staged.pending.drain(..).rev() {
+            self.table.release(p.cell);
+            self.next_id -= 1;
+        }
+        self.staged.samples.clear();
+    }
+
+    fn register_pending(&mut self) {
+        for piece in self.staged.pending.chunks(REGISTER_PIECE) {
+            let mut index = self.view.index.write();
+            for p in piece {
+                self.table.register(&mut index, p.cell, p.slot, &p.labels);
+            }
+        }
+        self.staged.pending.clear();
+        self.view.counters.series.store(self.table.len() as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn apply_staged(&mut self) {
+        if self.staged.samples.is_empty() {
+            return;
+        }
+        let (batch, oldest_reader) = self.view.isolation.begin();
+        let rule = self.rule();
+        let (mut min, mut max, mut chunks) = (i64::MAX, i64::MIN, 0);
+        for &(cell, t, v) in &self.staged.samples {
+            let mut series = self.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
+            series.begin_batch(batch, oldest_reader);
+            chunks += series.append(t, v, rule);
+            min = min.min(t);
+            max = max.max(t);
+        }
+        self.view.isolation.commit(batch);
+        self.note_samples(min, max, self.staged.samples.len() as u64, chunks as u64);
+    }
+}

@@ -1,0 +1,127 @@
+//! A checkpoint: the whole head as one file that replaces all segments before a given one.
+//!
+//! Chunks are copied as they are, so a restart reads bytes instead of appending samples. The job reads through
+//! the view, so the shard goes on meanwhile: what it appends is in the segments that stay, and may be in the
+//! checkpoint too, which replay notices by time. Invariant: old segments go only after the file is durable
+//! under its final name.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::TsdbError;
+use crate::head::HeadView;
+use crate::wal::WalSyncer;
+use crate::wal::record::{ChunksRecord, HeadRecord, put_chunks, put_end, put_head, put_series};
+use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
+
+/// Bytes of frames gathered before they are written.
+const WRITE_BYTES: usize = 1 << 18;
+/// Suffix of a checkpoint that is being written.
+pub(super) const CHECKPOINT_TMP: &str = "checkpoint.tmp";
+
+/// Writes a checkpoint when run. `Send`: meant for another thread than the shard's.
+pub struct CheckpointJob {
+    pub(super) view: Arc<HeadView>,
+    pub(super) syncer: WalSyncer,
+    pub(super) dir: PathBuf,
+    /// The first segment that is still needed beside the checkpoint.
+    pub(super) segment: u64,
+    pub(super) next_id: u64,
+    pub(super) min_valid: i64,
+}
+
+/// What a checkpoint came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Series written.
+    pub series: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Segments deleted.
+    pub segments_removed: u64,
+}
+
+impl CheckpointJob {
+    /// Writes the file, makes it and the log durable, deletes what it replaces.
+    ///
+    /// # Errors
+    /// `TsdbError::Io`, `Poisoned`; the old segments stay then.
+    pub fn run(self) -> Result<CheckpointReport, TsdbError> {
+        let tmp = self.dir.join(CHECKPOINT_TMP);
+        let written = self.write(&tmp);
+        if written.is_err() {
+            // Best effort: a left-over is overwritten by the next checkpoint and removed at the next start.
+            let _ = fs::remove_file(&tmp);
+        }
+        let mut report = written?;
+        // The record that explains the checkpoint must not be younger than the checkpoint.
+        self.syncer.sync()?;
+        let path = checkpoint_path(&self.dir, self.segment);
+        fs::rename(&tmp, &path).map_err(TsdbError::io("rename", &tmp))?;
+        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(TsdbError::io("sync", &self.dir))?;
+        report.segments_removed = remove_replaced(&self.dir, self.segment)?;
+        Ok(report)
+    }
+
+    fn write(&self, tmp: &std::path::Path) -> Result<CheckpointReport, TsdbError> {
+        let io = |e| TsdbError::io("write", tmp)(e);
+        let mut file = BufWriter::with_capacity(WRITE_BYTES, File::create(tmp).map_err(io)?);
+        let mut report = CheckpointReport::default();
+        let mut bytes = header(Kind::Checkpoint, self.segment).to_vec();
+        let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid };
+        put_frame(&mut bytes, |out| put_head(out, head));
+        let frames = RefCell::new(bytes);
+        let mut series_written = 0;
+        self.view.walk(
+            &mut |index, ordinal| {
+                let series = &index.series[ordinal];
+                let Some(cell) = index.cell(series.cell) else { return Ok(()) };
+                let mut chunks = Vec::new();
+                let next_at = cell.lock().all_chunks(&mut chunks);
+                if chunks.is_empty() {
+                    return Ok(());
+                }
+                let labels = index.labels(&series.pairs);
+                let out = &mut *frames.borrow_mut();
+                put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
+                put_frame(out, |out| put_chunks(out, &ChunksRecord { id: series.id, next_at, chunks }));
+                series_written += 1;
+                Ok(())
+            },
+            // Never write while the index is held: a new series would wait for the disk.
+            &mut || {
+                let out = &mut *frames.borrow_mut();
+                file.write_all(out).map_err(io)?;
+                report.bytes += out.len() as u64;
+                out.clear();
+                Ok(())
+            },
+        )?;
+        let mut frames = frames.into_inner();
+        report.series = series_written;
+        put_frame(&mut frames, |out| put_end(out, report.series));
+        file.write_all(&frames).map_err(io)?;
+        report.bytes += frames.len() as u64;
+        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        Ok(report)
+    }
+}
+
+/// Deletes segments and checkpoints that checkpoint `segment` replaces; answers how many segments.
+pub(super) fn remove_replaced(dir: &std::path::Path, segment: u64) -> Result<u64, TsdbError> {
+    let (segments, checkpoints) = list(dir).map_err(TsdbError::io("list", dir))?;
+    for old in checkpoints.into_iter().filter(|c| *c < segment) {
+        let path = checkpoint_path(dir, old);
+        fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
+    }
+    let mut removed = 0;
+    for old in segments.into_iter().filter(|s| *s < segment) {
+        let path = segment_path(dir, old);
+        fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
+        removed += 1;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,105 @@
+//! Forgetting what a block now serves.
+//!
+//! Order: a record in a new segment says what counts no more, then memory lets go of it, then a checkpoint
+//! takes over from the old segments. Whichever of the later steps a crash prevents, a restart finds the record
+//! and does not bring the data back.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shard;
+use super::checkpoint::{CheckpointJob, CheckpointReport};
+use crate::error::TsdbError;
+use crate::head::series::PAGE;
+use crate::wal::record::put_truncate;
+use crate::wal::segment::put_frame;
+
+/// What a truncation removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TruncateReport {
+    /// Series that had no sample left.
+    pub series_removed: u64,
+    /// Chunks that are gone.
+    pub chunks_removed: u64,
+    /// The checkpoint that replaced the old segments.
+    pub checkpoint: CheckpointReport,
+}
+
+impl Shard {
+    /// Forgets all samples before `before`, removes series without samples, writes a checkpoint and deletes the
+    /// segments that it replaces. Only to be called once a block serves the data. Blocks for the checkpoint;
+    /// `truncate_memory` does not.
+    ///
+    /// # Errors
+    /// `TsdbError`; when the checkpoint fails the data is forgotten and the old segments stay.
+    pub fn truncate(&mut self, before: i64) -> Result<TruncateReport, TsdbError> {
+        let (mut report, job) = self.truncate_memory(before)?;
+        report.checkpoint = job.run()?;
+        Ok(report)
+    }
+
+    /// The part of `truncate` that needs the writer; the answered job writes the checkpoint and may run on any
+    /// thread while this shard goes on appending.
+    ///
+    /// # Errors
+    /// `TsdbError::Unavailable`, `Poisoned`: nothing has changed. `Chunk` when a chunk that straddles `before`
+    /// does not decode.
+    pub fn truncate_memory(&mut self, before: i64) -> Result<(TruncateReport, CheckpointJob), TsdbError> {
+        self.wal.rotate()?;
+        self.frames.clear();
+        put_frame(&mut self.frames, |out| put_truncate(out, before));
+        self.wal.write(&self.frames)?;
+        let report = self.forget(before)?;
+        Ok((report, self.checkpoint_job()))
+    }
+
+    /// Begins a new segment and answers the job that replaces all older ones by a checkpoint. For a quick start
+    /// after a planned stop.
+    ///
+    /// # Errors
+    /// `TsdbError::Unavailable`, `Poisoned`.
+    pub fn begin_checkpoint(&mut self) -> Result<CheckpointJob, TsdbError> {
+        self.wal.rotate()?;
+        Ok(self.checkpoint_job())
+    }
+
+    fn checkpoint_job(&self) -> CheckpointJob {
+        CheckpointJob {
+            view: self.view.clone(),
+            syncer: self.syncer(),
+            dir: self.wal_dir(),
+            segment: self.wal.segment(),
+            next_id: self.next_id,
+            min_valid: self.min_valid,
+        }
+    }
+
+    /// Lets go of samples before `before` in memory.
+    pub(super) fn forget(&mut self, before: i64) -> Result<TruncateReport, TsdbError> {
+        let mut report = TruncateReport::default();
+        let mut dead = Vec::new();
+        let (mut min_time, mut chunks) = (i64::MAX, 0);
+        for (cell, hot) in self.table.hot.iter().enumerate().filter(|(_, h)| h.id != 0) {
+            let mut series = self.table.pages[cell / PAGE].cell(cell).lock();
+            debug_assert_eq!(series.id, hot.id, "BUG: a cell belongs to another series");
+            let had = series.chunk_count();
+            if series.truncate(before)? {
+                min_time = min_time.min(series.first_time().unwrap_or(i64::MAX));
+            } else {
+                dead.push(cell as u32);
+            }
+            report.chunks_removed += (had - series.chunk_count()) as u64;
+            chunks += series.chunk_count() as u64;
+        }
+        self.min_valid = self.min_valid.max(before);
+        self.table.remove(&self.view, &dead);
+        report.series_removed = dead.len() as u64;
+        let counters = &self.view.counters;
+        counters.series.store(self.table.len() as u64, Relaxed);
+        counters.chunks.store(chunks, Relaxed);
+        counters.min_time.store(min_time, Relaxed);
+        if min_time == i64::MAX {
+            counters.max_time.store(i64::MIN, Relaxed);
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,15 @@
+//! The write-ahead log of one shard: segments, the records in them, writing and syncing.
+//!
+//! Owns the files `NNNNNNNN.wal` and the framing (`docs/formats/wal.md`). Writing and syncing are split: the
+//! shard writes a batch with one call, a `WalSyncer` on another thread makes everything written so far durable.
+//! Invariants: a failed write leaves no trace (cut off again) or closes the log; a failed sync closes the log;
+//! a closed log never takes or confirms anything again.
+
+pub(crate) mod record;
+pub(crate) mod samples;
+pub(crate) mod segment;
+mod syncer;
+mod writer;
+
+pub use syncer::WalSyncer;
+pub(crate) use writer::Wal;
