@@ -11,4 +11,5 @@
 //! times; a failing scrape never harms another target; whatever a target sends, memory stays within
 //! `fetch::BODY_MAX` and the job's limits.
 
+pub mod ingest;
 pub mod parse;
