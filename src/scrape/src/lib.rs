@@ -11,5 +11,21 @@
 //! times; a failing scrape never harms another target; whatever a target sends, memory stays within
 //! `fetch::BODY_MAX` and the job's limits.
 
+pub mod discovery;
+pub mod fetch;
+pub mod http;
 pub mod ingest;
 pub mod parse;
+pub mod schedule;
+pub mod status;
+pub mod target;
+
+pub use discovery::{FileDiscovery, FileProblem, FileUpdate, FileWatch, static_groups};
+pub use fetch::{Fetched, Fetcher};
+pub use http::{HttpClient, HttpError};
+pub use ingest::{
+    BodyView, CacheIndex, Failed, IngestSettings, OutExemplar, OutSample, ScrapeLoopState, ScrapeReport,
+};
+pub use schedule::{current_due, next_due, schedule_offset};
+pub use status::{DroppedTarget, Health, TargetStatus};
+pub use target::{Target, TargetError, TargetGroup, TargetSet, populate_labels};

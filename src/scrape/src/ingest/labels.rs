@@ -14,8 +14,8 @@ pub(super) fn of_sample(
     sample: &ParsedSample<'_>,
     target: &Labels,
     settings: &IngestSettings,
-    mut builder: LabelsBuilder,
 ) -> Result<Option<Labels>, String> {
+    let mut builder = LabelsBuilder::new();
     labels_of_series(sample.series, sample.kind, &mut builder)?;
     add_target(&mut builder, target, settings.honor_labels);
     if !koios_relabel::process_builder(&mut builder, &settings.metric_relabel) {

@@ -21,7 +21,7 @@ mod tests;
 use std::sync::Arc;
 
 use koios_config::{Limits, NameScheme, RelabelRule, ScrapeConfig};
-use koios_model::{Labels, LabelsBuilder, stale_nan};
+use koios_model::{Labels, stale_nan};
 
 pub use cache::CacheIndex;
 use cache::{Cache, Place};
@@ -224,7 +224,6 @@ impl ScrapeLoopState {
             out,
             report,
             error: None,
-            builder: LabelsBuilder::new(),
         };
         let parsed = parse::parse(body.format, body.bytes, &mut reader);
         match (reader.error, parsed) {
@@ -303,7 +302,6 @@ struct Reader<'a> {
     out: &'a mut Vec<OutSample>,
     report: &'a mut ScrapeReport,
     error: Option<String>,
-    builder: LabelsBuilder,
 }
 
 impl Sink for Reader<'_> {
@@ -356,7 +354,7 @@ impl Reader<'_> {
     fn create(&mut self, sample: &ParsedSample<'_>) -> Option<Place> {
         // Beyond the sample limit samples are still counted; the cache must not grow by them.
         let keep = self.error.is_none();
-        let made = labels::of_sample(sample, self.target, self.settings, std::mem::take(&mut self.builder));
+        let made = labels::of_sample(sample, self.target, self.settings);
         match made {
             Err(cause) => {
                 self.error.get_or_insert(cause);
