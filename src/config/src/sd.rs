@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use koios_model::Labels;
 
+use crate::error::ConfigErrors;
 use crate::global::check_label_name;
 use crate::names::NameScheme;
-use crate::read::Section;
+use crate::read::{Ctx, Section};
+use crate::yaml::{self, Kind, Node};
 
 /// A group of targets that share labels.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,4 +145,30 @@ fn file_sd(mut s: Section<'_>) -> FileSd {
 /// Whether a pattern has a wildcard before its last path element.
 pub(crate) fn glob_outside_name(path: &str) -> bool {
     path.rsplit_once('/').is_some_and(|(dir, _)| dir.contains(['*', '?', '[']))
+}
+
+/// Reads a YAML target file: a list of `targets` with `labels`.
+///
+/// # Errors
+/// All mistakes found, in file order.
+pub fn parse_target_groups(text: &str, file_name: &str) -> Result<Vec<StaticGroup>, ConfigErrors> {
+    let no_env = |_: &str| None;
+    let ctx = Ctx::new(file_name, text, &no_env);
+    let mut out = Vec::new();
+    match yaml::parse(text) {
+        Err(fault) => ctx.fault(*fault),
+        Ok(Node { kind: Kind::Null, .. }) => {}
+        Ok(Node { kind: Kind::Seq(nodes), .. }) => {
+            for (i, node) in nodes.iter().enumerate() {
+                let section = Section::open(&ctx, node, format!("group {}", i + 1));
+                out.push(group(section, NameScheme::Utf8, false));
+            }
+        }
+        Ok(other) => {
+            let cause = format!("a target file must be a list of groups, this is {}", other.describe());
+            ctx.error(1102, other.span, cause, "start each group with `- targets: [host:port]`");
+        }
+    }
+    let (errors, _) = ctx.finish();
+    if errors.is_empty() { Ok(out) } else { Err(ConfigErrors(errors)) }
 }
