@@ -7,4 +7,7 @@
 //! form a DAG, upwards there are only notifications; a message carries a batch, never one sample; every
 //! mailroom has a bound.
 
+pub mod blocks;
+pub mod ingest;
 pub mod kit;
+pub mod scrape;

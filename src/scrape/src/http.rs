@@ -189,19 +189,13 @@ impl HttpClient {
         }
         let fail = |why: String| HttpError::Token { url: oauth.token_url.clone(), why };
         let secret = oauth.client_secret.as_ref().map(|s| read_secret(s, "client secret")).transpose()?;
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials").append_pair("client_id", &oauth.client_id);
-        form.append_pair("client_secret", &secret.unwrap_or_default());
-        if !oauth.scopes.is_empty() {
-            form.append_pair("scope", &oauth.scopes.join(" "));
-        }
-        form.extend_pairs(&oauth.endpoint_params);
+        let form = token_form(oauth, &secret.unwrap_or_default());
         let client = finish(builder(&oauth.tls, &oauth.proxy, &self.config)?)?;
         let request = client
             .post(&oauth.token_url)
             .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .timeout(CONNECT_TIMEOUT)
-            .body(form.finish());
+            .body(form);
         let response = request.send().await.map_err(|e| fail(reason(&e)))?;
         if !response.status().is_success() {
             return Err(fail(format!("server returned HTTP status {}", response.status())));
@@ -215,6 +209,17 @@ impl HttpClient {
         *self.token.lock() = Some(Token { value: value.to_owned(), expires_ns });
         Ok(value.to_owned())
     }
+}
+
+fn token_form(oauth: &OAuth2, secret: &str) -> String {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "client_credentials").append_pair("client_id", &oauth.client_id);
+    form.append_pair("client_secret", secret);
+    if !oauth.scopes.is_empty() {
+        form.append_pair("scope", &oauth.scopes.join(" "));
+    }
+    form.extend_pairs(&oauth.endpoint_params);
+    form.finish()
 }
 
 /// The innermost cause of a transport error, without the URL.

@@ -1,0 +1,14 @@
+//! Scraping: which targets, who scrapes them, and one loop per target.
+//!
+//! Discovery knows the targets of every job, a pool per job decides which of them this node scrapes in which
+//! slot, a scraper per target and slot does it on the target's deterministic schedule. All three only steer:
+//! parsing, relabelling and staleness are the scrape crate's.
+
+pub mod board;
+pub mod discovery;
+pub mod ownership;
+pub mod pool;
+pub mod scraper;
+
+pub use board::TargetBoard;
+pub use discovery::{Apply, Discovery, ScrapeSetup, StopAll};

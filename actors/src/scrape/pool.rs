@@ -1,0 +1,241 @@
+//! ScrapePool: owns the scrapers of one job on this node.
+//!
+//! Takes `SetJob` from discovery; follows the cluster view by itself twice a second. Decides from both which
+//! targets are scraped here in which slot. A target that vanished from discovery ends with stale markers; a
+//! slot that another node took over goes on for a while and ends without. Bound: 16 messages. On death: the
+//! scrapers' rooms are dropped with it and discovery posts the job again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
+use koios_cluster::ClusterView;
+use koios_config::ScrapeConfig;
+use koios_model::{Clock, Slot};
+use koios_scrape::{DroppedTarget, Fetcher, IngestSettings, Target, TargetSet, TargetStatus};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::board::{JobBoard, SharedStatus, TargetBoard};
+use super::ownership::{linger_ms, my_slots};
+use super::scraper::{self, JobRuntime, Reconfigure, Scraper, ScraperSetup, Stop};
+use crate::ingest::Distributor;
+use crate::kit::{Flare, Letter, Mailroom, Warden};
+
+/// Most messages.
+pub const BOUND: usize = 16;
+const FOLLOW: Duration = Duration::from_millis(500);
+
+/// What a pool works with.
+#[derive(Clone)]
+pub struct PoolSetup {
+    /// The cluster.
+    pub views: watch::Receiver<Arc<ClusterView>>,
+    /// Copies of a target.
+    pub replicas: u8,
+    /// Where samples go.
+    pub distributor: Distributor,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where fetching happens.
+    pub net: Handle,
+    /// Where scrapers live.
+    pub arbiters: Vec<ArbiterHandle>,
+    /// Where outcomes are shown.
+    pub board: Arc<TargetBoard>,
+    /// Name of this machine in global URLs.
+    pub external_host: String,
+}
+
+struct Loop {
+    target: Arc<Target>,
+    room: Mailroom<Scraper>,
+    warden: Warden,
+    status: SharedStatus,
+    /// Monotonic nanoseconds at which a loop that lost its slot ends.
+    ends: Option<u64>,
+}
+
+/// The actor.
+pub struct ScrapePool {
+    name: String,
+    setup: PoolSetup,
+    job: Option<(Arc<ScrapeConfig>, Arc<JobRuntime>, Arc<TargetSet>)>,
+    loops: BTreeMap<(u64, Slot), Loop>,
+    ring_hash: Option<u64>,
+    _flare: Flare,
+}
+
+impl ScrapePool {
+    /// A pool without targets.
+    pub fn new(name: String, setup: PoolSetup, flare: Flare) -> Self {
+        Self { name, setup, job: None, loops: BTreeMap::new(), ring_hash: None, _flare: flare }
+    }
+
+    fn reconcile(&mut self) {
+        let Some((config, runtime, set)) = self.job.clone() else { return };
+        let view = self.setup.views.borrow().clone();
+        self.ring_hash = Some(view.ring_hash());
+        let now_ns = self.setup.clock.mono_ns();
+        let known: BTreeSet<u64> = set.active.iter().map(|t| t.key).collect();
+        let mut wanted: BTreeMap<(u64, Slot), &Target> = BTreeMap::new();
+        for target in &set.active {
+            for slot in my_slots(&view, target.key, self.setup.replicas) {
+                wanted.insert((target.key, slot), target);
+            }
+        }
+        self.loops.retain(|(key, slot), l| {
+            if wanted.contains_key(&(*key, *slot)) {
+                l.ends = None;
+                return true;
+            }
+            if !known.contains(key) {
+                l.end(true);
+                return false;
+            }
+            let lingering = linger_ms(l.target.interval_ms) as u64 * 1_000_000;
+            let ends = *l.ends.get_or_insert(now_ns + lingering);
+            if now_ns >= ends {
+                l.end(false);
+            }
+            now_ns < ends
+        });
+        for ((key, slot), target) in wanted {
+            if !self.loops.contains_key(&(key, slot)) {
+                let started = self.open_loop(slot, Arc::new(target.clone()), runtime.clone());
+                self.loops.insert((key, slot), started);
+            }
+        }
+        self.post(&config, &set);
+    }
+
+    fn open_loop(&self, slot: Slot, target: Arc<Target>, job: Arc<JobRuntime>) -> Loop {
+        let status = Arc::new(Mutex::new(TargetStatus::new(&target, &self.setup.external_host)));
+        let setup = ScraperSetup {
+            job,
+            target: target.clone(),
+            slot,
+            distributor: self.setup.distributor.clone(),
+            clock: self.setup.clock.clone(),
+            net: self.setup.net.clone(),
+            status: status.clone(),
+        };
+        let arbiter = &self.setup.arbiters[(target.key % self.setup.arbiters.len() as u64) as usize];
+        let room = Mailroom::new("scraper", scraper::BOUND);
+        let warden = Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
+        Loop { target, room, warden, status, ends: None }
+    }
+
+    fn post(&self, config: &ScrapeConfig, set: &TargetSet) {
+        let keep = match config.limits.keep_dropped_targets {
+            0 => usize::MAX,
+            n => n as usize,
+        };
+        let dropped = set
+            .dropped
+            .iter()
+            .take(keep)
+            .map(|l| DroppedTarget { discovered_labels: l.clone(), scrape_pool: self.name.clone() })
+            .collect();
+        let active =
+            self.loops.iter().filter(|(_, l)| l.ends.is_none()).map(|((_, slot), l)| (*slot, l.status.clone())).collect();
+        self.setup.board.post(&self.name, JobBoard { active, dropped, dropped_count: set.dropped_count });
+    }
+}
+
+impl Loop {
+    fn end(&mut self, mark_stale: bool) {
+        if self.room.tell(Stop { mark_stale }).is_err() {
+            tracing::debug!(url = self.target.url, "scraper was gone already");
+        }
+        self.warden.release();
+    }
+}
+
+impl Actor for ScrapePool {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        follow(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        for l in self.loops.values_mut() {
+            l.end(false);
+        }
+    }
+}
+
+fn follow(ctx: &mut Context<ScrapePool>) {
+    ctx.run_later(FOLLOW, |me, ctx| {
+        let changed = me.ring_hash != Some(me.setup.views.borrow().ring_hash());
+        if changed || me.loops.values().any(|l| l.ends.is_some()) {
+            me.reconcile();
+        }
+        follow(ctx);
+    });
+}
+
+/// The job's configuration and targets.
+pub struct SetJob {
+    /// Configuration.
+    pub config: Arc<ScrapeConfig>,
+    /// What discovery found.
+    pub set: Arc<TargetSet>,
+}
+
+impl Message for SetJob {
+    type Result = ();
+}
+
+impl Handler<Letter<SetJob>> for ScrapePool {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<SetJob>, _: &mut Context<Self>) {
+        let SetJob { config, set } = m.body;
+        let runtime = match &self.job {
+            Some((old, runtime, _)) if **old == *config => runtime.clone(),
+            _ => {
+                let fetcher = Fetcher::new(&config, self.setup.clock.clone());
+                let runtime = Arc::new(JobRuntime { fetcher, settings: IngestSettings::of(&config) });
+                for ((key, _), l) in &mut self.loops {
+                    if let Some(target) = set.active.iter().find(|t| t.key == *key) {
+                        l.target = Arc::new(target.clone());
+                        let _ = l.room.tell(Reconfigure { job: runtime.clone(), target: l.target.clone() });
+                    }
+                }
+                runtime
+            }
+        };
+        if let Some(why) = &set.limit_error {
+            tracing::error!(job = self.name, why, "no target of the job is scraped");
+        }
+        self.job = Some((config, runtime, set));
+        self.reconcile();
+    }
+}
+
+/// Ends all loops of the job.
+pub struct End {
+    /// The job left the configuration: its series end here.
+    pub mark_stale: bool,
+}
+
+impl Message for End {
+    type Result = ();
+}
+
+impl Handler<Letter<End>> for ScrapePool {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<End>, _: &mut Context<Self>) {
+        for l in self.loops.values_mut() {
+            l.end(m.body.mark_stale);
+        }
+        self.loops.clear();
+        self.job = None;
+        self.setup.board.remove(&self.name);
+    }
+}

@@ -1,0 +1,239 @@
+//! Scraper: owns the loop of one target in one slot, with its staleness cache.
+//!
+//! Wakes at the target's next due time (absolute, the same on every node), fetches on the network runtime,
+//! reads the body, writes one batch and stamps it with the scheduled time. One scrape at a time; a late one
+//! skips due times and never piles up. `lastScrape` on the board moves only when the batch is acknowledged.
+//! Bound: 2 messages. On death: starts with an empty cache; no marker is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use koios_model::{Clock, Slot};
+use koios_scrape::{
+    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutSample, ScrapeLoopState, ScrapeReport, Target, next_due,
+};
+use koios_tsdb::Reject;
+use tokio::runtime::Handle;
+
+use super::board::SharedStatus;
+use crate::ingest::{Distributor, IngestError, SeriesId, Write, Written};
+use crate::kit::{Flare, Letter};
+
+/// Most messages.
+pub const BOUND: usize = 2;
+
+/// What all scrapers of a job share.
+pub struct JobRuntime {
+    /// Fetches.
+    pub fetcher: Fetcher,
+    /// Reads.
+    pub settings: Arc<IngestSettings>,
+}
+
+/// What a scraper works with.
+#[derive(Clone)]
+pub struct ScraperSetup {
+    /// Shared by the job.
+    pub job: Arc<JobRuntime>,
+    /// The target.
+    pub target: Arc<Target>,
+    /// The replica it writes.
+    pub slot: Slot,
+    /// Where samples go.
+    pub distributor: Distributor,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where fetching happens.
+    pub net: Handle,
+    /// Where outcomes are shown.
+    pub status: SharedStatus,
+}
+
+/// The actor.
+pub struct Scraper {
+    setup: ScraperSetup,
+    state: ScrapeLoopState,
+    body: Vec<u8>,
+    out: Vec<OutSample>,
+    last_due: i64,
+    stopping: bool,
+    _flare: Flare,
+}
+
+impl Scraper {
+    /// A loop with an empty cache.
+    pub fn new(setup: ScraperSetup, flare: Flare) -> Self {
+        let state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
+        Self { setup, state, body: Vec::new(), out: Vec::new(), last_due: i64::MIN, stopping: false, _flare: flare }
+    }
+
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        if self.stopping {
+            return;
+        }
+        let now = self.setup.clock.now_ms();
+        let due = next_due(self.setup.target.key, self.setup.target.interval_ms, now.max(self.last_due));
+        let wait = Duration::from_millis((due - now).max(0) as u64);
+        ctx.run_later(wait, move |me, ctx| me.fetch(due, ctx));
+    }
+
+    fn fetch(&mut self, due: i64, ctx: &mut Context<Self>) {
+        if self.stopping {
+            return;
+        }
+        self.last_due = due;
+        let (job, target, buffer) = (self.setup.job.clone(), self.setup.target.clone(), std::mem::take(&mut self.body));
+        let work = self.setup.net.spawn(async move { job.fetcher.fetch(&target, buffer).await });
+        ctx.spawn(work.into_actor(self).map(move |fetched, me, ctx| match fetched {
+            Ok(fetched) => me.read(due, fetched, ctx),
+            Err(e) => {
+                tracing::error!(error = %e, url = me.setup.target.url, "fetch failed inside");
+                me.arm(ctx);
+            }
+        }));
+    }
+
+    fn read(&mut self, due: i64, fetched: Fetched, ctx: &mut Context<Self>) {
+        self.out.clear();
+        let seconds = fetched.seconds;
+        let report = match fetched.body {
+            Ok((bytes, format)) => {
+                let body = BodyView { bytes: &bytes, format };
+                let report = self.state.ingest(due, Ok(body), seconds, &mut self.out);
+                self.body = bytes;
+                report
+            }
+            Err(failed) => self.state.ingest(due, Err(failed), seconds, &mut self.out),
+        };
+        let samples = std::mem::take(&mut self.out);
+        self.write(samples, true, ctx, move |result, me, ctx| {
+            me.finish(due, seconds, report, result);
+            me.arm(ctx);
+        });
+    }
+
+    /// Writes samples; those whose reference storage has forgotten are written again with their labels.
+    fn write(
+        &mut self,
+        samples: Vec<OutSample>,
+        again: bool,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(Result<(), IngestError>, &mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let slot = self.setup.slot;
+        let writes = samples
+            .iter()
+            .map(|s| Write {
+                series: match self.state.reference(s.series) {
+                    Some(id) => Ok(SeriesId(id)),
+                    None => Err((slot, self.state.labels_of(s.series).clone())),
+                },
+                t: s.t,
+                v: s.v,
+            })
+            .collect();
+        let distributor = self.setup.distributor.clone();
+        let work = async move { distributor.write(writes).await };
+        ctx.spawn(work.into_actor(self).map(move |written, me, ctx| match written {
+            Ok(written) => {
+                let forgotten = me.absorb(&samples, &written);
+                if forgotten.is_empty() || !again {
+                    then(Ok(()), me, ctx);
+                } else {
+                    me.write(forgotten, false, ctx, then);
+                }
+                me.out = samples;
+            }
+            Err(e) => then(Err(e), me, ctx),
+        }));
+    }
+
+    fn absorb(&mut self, samples: &[OutSample], written: &Written) -> Vec<OutSample> {
+        for (s, id) in samples.iter().zip(&written.ids) {
+            if let Some(id) = id {
+                self.state.set_reference(s.series, id.0);
+            }
+        }
+        let mut forgotten = Vec::new();
+        for (at, why) in &written.rejected {
+            let series: CacheIndex = samples[*at].series;
+            if *why == Reject::UnknownRef {
+                self.state.forget_reference(series);
+                forgotten.push(samples[*at]);
+            } else {
+                tracing::debug!(url = self.setup.target.url, reason = %why, "sample refused");
+            }
+        }
+        forgotten
+    }
+
+    fn finish(&mut self, due: i64, seconds: f64, mut report: ScrapeReport, result: Result<(), IngestError>) {
+        if let Err(e) = result {
+            report.up = false;
+            report.error = Some(format!("the samples were not stored: {e}"));
+        }
+        self.setup.status.lock().update(due, seconds, &report);
+    }
+}
+
+impl Actor for Scraper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.arm(ctx);
+    }
+}
+
+/// Takes a new configuration of the job or the target.
+pub struct Reconfigure {
+    /// Shared by the job.
+    pub job: Arc<JobRuntime>,
+    /// The same target, maybe with another interval.
+    pub target: Arc<Target>,
+}
+
+impl Message for Reconfigure {
+    type Result = ();
+}
+
+impl Handler<Letter<Reconfigure>> for Scraper {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<Reconfigure>, _: &mut Context<Self>) {
+        self.state.reconfigure(m.body.job.settings.clone());
+        self.setup.job = m.body.job;
+        self.setup.target = m.body.target;
+    }
+}
+
+/// Ends the loop.
+pub struct Stop {
+    /// The target left discovery: its series end here. Never when only the owner changed.
+    pub mark_stale: bool,
+}
+
+impl Message for Stop {
+    type Result = ();
+}
+
+impl Handler<Letter<Stop>> for Scraper {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<Stop>, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        if m.body.mark_stale && self.last_due > i64::MIN {
+            let mut out = Vec::new();
+            // One interval after the last scrape, where the next one would have been.
+            let at = self.last_due + self.setup.target.interval_ms;
+            self.state.on_target_removed(at, &mut out);
+            self.write(out, true, ctx, |result, _, _| {
+                if let Err(e) = result {
+                    tracing::warn!(error = %e, "stale markers of a removed target not written");
+                }
+            });
+        }
+    }
+}
