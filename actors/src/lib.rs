@@ -8,6 +8,8 @@
 //! mailroom has a bound.
 
 pub mod blocks;
+pub mod cluster;
 pub mod ingest;
 pub mod kit;
+pub mod query;
 pub mod scrape;

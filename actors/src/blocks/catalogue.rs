@@ -42,7 +42,13 @@ pub struct CatalogueActor {
 
 impl CatalogueActor {
     /// Over a bucket; publishes into `view`.
-    pub fn new(bucket: Bucket, view: Arc<ArcSwap<CatalogueView>>, shelf: Arc<Shelf>, net: Handle, flare: Flare) -> Self {
+    pub fn new(
+        bucket: Bucket,
+        view: Arc<ArcSwap<CatalogueView>>,
+        shelf: Arc<Shelf>,
+        net: Handle,
+        flare: Flare,
+    ) -> Self {
         let catalogue = Some(Catalogue::new(bucket.clone()));
         Self { bucket, catalogue, view, shelf, net, _flare: flare }
     }
@@ -53,7 +59,11 @@ impl CatalogueActor {
         Err(format!("the refresh failed inside: {why}"))
     }
 
-    fn refreshed(&mut self, catalogue: Catalogue, result: Result<Arc<CatalogueView>, String>) -> Result<(), String> {
+    fn refreshed(
+        &mut self,
+        catalogue: Catalogue,
+        result: Result<Arc<CatalogueView>, String>,
+    ) -> Result<(), String> {
         self.catalogue = Some(catalogue);
         let view = result?;
         for (id, why) in &view.damaged {

@@ -101,7 +101,11 @@ fn look(ctx: &mut Context<Uploader>) {
         let done = work.into_actor(me).map(|joined, _, ctx| {
             match joined {
                 Ok(Ok(report)) if !report.blocks.is_empty() => {
-                    tracing::info!(blocks = report.blocks.len(), samples = report.samples, "head cut and uploaded");
+                    tracing::info!(
+                        blocks = report.blocks.len(),
+                        samples = report.samples,
+                        "head cut and uploaded"
+                    );
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(why)) => tracing::warn!(why, "head not cut; it keeps its samples and is tried again"),
@@ -161,7 +165,11 @@ impl UploaderSetup {
 
     async fn cut(&self, mint: i64, maxt: i64, report: &mut CutReport) -> Result<(), String> {
         for shard in self.distributor.shards() {
-            shard.ask(RefuseBefore(maxt), PATIENCE).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            shard
+                .ask(RefuseBefore(maxt), PATIENCE)
+                .await
+                .map_err(|e| e.to_string())?
+                .map_err(|e| e.to_string())?;
         }
         let views = self.heads.all()?;
         let mut made = Vec::new();

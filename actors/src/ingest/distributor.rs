@@ -105,9 +105,11 @@ impl Distributor {
             batch.entries.push(Entry { series, t: w.t, v: w.v });
             positions.push(at);
         }
-        let asks = parts.into_iter().enumerate().filter(|(_, (b, _))| !b.entries.is_empty()).map(|(shard, (batch, positions))| {
-            async move { (shard, positions, self.shards[shard].ask(Append(batch), PATIENCE).await) }
-        });
+        let asks = parts.into_iter().enumerate().filter(|(_, (b, _))| !b.entries.is_empty()).map(
+            |(shard, (batch, positions))| async move {
+                (shard, positions, self.shards[shard].ask(Append(batch), PATIENCE).await)
+            },
+        );
         for (shard, positions, answer) in join_all(asks).await {
             absorb(&mut written, shard, &positions, answer??);
         }

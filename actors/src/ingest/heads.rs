@@ -90,9 +90,19 @@ impl HeadPort for HeadViews {
         Ok(views.iter().filter(|v| in_range(v, mint, maxt)).flat_map(|v| v.label_names(matchers)).collect())
     }
 
-    fn label_values(&self, name: &str, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<String>, String> {
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+    ) -> Result<Vec<String>, String> {
         let views = self.all()?;
-        Ok(views.iter().filter(|v| in_range(v, mint, maxt)).flat_map(|v| v.label_values(name, matchers)).collect())
+        Ok(views
+            .iter()
+            .filter(|v| in_range(v, mint, maxt))
+            .flat_map(|v| v.label_values(name, matchers))
+            .collect())
     }
 }
 

@@ -44,7 +44,9 @@ impl Journal {
         let (reply, done) = oneshot::channel();
         match self.queue.try_send(Waiter { lsn, reply }) {
             Ok(()) => done.await.unwrap_or(Err(AskError::Down { actor: "journal" }.into())),
-            Err(TrySendError::Full(_)) => Err(AskError::Overloaded { actor: "journal", bound: WAITERS_MAX }.into()),
+            Err(TrySendError::Full(_)) => {
+                Err(AskError::Overloaded { actor: "journal", bound: WAITERS_MAX }.into())
+            }
             Err(TrySendError::Disconnected(_)) => Err(AskError::Down { actor: "journal" }.into()),
         }
     }
@@ -57,7 +59,9 @@ fn run(waiters: &Receiver<Waiter>, syncer: &WalSyncer) {
         for w in group {
             let result = match &outcome {
                 Ok(durable) if *durable >= w.lsn => Ok(()),
-                Ok(durable) => Err(IngestError::Storage(format!("log durable to {durable:?} only, not to {:?}", w.lsn))),
+                Ok(durable) => {
+                    Err(IngestError::Storage(format!("log durable to {durable:?} only, not to {:?}", w.lsn)))
+                }
                 Err(e) => Err(e.clone()),
             };
             let _ = w.reply.send(result);

@@ -34,7 +34,8 @@ impl ShardActor {
         flare: Flare,
     ) -> Self {
         let shard = open().and_then(|shard| {
-            let journal = Journal::start(number, shard.syncer()).map_err(|e| format!("journal thread: {e}"))?;
+            let journal =
+                Journal::start(number, shard.syncer()).map_err(|e| format!("journal thread: {e}"))?;
             heads.publish(number, shard.view());
             Ok((shard, journal))
         });

@@ -124,7 +124,8 @@ impl ScrapePool {
         };
         let arbiter = &self.setup.arbiters[(target.key % self.setup.arbiters.len() as u64) as usize];
         let room = Mailroom::new("scraper", scraper::BOUND);
-        let warden = Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
+        let warden =
+            Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
         Loop { target, room, warden, status, ends: None }
     }
 
@@ -139,8 +140,12 @@ impl ScrapePool {
             .take(keep)
             .map(|l| DroppedTarget { discovered_labels: l.clone(), scrape_pool: self.name.clone() })
             .collect();
-        let active =
-            self.loops.iter().filter(|(_, l)| l.ends.is_none()).map(|((_, slot), l)| (*slot, l.status.clone())).collect();
+        let active = self
+            .loops
+            .iter()
+            .filter(|(_, l)| l.ends.is_none())
+            .map(|((_, slot), l)| (*slot, l.status.clone()))
+            .collect();
         self.setup.board.post(&self.name, JobBoard { active, dropped, dropped_count: set.dropped_count });
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use koios_model::{Clock, Slot};
 use koios_scrape::{
-    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutSample, ScrapeLoopState, ScrapeReport, Target, next_due,
+    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutSample, ScrapeLoopState, ScrapeReport, Target,
+    next_due,
 };
 use koios_tsdb::Reject;
 use tokio::runtime::Handle;
@@ -65,7 +66,15 @@ impl Scraper {
     /// A loop with an empty cache.
     pub fn new(setup: ScraperSetup, flare: Flare) -> Self {
         let state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
-        Self { setup, state, body: Vec::new(), out: Vec::new(), last_due: i64::MIN, stopping: false, _flare: flare }
+        Self {
+            setup,
+            state,
+            body: Vec::new(),
+            out: Vec::new(),
+            last_due: i64::MIN,
+            stopping: false,
+            _flare: flare,
+        }
     }
 
     fn arm(&mut self, ctx: &mut Context<Self>) {
@@ -83,7 +92,8 @@ impl Scraper {
             return;
         }
         self.last_due = due;
-        let (job, target, buffer) = (self.setup.job.clone(), self.setup.target.clone(), std::mem::take(&mut self.body));
+        let (job, target, buffer) =
+            (self.setup.job.clone(), self.setup.target.clone(), std::mem::take(&mut self.body));
         let work = self.setup.net.spawn(async move { job.fetcher.fetch(&target, buffer).await });
         ctx.spawn(work.into_actor(self).map(move |fetched, me, ctx| match fetched {
             Ok(fetched) => me.read(due, fetched, ctx),

@@ -23,6 +23,7 @@ pub mod ownership;
 pub mod peers;
 pub mod reach;
 pub mod secret;
+pub mod sole;
 pub mod transport;
 pub mod view;
 
@@ -33,4 +34,5 @@ pub use keys::{HeadSummary, NodeRecord, NodeState, Roles, SoleRange};
 pub use ownership::{owners, ranked};
 pub use reach::Reach;
 pub use secret::KeyRing;
+pub use sole::SoleTracker;
 pub use view::{ClusterView, Liveness, Member};

@@ -1,0 +1,172 @@
+//! Membership: owns what this node says of itself, and watches what the others say.
+//!
+//! Takes `SetState`. Twice a second it publishes the summary of its own data, the digest of the blocks it
+//! sees and the hash of its view, and asks the catalogue for a new picture when a peer on the same bucket
+//! sees other blocks. Tells nobody else: everyone reads the view. Bound: 16 messages. On death: starts again
+//! over the same gossip service, which it does not own alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use arc_swap::ArcSwap;
+use koios_cluster::keys::HeadSummary;
+use koios_cluster::{ClusterView, Gossip, NodeState, SoleTracker};
+use koios_model::Clock;
+use koios_store::CatalogueView;
+use parking_lot::Mutex;
+
+use crate::blocks::{CatalogueHandle, Refresh};
+use crate::ingest::HeadViews;
+use crate::kit::{Flare, Letter};
+
+/// Most messages.
+pub const BOUND: usize = 16;
+const ROUND: Duration = Duration::from_millis(500);
+/// The oldest moment is published in steps of five minutes, so that it rarely changes.
+const MIN_TIME_STEP_MS: i64 = 300_000;
+/// A peer that sees other blocks is answered with a refresh at most this often.
+const REFRESH_PAUSE_NS: u64 = 1_000_000_000;
+
+/// What membership works with.
+#[derive(Clone)]
+pub struct MembershipSetup {
+    /// The gossip service.
+    pub gossip: Arc<Gossip>,
+    /// Own fresh data.
+    pub heads: Arc<HeadViews>,
+    /// Own blocks.
+    pub catalogue: CatalogueHandle,
+    /// What only this node holds.
+    pub sole: Arc<Mutex<SoleTracker>>,
+    /// Copies of a target.
+    pub replicas: u8,
+    /// How long a new owner needs to take over, milliseconds.
+    pub linger_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The actor.
+pub struct Membership {
+    setup: MembershipSetup,
+    refreshed_ns: u64,
+    _flare: Flare,
+}
+
+impl Membership {
+    /// Over a running gossip service.
+    pub fn new(setup: MembershipSetup, flare: Flare) -> Self {
+        Self { setup, refreshed_ns: 0, _flare: flare }
+    }
+
+    fn publish(&mut self) {
+        let view = self.setup.gossip.view();
+        let catalogue = self.setup.catalogue.view.load_full();
+        let head = self.summary(&view, &catalogue);
+        let (hash, digest) = (view.ring_hash(), catalogue.digest());
+        self.setup.gossip.publish(|r| {
+            r.head = head;
+            r.ring_hash = hash;
+            r.catalogue = digest;
+        });
+        self.follow_bucket(&view, digest);
+    }
+
+    fn summary(&self, view: &ClusterView, catalogue: &CatalogueView) -> HeadSummary {
+        let stats = self.setup.heads.stats();
+        let mut min_time = stats.filter(|s| s.min_time <= s.max_time).map(|s| s.min_time);
+        if is_private_bucket(view) {
+            min_time = [min_time, catalogue.min_time()].into_iter().flatten().min();
+        }
+        let min_time = min_time.map(|t| t.div_euclid(MIN_TIME_STEP_MS) * MIN_TIME_STEP_MS);
+        let mut sole = self.setup.sole.lock();
+        if view.own().is_some_and(|m| m.is_ready()) {
+            let others =
+                if self.setup.replicas < 2 { 0 } else { view.ready("scrape").len().saturating_sub(1) };
+            if sole.observe(self.setup.clock.now_ms(), others, (self.setup.linger_ms)())
+                && let Err(e) = sole.save()
+            {
+                tracing::warn!(error = %e, "what only this node holds is not kept on disk");
+            }
+        }
+        if let Some(t) = min_time {
+            sole.prune(t);
+        }
+        let series = stats.map_or(0, |s| s.series);
+        let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
+        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2 }
+    }
+
+    /// A peer on the same bucket that sees other blocks has uploaded some, or has seen some go.
+    fn follow_bucket(&mut self, view: &ClusterView, digest: u64) {
+        let now = self.setup.clock.mono_ns();
+        if !peers_see(view, digest) && now.saturating_sub(self.refreshed_ns) > REFRESH_PAUSE_NS {
+            self.refreshed_ns = now;
+            let room = self.setup.catalogue.room.clone();
+            actix::spawn(async move {
+                let _ = room.try_ask(Refresh).await;
+            });
+        }
+    }
+}
+
+/// Whether no other known node is on this node's bucket.
+fn is_private_bucket(view: &ClusterView) -> bool {
+    let Some(me) = view.own() else { return true };
+    !view.members.values().any(|m| m.name != me.name && m.record.bucket == me.record.bucket)
+}
+
+/// Whether all ready peers on this node's bucket see blocks of the same digest.
+pub fn peers_see(view: &ClusterView, digest: u64) -> bool {
+    let Some(me) = view.own() else { return true };
+    let on_bucket =
+        |m: &koios_cluster::Member| m.name != me.name && m.is_ready() && m.record.bucket == me.record.bucket;
+    view.members.values().filter(|m| on_bucket(m)).all(|m| m.record.catalogue == digest)
+}
+
+/// `peers_see` over live state, for the uploader.
+pub fn peers_see_live(
+    gossip: &Arc<Gossip>,
+    catalogue: &Arc<ArcSwap<CatalogueView>>,
+) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    let (gossip, catalogue) = (gossip.clone(), catalogue.clone());
+    Arc::new(move || peers_see(&gossip.view(), catalogue.load().digest()))
+}
+
+impl Actor for Membership {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        again(ctx);
+    }
+}
+
+fn again(ctx: &mut Context<Membership>) {
+    ctx.run_later(ROUND, |me, ctx| {
+        me.publish();
+        again(ctx);
+    });
+}
+
+/// Says where this node stands in its life.
+pub struct SetState(pub NodeState);
+
+impl Message for SetState {
+    type Result = ();
+}
+
+impl Handler<Letter<SetState>> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<SetState>, _: &mut Context<Self>) {
+        let now = self.setup.clock.now_ms();
+        self.setup.gossip.publish(|r| {
+            if r.state != m.body.0 {
+                r.state = m.body.0;
+                r.since = now;
+            }
+        });
+        self.publish();
+    }
+}
