@@ -1,2 +1,34 @@
-//! The koios binary.
-fn main() {}
+//! `koios`: one binary, one kind of process.
+//!
+//! Owns the command line (`cli`), what the flags and the file come to (`settings`), the order of start
+//! (`start`), the wiring of actors (`wire`), the drain (`shutdown`), and the small commands beside running a
+//! node. Refuses logic of its own: everything else is a crate below.
+
+mod banner;
+mod bench;
+mod cli;
+mod commands;
+mod joining;
+mod listen;
+mod metrics;
+mod port;
+mod rpc;
+mod settings;
+mod shutdown;
+mod start;
+mod status;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // Two crypto providers may be compiled in through dependencies; without a default rustls would panic.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match cli.command {
+        Some(command) => commands::run(command),
+        None => start::run(cli.run),
+    }
+}

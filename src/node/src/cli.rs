@@ -1,0 +1,180 @@
+//! The command line: names that people already know.
+//!
+//! Owns flags and sub-commands and nothing about their meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Prometheus and Thanos in one binary and one kind of process.
+#[derive(Debug, Parser)]
+#[command(name = "koios", version, about, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Flags of a node.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Configuration: a prometheus.yml, with one optional section `koios:`. Without it the node scrapes the cluster itself.
+    #[arg(long = "config.file", env = "KOIOS_CONFIG_FILE", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// A node of the cluster to join; repeatable. The port is the seed's cluster port, 7946 by default.
+    #[arg(long = "join", env = "KOIOS_JOIN", value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Name of this node; made up and kept when not given.
+    #[arg(long = "node.name", env = "KOIOS_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Failure domain of this node.
+    #[arg(long = "zone", env = "KOIOS_ZONE", value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// Duties: all, or some of scrape,receive,store,query,compact,rules.
+    #[arg(long = "roles", env = "KOIOS_ROLES", value_name = "ROLES")]
+    pub roles: Option<String>,
+    /// Address of the HTTP API and pages.
+    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090", value_name = "ADDR")]
+    pub web_listen: SocketAddr,
+    /// Address of the gRPC services.
+    #[arg(long = "grpc.listen-address", default_value = "0.0.0.0:10901", value_name = "ADDR")]
+    pub grpc_listen: SocketAddr,
+    /// Address of the cluster port (gossip over UDP, joining over TCP).
+    #[arg(long = "cluster.listen-address", default_value = "0.0.0.0:7946", value_name = "ADDR")]
+    pub cluster_listen: SocketAddr,
+    /// Name of the cluster; nodes of another name are kept out.
+    #[arg(long = "cluster.name", env = "KOIOS_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// File with the cluster's secret, the same on every node.
+    #[arg(long = "cluster.secret-file", env = "KOIOS_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
+    /// Directory of everything this node keeps.
+    #[arg(long = "storage.path", alias = "storage.tsdb.path", default_value = "./data", value_name = "DIR")]
+    pub storage_path: PathBuf,
+    /// Thanos' object store YAML; without it the bucket is <storage.path>/bucket.
+    #[arg(long = "objstore.config-file", env = "KOIOS_OBJSTORE_CONFIG_FILE", value_name = "FILE")]
+    pub objstore_config_file: Option<PathBuf>,
+    /// Longest time a query may take.
+    #[arg(long = "query.timeout", value_name = "DURATION")]
+    pub query_timeout: Option<String>,
+    /// Most queries at a time.
+    #[arg(long = "query.max-concurrency", value_name = "N")]
+    pub query_max_concurrency: Option<u64>,
+    /// Most samples of one query in memory.
+    #[arg(long = "query.max-samples", value_name = "N")]
+    pub query_max_samples: Option<u64>,
+    /// How far back an instant selector looks.
+    #[arg(long = "query.lookback-delta", value_name = "DURATION")]
+    pub query_lookback_delta: Option<String>,
+    /// Allow /-/reload.
+    #[arg(long = "web.enable-lifecycle")]
+    pub web_enable_lifecycle: bool,
+    /// error, warn, info, debug or trace.
+    #[arg(long = "log.level", default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+    /// logfmt or json.
+    #[arg(long = "log.format", default_value = "logfmt", value_name = "FORMAT")]
+    pub log_format: String,
+}
+
+/// Commands beside running a node.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check files without running anything.
+    Check {
+        #[command(subcommand)]
+        what: Check,
+    },
+    /// Ask a running node about its cluster.
+    Cluster {
+        #[command(subcommand)]
+        what: Cluster,
+    },
+    /// Ask a running node a PromQL question.
+    Query {
+        #[command(subcommand)]
+        what: Query,
+    },
+    /// Run test files.
+    Test {
+        #[command(subcommand)]
+        what: Test,
+    },
+    /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Check {
+    /// Check configuration files.
+    Config {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Show the nodes.
+    Status {
+        /// A node's HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Query {
+    /// At one moment.
+    Instant {
+        /// A node's HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+        /// Evaluation time, seconds or RFC 3339; now when not given.
+        #[arg(long)]
+        time: Option<String>,
+        /// PromQL.
+        expr: String,
+    },
+    /// Over a stretch of time.
+    Range {
+        /// A node's HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+        /// First time.
+        #[arg(long)]
+        start: String,
+        /// Last time.
+        #[arg(long)]
+        end: String,
+        /// Step, seconds or a duration.
+        #[arg(long, default_value = "15s")]
+        step: String,
+        /// PromQL.
+        expr: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Test {
+    /// Run PromQL test scripts.
+    Promql {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Flags of `koios bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Series.
+    #[arg(long, default_value_t = 10_000)]
+    pub series: usize,
+    /// Samples of each series.
+    #[arg(long, default_value_t = 480)]
+    pub samples: usize,
+}

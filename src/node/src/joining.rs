@@ -1,0 +1,106 @@
+//! Joining: from `--join` to the first peer, explaining itself all the way.
+//!
+//! A seed that may still come up is waited for, with a line when the reason changes and every 10 s; one that
+//! can never fit (another cluster, another secret) ends the process with the fix.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use koios_cluster::join::{Attempt, attempt};
+use koios_cluster::{Gossip, JoinProblem, KeyRing};
+
+/// How joining ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// Peers were met.
+    Met,
+    /// The only seed is this node, or none was given.
+    Alone,
+    /// No seed answers, but this node has run before and goes on with its own data.
+    Rejoining,
+}
+
+const RETRY: Duration = Duration::from_millis(300);
+const SAY_AGAIN: u32 = 33;
+/// A node with data of its own waits this long for its peers before it serves alone.
+const REJOIN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Rings at all seeds until one fits.
+///
+/// # Errors
+/// A problem that waiting cannot heal, when no other seed fits.
+pub async fn join(
+    seeds: Vec<String>,
+    node: &str,
+    ring: &KeyRing,
+    gossip: &Arc<Gossip>,
+    restarted: bool,
+) -> Result<Joined, JoinProblem> {
+    if seeds.is_empty() {
+        return Ok(Joined::Alone);
+    }
+    let start = tokio::time::Instant::now();
+    let mut said: HashMap<String, String> = HashMap::new();
+    for round in 0u32.. {
+        let (mut met, mut myself, mut hopeless) = (false, 0, Vec::new());
+        for seed in &seeds {
+            match attempt(seed, node, ring).await {
+                Ok(Attempt::Peer(addr, name)) => {
+                    tracing::info!(seed, %addr, peer = name, "contacting seed: ok");
+                    gossip.greet(addr);
+                    met = true;
+                }
+                Ok(Attempt::Myself) => myself += 1,
+                Err(problem) => {
+                    let text = problem.to_string();
+                    if said.get(seed) != Some(&text) || round.is_multiple_of(SAY_AGAIN) {
+                        tracing::warn!(seed, problem = text, "contacting seed: not yet");
+                        said.insert(seed.clone(), text);
+                    }
+                    if !problem.may_heal() {
+                        hopeless.push(problem);
+                    }
+                }
+            }
+        }
+        if met {
+            wait_for_peer(gossip).await;
+            return Ok(Joined::Met);
+        }
+        if myself == seeds.len() {
+            return Ok(Joined::Alone);
+        }
+        // Peers may find this node first, through seeds of their own or from before a restart.
+        if peers(gossip) > 0 {
+            return Ok(Joined::Met);
+        }
+        if hopeless.len() + myself == seeds.len()
+            && let Some(problem) = hopeless.into_iter().next()
+        {
+            return Err(problem);
+        }
+        if restarted && start.elapsed() > REJOIN_PATIENCE {
+            tracing::warn!("no seed answers; this node has run before and serves what it has");
+            return Ok(Joined::Rejoining);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    unreachable!("BUG: the loop ends by returning")
+}
+
+fn peers(gossip: &Gossip) -> usize {
+    let view = gossip.view();
+    view.members.values().filter(|m| m.name != view.me && m.is_alive()).count()
+}
+
+/// A seed answered over TCP; gossip follows within a second or two unless UDP is blocked.
+async fn wait_for_peer(gossip: &Gossip) {
+    let mut views = gossip.subscribe();
+    let met = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive()));
+    if tokio::time::timeout(Duration::from_secs(10), met).await.is_err() {
+        tracing::error!(
+            "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes"
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! What flags and file come to. Flag before environment before file before default.
+//!
+//! Owns that precedence and the checks that need both sides.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use koios_cluster::identity::check_name;
+use koios_cluster::{KeyRing, Roles};
+use koios_config::{Config, WalSync};
+use koios_model::duration::parse_duration;
+use koios_objstore::BucketConfig;
+use koios_tsdb::SyncMode;
+
+use crate::cli::RunArgs;
+
+/// Everything a node needs to know before it starts.
+pub struct Settings {
+    pub args: RunArgs,
+    pub config: Config,
+    pub node_name: Option<String>,
+    pub zone: String,
+    pub roles: Roles,
+    pub ring: KeyRing,
+    pub join: Vec<String>,
+    pub bucket: BucketConfig,
+    pub wal_sync: SyncMode,
+    pub query_timeout_ms: u64,
+    pub query_concurrency: usize,
+    pub query_samples_max: u64,
+    pub lookback_ms: i64,
+}
+
+impl Settings {
+    /// Reads the file and weighs flags against it.
+    ///
+    /// # Errors
+    /// A text for the terminal: what, where, why and the fix.
+    pub fn read(args: RunArgs) -> Result<Self, String> {
+        let config = read_config(args.config_file.as_deref())?;
+        let k = &config.koios;
+        let zone = args.zone.clone().or_else(|| k.cluster.zone.clone()).unwrap_or_else(|| "default".to_owned());
+        check_name("zone", &zone).map_err(|e| e.to_string())?;
+        let node_name = args.node_name.clone().or_else(|| k.node.name.clone());
+        if let Some(name) = &node_name {
+            check_name("node name", name).map_err(|e| e.to_string())?;
+        }
+        let roles = args.roles.clone().unwrap_or_else(|| k.node.roles.join(","));
+        let roles = Roles::parse(if roles.is_empty() { "all" } else { &roles })
+            .map_err(|word| format!("--roles: unknown role {word:?}; fix: use all, or some of scrape,receive,store,query,compact,rules"))?;
+        let cluster = args.cluster_name.clone().unwrap_or_else(|| k.cluster.name.clone());
+        check_name("cluster name", &cluster).map_err(|e| e.to_string())?;
+        let secret = args.cluster_secret_file.clone().or_else(|| k.cluster.secret_file.clone());
+        let ring = match secret {
+            Some(path) => KeyRing::from_file(&cluster, &path).map_err(|e| e.to_string())?,
+            None => KeyRing::new(&cluster, &[]),
+        };
+        let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
+        let bucket_file = args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
+        let bucket = read_bucket(bucket_file.as_deref(), &args.storage_path)?;
+        let wal_sync = match k.storage.wal_sync {
+            WalSync::Batch => SyncMode::Batch,
+            WalSync::Interval => SyncMode::Interval,
+            WalSync::Os => SyncMode::Os,
+        };
+        let duration = |flag: &str, text: &Option<String>, file: i64| match text {
+            Some(t) => parse_duration(t).map_err(|e| format!("--{flag}: {e}; fix: write a duration like 2m")),
+            None => Ok(file),
+        };
+        let timeout = duration("query.timeout", &args.query_timeout, k.query.timeout_ms)?;
+        let lookback_ms = duration("query.lookback-delta", &args.query_lookback_delta, k.query.lookback_delta_ms)?;
+        Ok(Self {
+            query_timeout_ms: timeout.max(1) as u64,
+            query_concurrency: args.query_max_concurrency.unwrap_or(k.query.max_concurrency).clamp(1, 10_000) as usize,
+            query_samples_max: args.query_max_samples.unwrap_or(k.query.max_samples).max(1),
+            lookback_ms: lookback_ms.max(1),
+            node_name,
+            zone,
+            roles,
+            ring,
+            join,
+            bucket,
+            wal_sync,
+            config,
+            args,
+        })
+    }
+
+    /// Flags and their values for `/api/v1/status/flags`.
+    pub fn flags(&self) -> Vec<(String, String)> {
+        let a = &self.args;
+        let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let addr = |a: SocketAddr| a.to_string();
+        [
+            ("cluster.listen-address", addr(a.cluster_listen)),
+            ("cluster.name", self.ring.cluster().to_owned()),
+            ("cluster.secret-file", path(&a.cluster_secret_file)),
+            ("config.file", path(&self.config.file)),
+            ("grpc.listen-address", addr(a.grpc_listen)),
+            ("join", self.join.join(",")),
+            ("log.format", a.log_format.clone()),
+            ("log.level", a.log_level.clone()),
+            ("node.name", self.node_name.clone().unwrap_or_default()),
+            ("objstore.config-file", path(&a.objstore_config_file)),
+            ("query.lookback-delta", koios_model::duration::format_duration(self.lookback_ms)),
+            ("query.max-concurrency", self.query_concurrency.to_string()),
+            ("query.max-samples", self.query_samples_max.to_string()),
+            ("query.timeout", koios_model::duration::format_duration(self.query_timeout_ms as i64)),
+            ("roles", self.roles.names().join(",")),
+            ("storage.path", a.storage_path.display().to_string()),
+            ("web.enable-lifecycle", a.web_enable_lifecycle.to_string()),
+            ("web.listen-address", addr(a.web_listen)),
+            ("zone", self.zone.clone()),
+        ]
+        .into_iter()
+        .map(|(n, v)| (n.to_owned(), v))
+        .collect()
+    }
+}
+
+/// The configuration named, or one lying in the working directory, or none.
+pub fn read_config(named: Option<&Path>) -> Result<Config, String> {
+    if let Some(path) = named {
+        return koios_config::load(path).map_err(|e| e.to_string());
+    }
+    match ["koios.yml", "prometheus.yml"].iter().map(Path::new).find(|p| p.exists()) {
+        Some(path) => koios_config::load(path).map_err(|e| e.to_string()),
+        None => Ok(Config::default()),
+    }
+}
+
+fn read_bucket(file: Option<&Path>, storage: &Path) -> Result<BucketConfig, String> {
+    let Some(file) = file else { return Ok(BucketConfig::directory(storage.join("bucket"))) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| format!("--objstore.config-file {}: {e}; fix: check the path", file.display()))?;
+    let base = file.parent().unwrap_or(Path::new("."));
+    BucketConfig::parse(&text, base).map_err(|e| format!("{}: {e}", file.display()))
+}
