@@ -187,7 +187,7 @@ impl HttpClient {
         if let Some(token) = self.token.lock().as_ref().filter(|t| t.expires_ns > now) {
             return Ok(token.value.clone());
         }
-        let fail = |why: String| HttpError::Token { url: oauth.token_url.clone(), why };
+        let fail = |why: String| HttpError::Token { url: oauth.token_url.to_string(), why };
         let secret = oauth.client_secret.as_ref().map(|s| read_secret(s, "client secret")).transpose()?;
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials").append_pair("client_id", &oauth.client_id);
@@ -198,7 +198,7 @@ impl HttpClient {
         form.extend_pairs(&oauth.endpoint_params);
         let client = finish(builder(&oauth.tls, &oauth.proxy, &self.config)?)?;
         let request = client
-            .post(&oauth.token_url)
+            .post(oauth.token_url.reveal())
             .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .timeout(CONNECT_TIMEOUT)
             .body(form.finish());
@@ -340,7 +340,8 @@ fn add_proxy(b: ClientBuilder, proxy: &ProxyConfig) -> Result<ClientBuilder, Htt
     let Some(url) = &proxy.url else {
         return Ok(if proxy.from_environment { b } else { b.no_proxy() });
     };
-    let mut p = Proxy::all(url).map_err(|e| HttpError::Config(format!("proxy_url: {}", reason(&e))))?;
+    let mut p =
+        Proxy::all(url.reveal()).map_err(|e| HttpError::Config(format!("proxy_url: {}", reason(&e))))?;
     p = p.no_proxy(proxy.no_proxy.as_deref().and_then(NoProxy::from_string));
     let mut headers = HeaderMap::new();
     for (name, values) in &proxy.connect_headers {
