@@ -195,6 +195,9 @@ fn external_labels(s: &mut Section<'_>, scheme: NameScheme) -> Labels {
     let mut pairs = Vec::new();
     for (name, value) in s.pairs("external_labels") {
         check_label_name(s, scheme, &name);
+        if name.text == "__name__" {
+            ctx.error(1207, name.span, "`__name__` cannot be an external label", "choose another label name");
+        }
         pairs.push((name.text, expand(&value.text, ctx.env)));
     }
     Labels::from_pairs(pairs)
@@ -208,8 +211,6 @@ pub(crate) fn check_label_name(s: &Section<'_>, scheme: NameScheme, name: &Text)
             NameScheme::Legacy => "use letters, digits and `_`, not starting with a digit",
         };
         s.ctx.error(1207, name.span, format!("{:?} is not a valid label name", name.text), fix);
-    } else if name.text == "__name__" {
-        s.ctx.error(1207, name.span, "`__name__` cannot be set as a label here", "choose another label name");
     }
 }
 

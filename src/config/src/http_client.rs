@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::read::Section;
-use crate::secret::Secret;
+use crate::secret::{MaskedUrl, Secret};
 
 /// A secret given in the file or by the name of another file, which is read at each use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct OAuth2 {
     /// Client secret.
     pub client_secret: Option<SecretSource>,
     /// Where tokens are fetched.
-    pub token_url: String,
+    pub token_url: MaskedUrl,
     /// Requested scopes.
     pub scopes: Vec<String>,
     /// Further form fields.
@@ -88,7 +88,7 @@ pub struct TlsConfig {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxyConfig {
     /// Proxy address.
-    pub url: Option<String>,
+    pub url: Option<MaskedUrl>,
     /// Hosts that are reached directly.
     pub no_proxy: Option<String>,
     /// Take `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
@@ -330,7 +330,7 @@ pub(crate) fn check_header(s: &Section<'_>, name: &str, span: crate::yaml::Span)
 }
 
 /// An absolute `http` or `https` URL.
-pub(crate) fn url(s: &mut Section<'_>, name: &'static str) -> Option<String> {
+pub(crate) fn url(s: &mut Section<'_>, name: &'static str) -> Option<MaskedUrl> {
     s.parsed(name, 1208, |text| {
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or(""));
@@ -341,7 +341,7 @@ pub(crate) fn url(s: &mut Section<'_>, name: &'static str) -> Option<String> {
             Some(_) if text.contains(char::is_whitespace) => {
                 Err((format!("{text:?} contains white space"), fix()))
             }
-            Some(_) => Ok(text.to_owned()),
+            Some(_) => Ok(MaskedUrl::new(text)),
         }
     })
 }

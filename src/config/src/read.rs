@@ -110,7 +110,8 @@ impl<'a> Section<'a> {
             Kind::Map(entries) => entries,
             Kind::Null => &[],
             _ => {
-                let cause = format!("`{name}` must be a mapping, this is {}", node.describe());
+                let what = if name.is_empty() { "the file".to_owned() } else { format!("`{name}`") };
+                let cause = format!("{what} must be a mapping, this is {}", node.describe());
                 ctx.error(1102, node.span, cause, "write `key: value` lines, indented below the name");
                 &[]
             }

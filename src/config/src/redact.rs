@@ -7,7 +7,7 @@
 use koios_model::duration::format_duration;
 
 use crate::root::Config;
-use crate::secret::Secret;
+use crate::secret::{Secret, mask_url};
 use crate::yaml::{Entry, Kind, Node, Span};
 
 /// Renders the tree of a file that was read into `config`.
@@ -108,15 +108,6 @@ fn mask_node(node: &mut Node, secrets: &[Span]) {
     }
 }
 
-/// `scheme://user:password@host` with the password masked.
-fn mask_url(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let (login, _) = authority.rsplit_once('@')?;
-    let (user, _) = login.split_once(':')?;
-    Some(format!("{scheme}://{user}:{}@{}", Secret::MASK, &rest[login.len() + 1..]))
-}
-
 fn write_map(out: &mut String, entries: &[Entry], indent: usize) {
     for (i, e) in entries.iter().enumerate() {
         if i > 0 || indent == 0 || out.ends_with('\n') {
@@ -197,13 +188,6 @@ fn write_text(out: &mut String, text: &str, plain: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn url_passwords_are_masked() {
-        assert_eq!(mask_url("http://u:p@h/x@y").unwrap(), "http://u:<secret>@h/x@y");
-        assert_eq!(mask_url("http://h/p:q@r"), None);
-        assert_eq!(mask_url("plain"), None);
-    }
 
     #[test]
     fn words_and_others() {

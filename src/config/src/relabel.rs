@@ -120,6 +120,7 @@ fn read(mut s: Section<'_>, scheme: NameScheme) -> RelabelRule {
     let or = |v: Option<String>, default: &str| v.unwrap_or_else(|| default.to_owned());
     let separator = s.string("separator");
     let replacement = s.string("replacement");
+    let action = action(&mut s);
     let rule = RelabelRule {
         source_labels: sources,
         separator: or(separator, &d.separator),
@@ -127,19 +128,23 @@ fn read(mut s: Section<'_>, scheme: NameScheme) -> RelabelRule {
         modulus: s.integer("modulus").unwrap_or(0),
         target_label: s.string("target_label").unwrap_or_default(),
         replacement: or(replacement, &d.replacement),
-        action: action(&mut s),
+        action: action.unwrap_or_default(),
         scheme,
     };
-    check(&s, &rule);
+    // What a rule needs depends on its action; without one there is nothing more to say.
+    if action.is_some() {
+        check(&s, &rule);
+    }
     s.finish();
     rule
 }
 
-fn action(s: &mut Section<'_>) -> RelabelAction {
-    let Some(mut text) = s.text("action") else { return RelabelAction::Replace };
+/// `None` when the word is not known, which has been reported.
+fn action(s: &mut Section<'_>) -> Option<RelabelAction> {
+    let Some(mut text) = s.text("action") else { return Some(RelabelAction::Replace) };
     // Prometheus takes the word in any case.
     text.text.make_ascii_lowercase();
-    crate::read::one_of(s.ctx, "action", &text, RelabelAction::CHOICES).unwrap_or_default()
+    crate::read::one_of(s.ctx, "action", &text, RelabelAction::CHOICES)
 }
 
 fn check(s: &Section<'_>, rule: &RelabelRule) {

@@ -5,6 +5,7 @@ use crate::http_client::{HttpClientConfig, SecretSource, check_header, url};
 use crate::names::NameScheme;
 use crate::read::Section;
 use crate::relabel::{RelabelRule, rules};
+use crate::secret::MaskedUrl;
 use crate::yaml::Span;
 
 /// Message type of remote write.
@@ -95,7 +96,7 @@ pub struct MetadataConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteWriteConfig {
     /// Where.
-    pub url: String,
+    pub url: MaskedUrl,
     /// Name in metrics and logs, unique.
     pub name: Option<String>,
     /// Message type.
@@ -126,7 +127,7 @@ pub struct RemoteWriteConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteReadConfig {
     /// Where.
-    pub url: String,
+    pub url: MaskedUrl,
     /// Name in metrics and logs, unique.
     pub name: Option<String>,
     /// Equality matchers a query must have to be sent.
@@ -155,7 +156,7 @@ pub(crate) fn readers(s: &mut Section<'_>) -> Vec<RemoteReadConfig> {
     s.sections("remote_read").into_iter().map(|r| read(r, &mut seen)).collect()
 }
 
-fn endpoint(s: &mut Section<'_>, seen: &mut Vec<(String, Span)>) -> (String, Option<String>) {
+fn endpoint(s: &mut Section<'_>, seen: &mut Vec<(String, Span)>) -> (MaskedUrl, Option<String>) {
     let address = url(s, "url");
     if address.is_none() && s.raw("url").is_none_or(|n| matches!(n.kind, crate::yaml::Kind::Null)) {
         s.missing("url", "add `url: https://host/api/v1/write` (or the read endpoint)");

@@ -1,6 +1,7 @@
 //! The whole configuration: reading a file, the files it includes, and the checks that span sections.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,8 +54,18 @@ pub struct Config {
     /// `koios:`
     pub koios: KoiosSection,
     /// The text as read, secrets included: never show it.
-    source_text: String,
+    source_text: Hidden,
     redacted: String,
+}
+
+/// A text that `Debug` does not show.
+#[derive(Clone, Default, PartialEq)]
+struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 impl Default for Config {
@@ -77,7 +88,7 @@ impl Config {
 
     /// The text as read. It holds secrets; it is meant for hashing, to notice change.
     pub fn source_text(&self) -> &str {
-        &self.source_text
+        &self.source_text.0
     }
 
     /// How late a sample may be, milliseconds: Prometheus' field when written, else ours.
@@ -138,7 +149,7 @@ pub fn parse_with_env(
         return Err(ConfigErrors(errors));
     }
     config.file = (!file_name.is_empty()).then(|| PathBuf::from(file_name));
-    config.source_text = text.to_owned();
+    config.source_text = Hidden(text.to_owned());
     config.redacted = redact::render(&root, &config, &secrets);
     Ok(config)
 }
@@ -160,7 +171,7 @@ fn read(mut s: Section<'_>) -> Config {
         tracing: s.section("tracing").map(TracingConfig::read),
         koios: s.section("koios").map(KoiosSection::read).unwrap_or_default(),
         global,
-        source_text: String::new(),
+        source_text: Hidden::default(),
         redacted: String::new(),
     };
     s.finish();

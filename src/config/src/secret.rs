@@ -42,6 +42,48 @@ impl serde::Serialize for Secret {
     }
 }
 
+/// A URL whose password, if it holds one, is not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MaskedUrl(String);
+
+impl MaskedUrl {
+    /// Wraps a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The whole URL, password included, for connecting.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for MaskedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(mask_url(&self.0).as_deref().unwrap_or(&self.0))
+    }
+}
+
+impl fmt::Debug for MaskedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `scheme://user:password@host` with the password masked; `None` when there is none.
+pub(crate) fn mask_url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (login, _) = authority.rsplit_once('@')?;
+    let (user, _) = login.split_once(':')?;
+    Some(format!("{scheme}://{user}:{}@{}", Secret::MASK, &rest[login.len() + 1..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +93,17 @@ mod tests {
         let s = Secret::new("hunter2");
         assert_eq!(format!("{s} {s:?}"), "<secret> <secret>");
         assert_eq!(s.reveal(), "hunter2");
+    }
+
+    #[test]
+    fn url_passwords_are_masked() {
+        assert_eq!(mask_url("http://u:p@h/x@y").unwrap(), "http://u:<secret>@h/x@y");
+        assert_eq!(mask_url("http://h/p:q@r"), None);
+        assert_eq!(mask_url("plain"), None);
+        let url = MaskedUrl::new("http://u:p@h");
+        assert_eq!(
+            format!("{url} {url:?} {}", url.reveal()),
+            "http://u:<secret>@h http://u:<secret>@h http://u:p@h"
+        );
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     let allowed = (name.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .map(|c| (distance(&lower, c), c))
+        .map(|c| (distance(&lower, &c.to_ascii_lowercase()), c))
         .filter(|(d, _)| *d <= allowed)
         .min_by_key(|(d, _)| *d)
         .map(|(_, c)| c)

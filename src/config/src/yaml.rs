@@ -90,10 +90,14 @@ fn syntax(info: &str, mark: Marker, text: &str) -> Box<Fault> {
     let span = Span { line: mark.line() as u32, column: mark.col() as u32 + 1, len: 1 };
     let line = text.lines().nth(mark.line().saturating_sub(1)).unwrap_or("");
     let lead = line.chars().take_while(|c| c.is_whitespace()).collect::<String>();
-    let fix = if lead.contains('\t') {
+    let fix = if info.contains("anchor") {
+        "define the anchor before its first use: `key: &name value`"
+    } else if lead.contains('\t') {
         "indent with spaces: YAML does not allow tabs there"
     } else if line.contains("{{") {
         "put the value in quotes: a plain value may not start with `{`"
+    } else if info.contains("unclosed bracket") {
+        "close the bracket: `[a, b]` and `{a: b}` end on the same or a later, more indented line"
     } else if line.trim_start().starts_with('%')
         || line.contains(": @")
         || line.contains(": `")

@@ -187,12 +187,12 @@ impl HttpClient {
         if let Some(token) = self.token.lock().as_ref().filter(|t| t.expires_ns > now) {
             return Ok(token.value.clone());
         }
-        let fail = |why: String| HttpError::Token { url: oauth.token_url.clone(), why };
+        let fail = |why: String| HttpError::Token { url: oauth.token_url.to_string(), why };
         let secret = oauth.client_secret.as_ref().map(|s| read_secret(s, "client secret")).transpose()?;
         let form = token_form(oauth, &secret.unwrap_or_default());
         let client = finish(builder(&oauth.tls, &oauth.proxy, &self.config)?)?;
         let request = client
-            .post(&oauth.token_url)
+            .post(oauth.token_url.reveal())
             .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .timeout(CONNECT_TIMEOUT)
             .body(form);
@@ -345,7 +345,8 @@ fn add_proxy(b: ClientBuilder, proxy: &ProxyConfig) -> Result<ClientBuilder, Htt
     let Some(url) = &proxy.url else {
         return Ok(if proxy.from_environment { b } else { b.no_proxy() });
     };
-    let mut p = Proxy::all(url).map_err(|e| HttpError::Config(format!("proxy_url: {}", reason(&e))))?;
+    let mut p =
+        Proxy::all(url.reveal()).map_err(|e| HttpError::Config(format!("proxy_url: {}", reason(&e))))?;
     p = p.no_proxy(proxy.no_proxy.as_deref().and_then(NoProxy::from_string));
     let mut headers = HeaderMap::new();
     for (name, values) in &proxy.connect_headers {
