@@ -62,13 +62,13 @@ impl Default for ScrapeSection {
 /// When the write-ahead log is forced to disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WalSync {
-    /// The kernel decides, as in Prometheus; other copies cover a lost machine.
+    /// Before each acknowledgement, many writes sharing one sync.
     #[default]
-    Never,
+    Batch,
     /// At most once per `wal_sync_interval`.
     Interval,
-    /// Before each acknowledgement, many writes sharing one sync.
-    Always,
+    /// The operating system decides; other copies cover a lost machine.
+    Os,
 }
 
 /// `koios.storage`. Times are milliseconds.
@@ -92,7 +92,7 @@ impl Default for StorageSection {
     fn default() -> Self {
         Self {
             block_range_ms: 7_200_000,
-            wal_sync: WalSync::Never,
+            wal_sync: WalSync::default(),
             wal_sync_interval_ms: 1000,
             out_of_order_window_ms: 1_800_000,
             retention_ms: 15 * 86_400_000,
@@ -251,7 +251,7 @@ fn scrape(mut s: Section<'_>) -> ScrapeSection {
 
 fn storage(mut s: Section<'_>) -> StorageSection {
     const SYNCS: &[(&str, WalSync)] =
-        &[("never", WalSync::Never), ("interval", WalSync::Interval), ("always", WalSync::Always)];
+        &[("batch", WalSync::Batch), ("interval", WalSync::Interval), ("os", WalSync::Os)];
     let d = StorageSection::default();
     let out = StorageSection {
         block_range_ms: positive(&mut s, "block_range", d.block_range_ms),

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use koios_cluster::identity::check_name;
 use koios_cluster::{KeyRing, Roles};
@@ -21,7 +22,7 @@ pub struct Settings {
     pub node_name: Option<String>,
     pub zone: String,
     pub roles: Roles,
-    pub ring: KeyRing,
+    pub ring: Arc<KeyRing>,
     pub join: Vec<String>,
     pub bucket: BucketConfig,
     pub wal_sync: SyncMode,
@@ -77,7 +78,7 @@ impl Settings {
             node_name,
             zone,
             roles,
-            ring,
+            ring: Arc::new(ring),
             join,
             bucket,
             wal_sync,

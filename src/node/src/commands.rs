@@ -1,0 +1,90 @@
+//! The small commands beside running a node.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::bench;
+use crate::cli::{Check, Cluster, Command, Query, Test};
+
+/// Runs one.
+pub fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Check { what: Check::Config { files } } => check_config(&files),
+        Command::Cluster { what: Cluster::Status { url } } => print_from(&url, "/cluster", &[]),
+        Command::Query { what: Query::Instant { url, time, expr } } => {
+            let mut params = vec![("query", expr)];
+            params.extend(time.map(|t| ("time", t)));
+            print_from(&url, "/api/v1/query", &params)
+        }
+        Command::Query { what: Query::Range { url, start, end, step, expr } } => {
+            let params = [("query", expr), ("start", start), ("end", end), ("step", step)];
+            print_from(&url, "/api/v1/query_range", &params)
+        }
+        Command::Test { what: Test::Promql { files } } => test_promql(&files),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
+
+fn check_config(files: &[PathBuf]) -> ExitCode {
+    let mut failed = 0;
+    for file in files {
+        match koios_config::load(file) {
+            Ok(config) => println!("{}: ok, {} scrape jobs", file.display(), config.scrape_configs.len()),
+            Err(errors) => {
+                failed += 1;
+                eprintln!("{errors}");
+            }
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn test_promql(files: &[PathBuf]) -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(e) => {
+                eprintln!("{}: {e}", file.display());
+                failed += 1;
+                continue;
+            }
+        };
+        let report = koios_promql::script::run_script(&file.display().to_string(), &text);
+        passed += report.passed;
+        failed += report.failed.len();
+        for f in &report.failed {
+            println!("{}:{}: {}\n  expected: {}\n  got:      {}", file.display(), f.line, f.query, f.expected, f.got);
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Asks a running node and prints its answer.
+fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("koios: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let target = format!("{}{path}", url.trim_end_matches('/'));
+    let asked = runtime.block_on(async {
+        let request = reqwest::Client::new().get(&target).query(params).timeout(std::time::Duration::from_secs(150));
+        let response = request.send().await?;
+        let ok = response.status().is_success();
+        Ok::<_, reqwest::Error>((ok, response.text().await?))
+    });
+    match asked {
+        Ok((ok, text)) => {
+            println!("{}", text.trim_end());
+            if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(e) => {
+            eprintln!("koios: {target} does not answer: {e}; fix: give --url the HTTP address of a running node");
+            ExitCode::FAILURE
+        }
+    }
+}

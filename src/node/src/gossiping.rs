@@ -1,0 +1,102 @@
+//! Starting gossip: addresses, exposure, first words.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use koios_cluster::keys::HeadSummary;
+use koios_cluster::peers::PeerBook;
+use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, join};
+
+use crate::identity::Identity;
+use crate::settings::Settings;
+use crate::wire::Foundation;
+
+/// Suspicion threshold in mean intervals: a silent node is dead after five to eight seconds.
+const PHI: f64 = 8.0;
+
+/// A running gossip service and what the user should know about it.
+pub struct Gossiping {
+    pub gossip: Arc<Gossip>,
+    pub advertise: SocketAddr,
+    pub http: SocketAddr,
+    pub warnings: Vec<String>,
+}
+
+/// Time between gossip rounds.
+pub fn interval(settings: &Settings) -> Duration {
+    Duration::from_millis(settings.config.koios.cluster.gossip_interval_ms.clamp(50, 9_000) as u64)
+}
+
+/// Starts gossip on the network runtime as `starting`.
+///
+/// # Errors
+/// A taken port, or an address that must not be used without a secret.
+pub async fn start(settings: &Settings, me: &Identity, f: &Foundation, web: SocketAddr, grpc: SocketAddr) -> Result<Gossiping, String> {
+    let state_dir = settings.args.storage_path.join("cluster");
+    let saved = PeerBook::open(&state_dir).seeds();
+    let towards = first_seed(settings).await.or_else(|| saved.first().copied());
+    let listen = settings.args.cluster_listen;
+    let advertise = join::advertised(listen, towards);
+    let (listen, advertise, warnings) = exposure(settings, listen, advertise)?;
+    let same_ip = |a: SocketAddr| if a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a };
+    let http = same_ip(web);
+    let record = NodeRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        roles: settings.roles,
+        weight: 1,
+        zone: settings.zone.clone(),
+        rpc: same_ip(grpc),
+        http,
+        state: NodeState::Starting,
+        since: f.clock.now_ms(),
+        head: HeadSummary::default(),
+        bucket: f.bucket.id().to_owned(),
+        catalogue: 0,
+        ring_hash: 0,
+    };
+    let options = GossipOptions {
+        node: me.name.clone(),
+        listen,
+        advertise,
+        seeds: saved,
+        interval: interval(settings),
+        phi: PHI,
+        ring: settings.ring.clone(),
+        state_dir,
+        clock: f.clock.clone(),
+        generation: me.generation.value,
+    };
+    let started = f.net.spawn(Gossip::start(options, record)).await.map_err(|e| e.to_string())?;
+    let gossip = started.map_err(|e| format!("step listen: --cluster.listen-address: {e}"))?;
+    Ok(Gossiping { gossip: Arc::new(gossip), advertise, http, warnings })
+}
+
+async fn first_seed(settings: &Settings) -> Option<SocketAddr> {
+    let seed = join::with_port(settings.join.first()?);
+    tokio::net::lookup_host(seed).await.ok()?.next()
+}
+
+/// Without a secret, gossip stays on loopback and private ranges.
+fn exposure(
+    settings: &Settings,
+    listen: SocketAddr,
+    advertise: SocketAddr,
+) -> Result<(SocketAddr, SocketAddr, Vec<String>), String> {
+    match join::check_exposure(advertise, &settings.ring) {
+        Ok(()) if settings.ring.has_secret() || advertise.ip().is_loopback() => Ok((listen, advertise, Vec::new())),
+        Ok(()) => {
+            let open = "node traffic is neither authenticated nor encrypted: set --cluster.secret-file on every node";
+            Ok((listen, advertise, vec![open.to_owned()]))
+        }
+        Err(_) if settings.join.is_empty() => {
+            let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
+            let closed = format!(
+                "the cluster port stays on {local} because {advertise} is public and there is no secret: set \
+                 --cluster.secret-file to let other machines join"
+            );
+            Ok((local, local, vec![closed]))
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}

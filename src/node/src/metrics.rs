@@ -1,0 +1,94 @@
+//! What a node tells about itself on `/metrics`.
+//!
+//! Prometheus' names where the meaning is the same; only what is true is exported.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use koios_actors::ingest::HeadViews;
+use koios_actors::kit::Roll;
+use koios_actors::scrape::TargetBoard;
+use koios_cluster::Gossip;
+use koios_http::state::RuntimeFacts;
+use koios_store::{CatalogueView, Shelf};
+use koios_telemetry::{Emitter, Registry, process_collector};
+use parking_lot::RwLock;
+
+/// What the collectors read.
+pub struct Sources {
+    pub version: String,
+    pub revision: String,
+    pub heads: Arc<HeadViews>,
+    pub roll: Roll,
+    pub board: Arc<TargetBoard>,
+    pub gossip: Arc<Gossip>,
+    pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
+    pub shelf: Arc<Shelf>,
+    pub runtime: Arc<RwLock<RuntimeFacts>>,
+}
+
+/// Registers everything.
+pub fn register(registry: &Registry, s: Sources) {
+    process_collector(registry);
+    registry.collector(move |e| {
+        let build = [("version", s.version.as_str()), ("revision", s.revision.as_str())];
+        e.gauge("koios_build_info", "Version of this node.", &build, 1.0);
+        head(e, &s.heads);
+        cluster(e, &s.gossip);
+        actors(e, &s.roll);
+        let runtime = s.runtime.read();
+        let ok = f64::from(u8::from(runtime.reload_ok));
+        e.gauge("prometheus_config_last_reload_successful", "Whether the last configuration reload went well.", &[], ok);
+        let at = runtime.config_time_ms as f64 / 1000.0;
+        e.gauge("prometheus_config_last_reload_success_timestamp_seconds", "When the configuration was last read.", &[], at);
+        e.gauge("koios_scrape_targets", "Targets scraped by this node, each slot counted.", &[], s.board.active() as f64);
+        let catalogue = s.catalogue.load();
+        e.gauge("koios_bucket_blocks", "Blocks seen in the bucket.", &[], catalogue.blocks.len() as f64);
+        e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged.len() as f64);
+        e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], s.shelf.len() as f64);
+        e.counter("koios_panics_total", "Panics caught since the start.", &[], koios_telemetry::panics() as f64);
+    });
+}
+
+fn head(e: &mut Emitter, heads: &HeadViews) {
+    let Some(stats) = heads.stats() else { return };
+    e.gauge("prometheus_tsdb_head_series", "Series in the head.", &[], stats.series as f64);
+    e.gauge("prometheus_tsdb_head_chunks", "Chunks in the head.", &[], stats.chunks as f64);
+    let appended = stats.samples_appended as f64;
+    e.counter("prometheus_tsdb_head_samples_appended_total", "Samples appended to the head.", &[("type", "float")], appended);
+    if stats.min_time <= stats.max_time {
+        e.gauge("prometheus_tsdb_head_min_time_seconds", "Oldest sample in the head.", &[], stats.min_time as f64 / 1000.0);
+        e.gauge("prometheus_tsdb_head_max_time_seconds", "Newest sample in the head.", &[], stats.max_time as f64 / 1000.0);
+    }
+}
+
+fn cluster(e: &mut Emitter, gossip: &Gossip) {
+    let view = gossip.view();
+    for state in ["starting", "joining", "ready", "draining", "leaving", "dead", "left"] {
+        let n = view.members.values().filter(|m| m.shown_state() == state).count();
+        e.gauge("koios_cluster_nodes", "Known nodes by state.", &[("state", state)], n as f64);
+    }
+    let hash = view.ring_hash();
+    let differ = view.members.values().filter(|m| m.is_ready() && m.name != view.me && m.record.ring_hash != hash).count();
+    e.gauge("koios_cluster_views_differing", "Ready peers that see other ready nodes than this one.", &[], differ as f64);
+    e.counter("koios_cluster_views_total", "Changes of the view.", &[], view.seq as f64);
+    let stats = gossip.stats();
+    for (name, counter) in [("sent", &stats.sent), ("received", &stats.received), ("rejected", &stats.rejected)] {
+        let n = counter.load(Ordering::Relaxed) as f64;
+        e.counter("koios_gossip_frames_total", "Gossip frames.", &[("what", name)], n);
+    }
+}
+
+fn actors(e: &mut Emitter, roll: &Roll) {
+    let mut by_name: std::collections::BTreeMap<String, (usize, u64, usize)> = std::collections::BTreeMap::new();
+    for entry in roll.call() {
+        let sum = by_name.entry(entry.name).or_default();
+        *sum = (sum.0 + entry.depth, sum.1 + entry.restarts, sum.2 + usize::from(entry.up));
+    }
+    for (name, (depth, restarts, up)) in by_name {
+        let labels = [("actor", name.as_str())];
+        e.gauge("koios_actor_mailroom_depth", "Messages waiting or running.", &labels, depth as f64);
+        e.counter("koios_actor_restarts_total", "Times an actor was started again.", &labels, restarts as f64);
+        e.gauge("koios_actor_up", "Running actors.", &labels, up as f64);
+    }
+}

@@ -1,0 +1,108 @@
+//! The node as HTTP and peers see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use koios_actors::ingest::HeadViews;
+use koios_actors::kit::Mailroom;
+use koios_actors::scrape::discovery::Discovery;
+use koios_actors::scrape::{Apply, TargetBoard};
+use koios_cluster::Gossip;
+use koios_http::NodePort;
+use koios_http::state::RuntimeFacts;
+use koios_model::Clock;
+use koios_query::{Peers, Reports};
+use koios_telemetry::Registry;
+use parking_lot::RwLock;
+
+use crate::cli::RunArgs;
+use crate::settings::Settings;
+use crate::{status, wire};
+
+const PEER_PATIENCE: Duration = Duration::from_secs(2);
+const APPLY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything a node shows beside queries.
+pub struct Port {
+    pub args: RunArgs,
+    pub board: Arc<TargetBoard>,
+    pub heads: Arc<HeadViews>,
+    pub registry: Arc<Registry>,
+    pub gossip: Arc<Gossip>,
+    pub peers: Arc<Peers>,
+    pub discovery: Mailroom<Discovery>,
+    pub runtime: Arc<RwLock<RuntimeFacts>>,
+    pub config_yaml: RwLock<String>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl NodePort for Port {
+    fn targets(&self) -> String {
+        self.board.to_json()
+    }
+
+    fn config_yaml(&self) -> String {
+        self.config_yaml.read().clone()
+    }
+
+    fn tsdb_status(&self, limit: usize) -> String {
+        status::tsdb(&self.heads, limit)
+    }
+
+    fn runtime(&self) -> RuntimeFacts {
+        self.runtime.read().clone()
+    }
+
+    fn metrics(&self) -> String {
+        self.registry.render_text()
+    }
+
+    /// Reads the file again and applies its scrape jobs; everything else needs a restart and keeps its value.
+    async fn reload(&self) -> Result<(), String> {
+        let read = Settings::read(self.args.clone());
+        let applied = match read {
+            Ok(settings) => {
+                let told = self.discovery.ask(Apply(wire::jobs(&settings)), APPLY_PATIENCE).await;
+                told.map(|()| settings).map_err(|e| e.to_string())
+            }
+            Err(e) => Err(e),
+        };
+        let mut runtime = self.runtime.write();
+        match applied {
+            Ok(settings) => {
+                *self.config_yaml.write() = settings.config.redacted_yaml();
+                runtime.reload_ok = true;
+                runtime.config_time_ms = self.clock.now_ms();
+                tracing::info!("configuration reloaded");
+                Ok(())
+            }
+            Err(e) => {
+                runtime.reload_ok = false;
+                tracing::error!(error = e, "configuration not reloaded; the old one stays");
+                Err(e)
+            }
+        }
+    }
+
+    async fn collect(&self, kind: &'static str) -> Vec<(String, Result<String, String>)> {
+        let view = self.gossip.view();
+        let others: Vec<_> = view.members.values().filter(|m| m.name != view.me && m.answers()).cloned().collect();
+        let asks = others.into_iter().map(|m| async move {
+            let report = self.peers.report(&m, kind, PEER_PATIENCE).await;
+            let text = report.map_err(|e| e.text().to_owned()).and_then(|b| String::from_utf8(b).map_err(|e| e.to_string()));
+            (m.name.clone(), text)
+        });
+        futures::future::join_all(asks).await
+    }
+}
+
+/// What this node reports to peers.
+pub struct OwnReports(pub Arc<TargetBoard>);
+
+impl Reports for OwnReports {
+    fn report(&self, kind: &str) -> Option<String> {
+        (kind == "targets").then(|| self.0.to_json())
+    }
+}

@@ -1,0 +1,82 @@
+//! Serving: the HTTP workers, and signals until one says stop.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, middleware, web};
+use koios_http::{ApiState, NodePort};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::port::Port;
+
+/// Seconds that open connections get at the end.
+const HTTP_DRAIN_S: u64 = 5;
+const HTTP_CONNECTIONS_MAX: usize = 512;
+
+/// Starts the HTTP workers.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn http(listener: TcpListener, state: web::Data<ApiState>) -> Result<ServerHandle, String> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(middleware::Compress::default())
+            .configure(|config| koios_http::configure(config, state.clone()))
+    })
+    .workers(workers)
+    .max_connections(HTTP_CONNECTIONS_MAX)
+    .shutdown_timeout(HTTP_DRAIN_S)
+    .disable_signals()
+    .listen(listener)
+    .map_err(|e| format!("HTTP listener: {e}"))?
+    .run();
+    let handle = server.handle();
+    actix::spawn(async move {
+        if let Err(e) = server.await {
+            tracing::error!(error = %e, "HTTP server ended");
+        }
+    });
+    Ok(handle)
+}
+
+/// The signals a node listens to.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
+        Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())?, hup: on(SignalKind::hangup())? })
+    }
+
+    /// Waits for a signal that ends the process.
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+
+    /// Reloads on SIGHUP until a signal ends the process.
+    pub async fn serve(&mut self, port: &Arc<Port>) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => {
+                    // The outcome is logged and shown on /api/v1/status/runtimeinfo.
+                    let _ = port.reload().await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The drain: what a node does between SIGTERM and its end.
+//!
+//! In order: tell peers, let them take over the targets, stop scraping and writing, cut the head and see it in
+//! the bucket, say goodbye, stop serving, sync the logs. Each step has a deadline; none stops the rest. A
+//! second signal ends the process at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use koios_actors::blocks::{CutAll, Uploader};
+use koios_actors::cluster::{Membership, SetState};
+use koios_actors::ingest::Sync;
+use koios_actors::kit::{Drain, Mailroom};
+use koios_actors::scrape::StopAll;
+use koios_actors::scrape::discovery::Discovery;
+use koios_cluster::{Gossip, NodeState};
+use koios_http::Readiness;
+
+use crate::wire::Foundation;
+
+/// What the drain needs.
+pub struct Ending {
+    pub foundation: Arc<Foundation>,
+    pub gossip: Arc<Gossip>,
+    pub gossip_interval: Duration,
+    pub membership: Mailroom<Membership>,
+    pub discovery: Mailroom<Discovery>,
+    pub uploader: Mailroom<Uploader>,
+    pub http: ServerHandle,
+}
+
+const CUT: Duration = Duration::from_secs(120);
+const STEP: Duration = Duration::from_secs(10);
+
+impl Ending {
+    /// Runs all steps.
+    pub async fn run(self) {
+        self.foundation.readiness.store(Readiness::Stopping as u8, Ordering::Release);
+        // Two intervals carry the news; a node without peers need not wait for anybody.
+        let view = self.gossip.view();
+        let alone = !view.members.values().any(|m| m.name != view.me && m.is_alive());
+        let news = if alone { Duration::ZERO } else { self.gossip_interval * 2 };
+        let mut drain = Drain::new();
+        drain.step("tell peers", STEP, say(self.membership.clone(), NodeState::Draining, news));
+        let (discovery, distributor) = (self.discovery.clone(), self.foundation.distributor.clone());
+        drain.step("stop scraping", STEP, async move {
+            discovery.ask(StopAll, STEP).await.map_err(|e| e.to_string())?;
+            distributor.close();
+            Ok(())
+        });
+        let uploader = self.uploader.clone();
+        drain.step("cut and upload the head", CUT, async move {
+            let report = uploader.ask(CutAll, CUT).await.map_err(|e| e.to_string())??;
+            tracing::info!(blocks = report.blocks.len(), samples = report.samples, "head is in the bucket");
+            Ok(())
+        });
+        drain.step("leave", STEP, say(self.membership.clone(), NodeState::Leaving, news));
+        let http = self.http.clone();
+        drain.step("stop serving", STEP, async move {
+            http.stop(true).await;
+            Ok(())
+        });
+        let distributor = self.foundation.distributor.clone();
+        drain.step("sync logs", STEP, async move {
+            for shard in distributor.shards() {
+                shard.ask(Sync, STEP).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            }
+            Ok(())
+        });
+        drain.run().await;
+        self.gossip.stop();
+        self.foundation.release();
+    }
+}
+
+async fn say(membership: Mailroom<Membership>, state: NodeState, then: Duration) -> Result<(), String> {
+    membership.ask(SetState(state), STEP).await.map_err(|e| e.to_string())?;
+    tokio::time::sleep(then).await;
+    Ok(())
+}

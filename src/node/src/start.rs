@@ -1,0 +1,272 @@
+//! The order of start.
+//!
+//! Settings, lock, identity, listeners (so that a taken port is the first thing said), bucket, gossip as
+//! `starting`, HTTP and gRPC (which say "not ready"), logs replayed, actors, joining, ready. Then signals.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::web;
+use koios_actors::cluster::SetState;
+use koios_cluster::{NodeState, SoleTracker, doorbell};
+use koios_http::state::RuntimeFacts;
+use koios_http::{ApiState, NodeFacts, Readiness};
+use koios_model::{BlockId, Clock, SystemClock};
+use koios_objstore::Bucket;
+use koios_query::PeerService;
+use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::banner::Banner;
+use crate::cli::RunArgs;
+use crate::gossiping::{self, Gossiping};
+use crate::identity::{Identity, hostname};
+use crate::joining::{self, Joined};
+use crate::listen::{Listeners, bind};
+use crate::metrics::{self, Sources};
+use crate::port::{OwnReports, Port};
+use crate::serve::{self, Signals};
+use crate::settings::Settings;
+use crate::shutdown::Ending;
+use crate::wire::Foundation;
+use crate::rpc;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a node to its end.
+pub fn run(args: RunArgs) -> ExitCode {
+    let outcome = Settings::read(args).and_then(|settings| {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.max(2))
+            .thread_name("net")
+            .enable_all()
+            .build()
+            .map_err(|e| format!("network runtime: {e}"))?;
+        let net = runtime.handle().clone();
+        let result = actix::System::new().block_on(node(settings, net));
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        result
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("koios: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn node(settings: Settings, net: Handle) -> Result<(), String> {
+    let clock = SystemClock::shared();
+    let start_ns = clock.mono_ns();
+    let me = Identity::take(&settings, &*clock)?;
+    let format = if settings.args.log_format == "json" { LogFormat::Json } else { LogFormat::Logfmt };
+    init_logging(format, &settings.args.log_level, &me.name).map_err(|e| e.to_string())?;
+    install_panic_hook();
+    let listeners = Listeners {
+        web: bind("web.listen-address", settings.args.web_listen)?,
+        grpc: bind("grpc.listen-address", settings.args.grpc_listen)?,
+        doorbell: bind("cluster.listen-address", settings.args.cluster_listen)?,
+    };
+    let bucket = open_bucket(&settings, &*clock, &net).await?;
+    let foundation = Arc::new(Foundation::lay(&settings, clock.clone(), net, bucket));
+    let (web_addr, grpc_addr) = (settings.args.web_listen, settings.args.grpc_listen);
+    let gossiping = gossiping::start(&settings, &me, &foundation, web_addr, grpc_addr).await?;
+    let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
+    let faces = node.show_faces(listeners)?;
+    let ending = node.open_engines(faces.http, &faces.port).await?;
+    let joined = node.join(&ending).await?;
+    if let Some(joined) = joined {
+        let seconds = (node.foundation.clock.mono_ns() - start_ns) as f64 / 1e9;
+        node.banner(seconds, &joined).print();
+        node.signals.serve(&faces.port).await;
+    }
+    node.end(ending).await;
+    Ok(())
+}
+
+struct Node {
+    settings: Settings,
+    me: Identity,
+    foundation: Arc<Foundation>,
+    gossiping: Gossiping,
+    signals: Signals,
+}
+
+/// What others see of the node.
+struct Faces {
+    http: ServerHandle,
+    port: Arc<Port>,
+}
+
+impl Node {
+    /// Doorbell, HTTP and gRPC; all say "not ready" until the node is.
+    fn show_faces(&self, listeners: Listeners) -> Result<Faces, String> {
+        let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
+        let (name, keys, doorbell_listener) = (self.me.name.clone(), s.ring.clone(), listeners.doorbell);
+        f.net.spawn(async move {
+            match tokio::net::TcpListener::from_std(doorbell_listener) {
+                Ok(l) => doorbell::serve(l, name, keys).await,
+                Err(e) => tracing::error!(error = %e, "doorbell does not open"),
+            }
+        });
+        let (front, peers) = f.front(s, gossip, &s.ring);
+        let hostname = hostname();
+        let now = f.clock.now_ms();
+        let runtime = Arc::new(RwLock::new(RuntimeFacts {
+            reload_ok: true,
+            config_time_ms: now,
+            corruptions: 0,
+            retention: koios_model::duration::format_duration(s.config.retention_ms()),
+        }));
+        let registry = Registry::new();
+        metrics::register(&registry, self.sources(&runtime));
+        let port = Arc::new(Port {
+            args: s.args.clone(),
+            board: f.board.clone(),
+            heads: f.heads.clone(),
+            registry,
+            gossip: gossip.clone(),
+            peers,
+            discovery: f.open_discovery(s, gossip, &hostname),
+            runtime,
+            config_yaml: RwLock::new(s.config.redacted_yaml()),
+            clock: f.clock.clone(),
+        });
+        let state = web::Data::new(ApiState {
+            front,
+            node: port.clone(),
+            facts: self.facts(&hostname, now),
+            net: f.net.clone(),
+            clock: f.clock.clone(),
+            readiness: f.readiness.clone(),
+            lifecycle: s.args.web_enable_lifecycle,
+        });
+        let http = serve::http(listeners.web, state)?;
+        let service = PeerService {
+            node: self.me.name.clone(),
+            generation: self.me.generation.value,
+            ring: s.ring.clone(),
+            clock: f.clock.clone(),
+            parts: f.local_parts(),
+            reports: Arc::new(OwnReports(f.board.clone())),
+            room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
+        };
+        rpc::serve(&f.net, listeners.grpc, service)?;
+        Ok(Faces { http, port })
+    }
+
+    /// Replays the logs and starts what keeps and cuts samples.
+    async fn open_engines(&self, http: ServerHandle, port: &Arc<Port>) -> Result<Ending, String> {
+        let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
+        f.open_catalogue();
+        port.runtime.write().corruptions = f.open_shards(s).await?;
+        let sole = SoleTracker::open(&s.args.storage_path.join("cluster"));
+        Ok(Ending {
+            foundation: f.clone(),
+            gossip: gossip.clone(),
+            gossip_interval: gossiping::interval(s),
+            membership: f.open_membership(s, gossip, sole),
+            discovery: port.discovery.clone(),
+            uploader: f.open_uploader(s, &self.me.name, gossip),
+            http,
+        })
+    }
+
+    /// Meets the peers and turns ready; `None` when a signal came first.
+    async fn join(&mut self, ending: &Ending) -> Result<Option<Joined>, String> {
+        let set = |state| ending.membership.ask(SetState(state), PATIENCE);
+        set(NodeState::Joining).await.map_err(|e| e.to_string())?;
+        let (seeds, name, restarted) = (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
+        let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
+        let work = async move { joining::join(seeds, &name, &keys, &gossip, restarted).await };
+        tokio::select! {
+            joined = self.foundation.net.spawn(work) => {
+                let joined = joined.map_err(|e| e.to_string())?.map_err(|problem| format!("cannot join: {problem}"))?;
+                set(NodeState::Ready).await.map_err(|e| e.to_string())?;
+                self.foundation.readiness.store(Readiness::Ready as u8, Ordering::Release);
+                Ok(Some(joined))
+            }
+            () = self.signals.stop() => Ok(None),
+        }
+    }
+
+    async fn end(&mut self, ending: Ending) {
+        tracing::info!("stopping; a second signal ends at once");
+        tokio::select! {
+            () = ending.run() => {}
+            () = self.signals.stop() => tracing::warn!("ended by a second signal"),
+        }
+        self.foundation.plan.stop();
+        tracing::info!("stopped");
+    }
+
+    fn sources(&self, runtime: &Arc<RwLock<RuntimeFacts>>) -> Sources {
+        let f = &self.foundation;
+        Sources {
+            version: VERSION.to_owned(),
+            revision: revision(),
+            heads: f.heads.clone(),
+            roll: f.roll.clone(),
+            board: f.board.clone(),
+            gossip: self.gossiping.gossip.clone(),
+            catalogue: f.catalogue.view.clone(),
+            shelf: f.shelf.clone(),
+            runtime: runtime.clone(),
+        }
+    }
+
+    fn facts(&self, hostname: &str, start_ms: i64) -> NodeFacts {
+        NodeFacts {
+            node: self.me.name.clone(),
+            version: VERSION.to_owned(),
+            revision: revision(),
+            rustc: "rustc".to_owned(),
+            start_ms,
+            flags: self.settings.flags(),
+            hostname: hostname.to_owned(),
+            cwd: std::env::current_dir().map(|p| p.display().to_string()).unwrap_or_default(),
+        }
+    }
+
+    fn banner(&self, seconds: f64, joined: &Joined) -> Banner {
+        let view = self.gossiping.gossip.view();
+        let mut warnings = self.gossiping.warnings.clone();
+        match joined {
+            Joined::Alone => warnings.push("data has one copy on this node: join more nodes for a second one".to_owned()),
+            Joined::Rejoining => warnings.push("no seed answered; serving what this node has".to_owned()),
+            Joined::Met => {}
+        }
+        Banner {
+            version: VERSION,
+            seconds,
+            cluster: view.cluster.clone(),
+            node: self.me.name.clone(),
+            zone: self.settings.zone.clone(),
+            http: self.gossiping.http,
+            gossip: self.gossiping.advertise,
+            ready_nodes: view.members.values().filter(|m| m.is_ready()).count().max(1),
+            data: self.settings.args.storage_path.display().to_string(),
+            config: self.settings.config.file.as_ref().map(|p| p.display().to_string()),
+            warnings,
+        }
+    }
+}
+
+async fn open_bucket(settings: &Settings, clock: &dyn Clock, net: &Handle) -> Result<Bucket, String> {
+    let fresh = BlockId::from_parts(clock.now_ms().max(0) as u64, u128::from(clock.mono_ns()) << 32 | u128::from(std::process::id()));
+    let config = settings.bucket.clone();
+    let opened = net.spawn(async move { Bucket::open(&config, fresh).await }).await;
+    opened.map_err(|e| e.to_string())?.map_err(|e| format!("step bucket: {e}; fix: check --objstore.config-file and --storage.path"))
+}
+
+fn revision() -> String {
+    option_env!("KOIOS_REVISION").unwrap_or("unknown").to_owned()
+}

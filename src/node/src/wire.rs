@@ -1,0 +1,277 @@
+//! Wiring: from settings to running actors, in the order in which they depend on each other.
+//!
+//! Owns the handles of everything that runs. Nothing here decides; it plugs addresses into ports.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use arc_swap::ArcSwap;
+use koios_actors::blocks::{self, CatalogueActor, CatalogueHandle, Uploader, UploaderSetup};
+use koios_actors::cluster::membership::{self, Membership, MembershipSetup, peers_see_live};
+use koios_actors::ingest::{Distributor, HeadViews, ShardActor};
+use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
+use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
+use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
+use koios_actors::scrape::pool::PoolSetup;
+use koios_actors::scrape::{TargetBoard, ownership};
+use koios_cluster::{Gossip, KeyRing, Reach, SoleTracker};
+use koios_config::ScrapeConfig;
+use koios_model::{Clock, Labels};
+use koios_objstore::Bucket;
+use koios_promql::Limits;
+use koios_query::{Coordinator, Front, FrontLimits, LocalParts, Peers};
+use koios_store::{CatalogueView, Shelf};
+use koios_tsdb::{Shard, ShardOptions, WalOptions};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::settings::Settings;
+
+/// Jobs that wait for a CPU.
+const COMPUTE_QUEUE: usize = 1024;
+const SCRAPE_ARBITERS: usize = 2;
+
+/// What lives before the cluster is joined.
+pub struct Foundation {
+    pub clock: Arc<dyn Clock>,
+    pub net: Handle,
+    pub plan: Arc<Plan>,
+    pub roll: Roll,
+    pub pool: ComputePool,
+    pub heads: Arc<HeadViews>,
+    pub distributor: Distributor,
+    pub bucket: Bucket,
+    pub catalogue: CatalogueHandle,
+    pub shelf: Arc<Shelf>,
+    pub board: Arc<TargetBoard>,
+    pub applied: Arc<Mutex<Jobs>>,
+    pub readiness: Arc<AtomicU8>,
+    pub external: Labels,
+    wardens: Mutex<Vec<Arc<Warden>>>,
+}
+
+impl Foundation {
+    /// Shards without logs yet, an unread bucket.
+    pub fn lay(settings: &Settings, clock: Arc<dyn Clock>, net: Handle, bucket: Bucket) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let heads = Arc::new(HeadViews::new(cores));
+        let shards = (0..cores).map(|_| Mailroom::new("shard", koios_actors::ingest::shard::BOUND)).collect();
+        let external = settings.config.external_labels().clone();
+        let cache = settings.args.storage_path.join("cache");
+        let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
+        Self {
+            clock,
+            net,
+            plan: Arc::new(Plan::new()),
+            roll: Roll::new(),
+            pool: ComputePool::new(cores, COMPUTE_QUEUE),
+            heads,
+            distributor: Distributor::new(shards),
+            shelf: Arc::new(Shelf::new(bucket.clone(), cache, external.clone())),
+            bucket,
+            catalogue: CatalogueHandle { view, room: Mailroom::new("catalogue", blocks::catalogue::BOUND) },
+            board: Arc::default(),
+            applied: Arc::default(),
+            readiness: Arc::default(),
+            external,
+            wardens: Mutex::default(),
+        }
+    }
+
+    /// Keeps an actor running and on the roll.
+    fn keep<A: actix::Actor<Context = actix::Context<A>>>(&self, room: &Mailroom<A>, warden: Warden) {
+        let warden = Arc::new(warden);
+        let (observed, seen) = (room.clone(), warden.clone());
+        self.roll.enter(move || koios_actors::kit::roll::Entry {
+            name: observed.name().to_owned(),
+            up: observed.is_up(),
+            depth: observed.depth(),
+            bound: observed.bound(),
+            restarts: seen.restarts(),
+        });
+        self.wardens.lock().push(warden);
+    }
+
+    /// Replays all logs in parallel and starts the shards.
+    ///
+    /// # Errors
+    /// The first shard that does not open.
+    pub async fn open_shards(&self, settings: &Settings) -> Result<u64, String> {
+        let mut opened = Vec::new();
+        for number in 0..self.heads.shards() {
+            let (options, clock) = (shard_options(settings, number), self.clock.clone());
+            let pool = self.pool.clone();
+            opened.push(async move { pool.run(move || Shard::open(options, clock)).await });
+        }
+        let mut corruptions = 0;
+        for (number, shard) in futures::future::join_all(opened).await.into_iter().enumerate() {
+            let (shard, report) = shard.map_err(|e| e.to_string())?.map_err(|e| format!("shard {number}: {e}"))?;
+            corruptions += report.damaged.len() as u64;
+            for d in &report.damaged {
+                tracing::error!(shard = number, what = d.what, bytes = d.bytes, "damaged part of the log is left out; the rest is kept");
+            }
+            tracing::info!(shard = number, series = report.series, samples = report.samples, torn_bytes = report.torn_bytes, "log replayed");
+            let first = Arc::new(Mutex::new(Some(shard)));
+            let (heads, clock, options) = (self.heads.clone(), self.clock.clone(), shard_options(settings, number));
+            let room = self.distributor.shards()[number].clone();
+            let arbiter = self.plan.arbiter(&format!("ingest-{number}"));
+            let warden = Warden::watch(room.clone(), arbiter, move |flare| {
+                let taken = first.lock().take();
+                let open = || match taken {
+                    Some(shard) => Ok(shard),
+                    None => Shard::open(options.clone(), clock.clone()).map(|(s, _)| s).map_err(|e| e.to_string()),
+                };
+                ShardActor::new(number, open, &heads, flare)
+            });
+            self.keep(&room, warden);
+        }
+        Ok(corruptions)
+    }
+
+    /// Starts the catalogue, which reads the bucket at once.
+    pub fn open_catalogue(&self) {
+        let (bucket, view, shelf, net) =
+            (self.bucket.clone(), self.catalogue.view.clone(), self.shelf.clone(), self.net.clone());
+        let warden = Warden::watch(self.catalogue.room.clone(), self.plan.arbiter("background"), move |flare| {
+            CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), net.clone(), flare)
+        });
+        self.keep(&self.catalogue.room, warden);
+    }
+
+    /// This node's data as queries see it.
+    pub fn local_parts(&self) -> LocalParts {
+        LocalParts {
+            head: self.heads.clone(),
+            shelf: self.shelf.clone(),
+            catalogue: self.catalogue.view.clone(),
+            pool: Arc::new(QueryCompute(self.pool.clone())),
+        }
+    }
+
+    /// The front of all queries.
+    pub fn front(&self, settings: &Settings, gossip: &Gossip, ring: &Arc<KeyRing>) -> (Arc<Front>, Arc<Peers>) {
+        let reach = Arc::new(Reach::new(self.clock.clone()));
+        let peers = Arc::new(Peers::new(ring.clone(), self.clock.clone(), reach));
+        let room: Mailroom<QueryDesk> = Mailroom::new("query-desk", desk::BOUND);
+        let (inner, places) = (room.clone(), settings.query_concurrency);
+        let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
+            QueryDesk::new(places, inner.clone(), flare)
+        });
+        self.keep(&room, warden);
+        let k = &settings.config.koios;
+        let limits = FrontLimits {
+            timeout_ms: settings.query_timeout_ms,
+            lookback_ms: settings.lookback_ms,
+            subquery_step_ms: settings.config.global.evaluation_interval_ms,
+            fetch_bytes_max: k.query.max_bytes.max(1 << 20),
+            engine: Limits {
+                samples_max: settings.query_samples_max,
+                bytes_max: k.query.max_bytes.max(1 << 20),
+                ..Limits::default()
+            },
+        };
+        let coordinator = Coordinator { peers: peers.clone(), parts: self.local_parts() };
+        let admission = Arc::new(DeskAdmission(room));
+        (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)
+    }
+
+    /// Starts the uploader.
+    pub fn open_uploader(&self, settings: &Settings, node: &str, gossip: &Arc<Gossip>) -> Mailroom<Uploader> {
+        let setup = Arc::new(UploaderSetup {
+            heads: self.heads.clone(),
+            distributor: self.distributor.clone(),
+            bucket: self.bucket.clone(),
+            catalogue: self.catalogue.clone(),
+            shelf: self.shelf.clone(),
+            pool: self.pool.clone(),
+            net: self.net.clone(),
+            node: node.to_owned(),
+            external: self.external.clone(),
+            block_range_ms: settings.config.koios.storage.block_range_ms,
+            out_dir: settings.args.storage_path.join("cut"),
+            peers_see: peers_see_live(gossip, &self.catalogue.view),
+            turn: Arc::default(),
+        });
+        let room = Mailroom::new("uploader", blocks::uploader::BOUND);
+        let warden = Warden::watch(room.clone(), self.plan.arbiter("background"), move |flare| {
+            Uploader::new(setup.clone(), flare)
+        });
+        self.keep(&room, warden);
+        room
+    }
+
+    /// Starts membership.
+    pub fn open_membership(&self, settings: &Settings, gossip: &Arc<Gossip>, sole: SoleTracker) -> Mailroom<Membership> {
+        let applied = self.applied.clone();
+        let setup = MembershipSetup {
+            gossip: gossip.clone(),
+            heads: self.heads.clone(),
+            catalogue: self.catalogue.clone(),
+            sole: Arc::new(Mutex::new(sole)),
+            replicas: settings.config.koios.scrape.replicas,
+            linger_ms: Arc::new(move || {
+                let jobs = applied.lock();
+                let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
+                ownership::linger_ms(longest.unwrap_or(60_000))
+            }),
+            clock: self.clock.clone(),
+        };
+        let room = Mailroom::new("membership", membership::BOUND);
+        let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
+            Membership::new(setup.clone(), flare)
+        });
+        self.keep(&room, warden);
+        room
+    }
+
+    /// Starts discovery with the jobs of the configuration.
+    pub fn open_discovery(&self, settings: &Settings, gossip: &Gossip, hostname: &str) -> Mailroom<Discovery> {
+        *self.applied.lock() = jobs(settings);
+        let setup = ScrapeSetup {
+            pool: PoolSetup {
+                views: gossip.subscribe(),
+                replicas: settings.config.koios.scrape.replicas,
+                distributor: self.distributor.clone(),
+                clock: self.clock.clone(),
+                net: self.net.clone(),
+                arbiters: (0..SCRAPE_ARBITERS).map(|i| self.plan.arbiter(&format!("scrape-{i}"))).collect(),
+                board: self.board.clone(),
+                external_host: hostname.to_owned(),
+            },
+            arbiter: self.plan.arbiter("control"),
+            applied: self.applied.clone(),
+        };
+        let room = Mailroom::new("discovery", discovery::BOUND);
+        let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
+            Discovery::new(setup.clone(), flare)
+        });
+        self.keep(&room, warden);
+        room
+    }
+
+    /// Lets all actors go.
+    pub fn release(&self) {
+        self.wardens.lock().iter().for_each(|w| w.release());
+    }
+}
+
+/// The jobs of a configuration; without any, the cluster scrapes itself every 15 s.
+pub fn jobs(settings: &Settings) -> Jobs {
+    if settings.config.file.is_some() {
+        let configured = settings.config.scrape_configs.iter().cloned().map(Arc::new).collect();
+        return Jobs { configured, own: None };
+    }
+    let text = "scrape_configs: [{job_name: koios, scrape_interval: 15s, scrape_timeout: 10s}]";
+    let own = koios_config::parse(text, "built in").ok().and_then(|c| c.scrape_configs.into_iter().next());
+    Jobs { configured: Vec::new(), own: own.map(|c: ScrapeConfig| Arc::new(c)) }
+}
+
+fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
+    let dir = settings.args.storage_path.join("head").join(format!("shard-{number}"));
+    ShardOptions {
+        block_range_ms: settings.config.koios.storage.block_range_ms,
+        wal: WalOptions { sync: settings.wal_sync, ..WalOptions::default() },
+        series_max: u32::try_from(settings.config.koios.limits.max_series).unwrap_or(u32::MAX).max(1),
+        ..ShardOptions::new(dir, number as u16)
+    }
+}
