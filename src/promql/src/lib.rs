@@ -7,12 +7,19 @@
 //! Invariants: evaluation is a pure function of the plan and the series, independent of the order in which
 //! series arrive; everything that grows is counted against `Limits`; `Control` stops it within 100 ms.
 
+mod aggregates;
 pub mod api;
+mod binary;
+mod engine;
+mod functions;
+mod histograms;
+mod plan;
 pub mod syntax;
 
 pub use api::{
     Budget, Charge, Control, EngineOptions, EvalError, Hints, Limits, MatrixSeries, MemorySeries,
     QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesSource, Value, VectorSample,
 };
+pub use plan::Plan;
 pub use syntax::ast::Expr;
 pub use syntax::{ParseError, ParserOptions, expr_to_json, parse, parse_selector, parse_with, prettify};

@@ -14,6 +14,16 @@ pub struct Span {
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
+    /// Line of the first byte, from 1; 0 where nobody needs it.
+    pub line: u32,
+    /// Column of the first byte in bytes, from 1.
+    pub col: u32,
+}
+
+impl Span {
+    pub(crate) fn bytes(start: usize, end: usize) -> Self {
+        Self { start, end, line: 0, col: 0 }
+    }
 }
 
 impl PartialEq for Span {
@@ -187,8 +197,8 @@ pub enum Edges {
     Smoothed,
 }
 
-/// An instant selector.
-#[derive(Clone, Debug, PartialEq)]
+/// An instant selector; the order of matchers is no part of equality.
+#[derive(Clone, Debug)]
 pub struct VectorSelector {
     /// The name written before the braces, empty when there was none.
     pub name: String,
@@ -200,6 +210,21 @@ pub struct VectorSelector {
     pub at: Option<At>,
     /// `anchored`, `smoothed`
     pub edges: Edges,
+}
+
+impl PartialEq for VectorSelector {
+    fn eq(&self, other: &Self) -> bool {
+        let sorted = |v: &Self| {
+            let mut all: Vec<String> = v.matchers.iter().map(ToString::to_string).collect();
+            all.sort();
+            all
+        };
+        self.name == other.name
+            && self.offset == other.offset
+            && self.at == other.at
+            && self.edges == other.edges
+            && sorted(self) == sorted(other)
+    }
 }
 
 /// A range selector.

@@ -221,5 +221,5 @@ fn operator_span(b: &BinaryExpr, input: &str) -> Span {
     let between = input.get(from..to).unwrap_or("");
     let lead = between.len() - between.trim_start().len();
     let tail = between.len() - between.trim_end().len();
-    Span { start: from + lead, end: to.saturating_sub(tail).max(from + lead) }
+    Span::bytes(from + lead, to.saturating_sub(tail).max(from + lead))
 }

@@ -39,7 +39,7 @@ impl Parser<'_> {
         }
         let mut expr = self.duration_primary(context, expected)?;
         if let Some(negative) = negative {
-            let span = Span { start: token.start, end: expr.span.end };
+            let span = Span::bytes(token.start, expr.span.end);
             expr = signed(expr, negative, span);
         }
         self.simplified(expr)
@@ -72,7 +72,7 @@ impl Parser<'_> {
             self.next();
             let next_min = op.precedence() + u8::from(op != BinaryOp::Pow);
             let rhs = self.nested(|p| p.duration_expr(next_min, context, expected))?;
-            let span = Span { start: lhs.span.start, end: rhs.span.end };
+            let span = Span::bytes(lhs.span.start, rhs.span.end);
             let kind = DurationKind::Binary(op, Box::new(lhs), Box::new(rhs));
             lhs = DurationExpr { kind, wrapped: false, span };
         }
@@ -88,7 +88,7 @@ impl Parser<'_> {
         self.next();
         let pow = BinaryOp::Pow.precedence();
         let inner = self.nested(|p| p.duration_expr(pow, context, expected))?;
-        let span = Span { start: token.start, end: inner.span.end };
+        let span = Span::bytes(token.start, inner.span.end);
         Ok(signed(inner, negative, span))
     }
 
@@ -103,7 +103,7 @@ impl Parser<'_> {
                     return Err(self.unexpected(context, "\")\""));
                 }
                 inner.wrapped = true;
-                inner.span = Span { start: token.start, end: self.last_end() };
+                inner.span = Span::bytes(token.start, self.last_end());
                 return Ok(inner);
             }
             Tok::Keyword(Kw::Step | Kw::Range) | Tok::Word(false)
@@ -113,7 +113,7 @@ impl Parser<'_> {
             }
             _ => return Err(self.unexpected(context, expected)),
         };
-        Ok(DurationExpr { kind, wrapped: false, span: Span { start: token.start, end: self.last_end() } })
+        Ok(DurationExpr { kind, wrapped: false, span: Span::bytes(token.start, self.last_end()) })
     }
 
     fn duration_call(&mut self, context: &str, expected: &str) -> Parsed<DurationKind> {
@@ -124,7 +124,7 @@ impl Parser<'_> {
             return Err(self.unexpected(context, expected));
         }
         if !self.options.duration_expressions {
-            return Err(self.duration_disabled(Span { start: token.start, end: token.end }));
+            return Err(self.duration_disabled(Span::bytes(token.start, token.end)));
         }
         self.next();
         if name == "step" || name == "range" {

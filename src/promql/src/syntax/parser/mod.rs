@@ -148,6 +148,7 @@ pub(crate) struct Parser<'a> {
     input: &'a str,
     tokens: Vec<Token>,
     lex_error: String,
+    line_starts: Vec<usize>,
     at: usize,
     depth: u32,
     options: ParserOptions,
@@ -156,7 +157,9 @@ pub(crate) struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn new(input: &'a str, options: ParserOptions) -> Self {
         let lexed = lex(input);
-        Self { input, tokens: lexed.tokens, lex_error: lexed.error, at: 0, depth: 0, options }
+        let breaks = input.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+        let line_starts = std::iter::once(0).chain(breaks).collect();
+        Self { input, tokens: lexed.tokens, lex_error: lexed.error, line_starts, at: 0, depth: 0, options }
     }
 
     fn whole(&mut self) -> Parsed<Expr> {
@@ -202,7 +205,7 @@ impl<'a> Parser<'a> {
     }
 
     fn fault(&self, token: Token, message: impl Into<String>) -> Fault {
-        self.fault_at(Span { start: token.start, end: token.end }, message)
+        self.fault_at(Span::bytes(token.start, token.end), message)
     }
 
     fn fault_at(&self, span: Span, message: impl Into<String>) -> Fault {
@@ -237,9 +240,16 @@ impl<'a> Parser<'a> {
         result
     }
 
+    /// A byte range with its line and column.
+    fn span(&self, start: usize, end: usize) -> Span {
+        let line = self.line_starts.partition_point(|s| *s <= start);
+        let col = start - self.line_starts[line - 1] + 1;
+        Span { start, end, line: line as u32, col: col as u32 }
+    }
+
     /// Makes a node and bounds the height of the tree.
     fn node(&self, kind: ExprKind, start: usize, end: usize) -> Parsed<Expr> {
-        let mut expr = Expr { kind, span: Span { start, end }, height: Height(0) };
+        let mut expr = Expr { kind, span: self.span(start, end), height: Height(0) };
         let height = 1 + expr.children().iter().map(|c| c.height.0).max().unwrap_or(0);
         if height > HEIGHT_MAX {
             let message = format!("expression has more than {HEIGHT_MAX} levels of operators");

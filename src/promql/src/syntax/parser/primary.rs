@@ -126,7 +126,7 @@ impl Parser<'_> {
             modifier = self.aggregate_modifier()?;
         }
         let (without, grouping) = modifier.unwrap_or_default();
-        let span = Span { start: token.start, end: self.last_end() };
+        let span = Span::bytes(token.start, self.last_end());
         if args.is_empty() {
             return Err(self.fault_at(span, "no arguments for aggregate expression provided"));
         }
@@ -186,7 +186,7 @@ impl Parser<'_> {
     }
 
     fn matrix(&mut self, expr: Expr, range: Duration, open: Token) -> Parsed<Expr> {
-        let brackets = Span { start: open.start, end: self.last_end() };
+        let brackets = Span::bytes(open.start, self.last_end());
         let ExprKind::Vector(v) = expr.kind else {
             return Err(self.fault_at(brackets, "ranges only allowed for vector selectors"));
         };

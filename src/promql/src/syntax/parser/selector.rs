@@ -79,7 +79,7 @@ impl Parser<'_> {
         self.next();
         let text = self.unquoted(value)?;
         Matcher::new(kind, name, text).map_err(|e| {
-            let span = crate::syntax::ast::Span { start: token.start, end: value.end };
+            let span = crate::syntax::ast::Span::bytes(token.start, value.end);
             self.fault_at(span, e.to_string())
         })
     }

@@ -1,0 +1,116 @@
+//! Reading series, and instant selectors.
+
+use std::sync::Arc;
+
+use koios_model::{Columns, CounterReset, FloatHistogram, is_stale};
+
+use crate::api::{EvalError, SeriesSource};
+use crate::plan::SelectNode;
+use crate::syntax::ast::Edges;
+
+use super::{Column, Ctx, Point, Res, Row, Sink, Timeline};
+
+/// Series between two looks at cancel flag and deadline.
+const CHECK_EVERY: usize = 64;
+
+impl Ctx<'_> {
+    /// Calls `f` with the samples of every series of a select.
+    pub fn each_series(
+        &self,
+        select: &SelectNode,
+        mut f: impl FnMut(&dyn SeriesSource, &mut Columns) -> Res<()>,
+    ) -> Res<()> {
+        let mut columns = Columns::default();
+        for (i, source) in self.inputs[select.input].iter().enumerate() {
+            if i % CHECK_EVERY == 0 {
+                self.control.check()?;
+            }
+            columns.clear();
+            source.read(select.bounds.0, select.bounds.1, &mut columns).map_err(EvalError::Source)?;
+            let mut charge = self.budget.charge(columns.len() as u64)?;
+            if let Some(hists) = &columns.histograms {
+                charge.add(hists.iter().flatten().map(|h| h.size_in_samples() as u64).sum())?;
+            }
+            self.samples_read.set(self.samples_read.get() + columns.len() as u64);
+            if select.stats_only {
+                detect_resets(&mut columns);
+            }
+            f(&**source, &mut columns)?;
+        }
+        Ok(())
+    }
+
+    /// The newest sample within the lookback at every step.
+    pub fn instant_rows(&self, select: &SelectNode, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
+        if select.edges == Edges::Smoothed {
+            return self.smoothed_rows(select, tl, sink);
+        }
+        self.each_series(select, |source, columns| {
+            let mut col = Column::absent(tl.n);
+            let mut points = 0u64;
+            self.each_instant(select, tl, columns, |i, at| {
+                points += 1;
+                match columns.histogram(at) {
+                    Some(h) => col.set(i, Point::Hist(h.clone())),
+                    None => col.set_float(i, columns.values[at]),
+                }
+            });
+            self.samples_queryable.set(self.samples_queryable.get() + points);
+            if points == 0 {
+                return Ok(());
+            }
+            sink(Row { labels: source.labels().clone(), drop_name: false, col })
+        })
+    }
+
+    /// Calls `f(step, index of sample)` where an instant selector sees a sample.
+    pub fn each_instant(
+        &self,
+        select: &SelectNode,
+        tl: &Timeline,
+        columns: &Columns,
+        mut f: impl FnMut(usize, usize),
+    ) {
+        let lookback = self.plan.params.lookback_ms;
+        let times = &columns.times;
+        let mut next = 0;
+        for i in 0..tl.n {
+            let reference = select.reference(tl.at(i));
+            while next < times.len() && times[next] <= reference {
+                next += 1;
+            }
+            if next == 0 {
+                continue;
+            }
+            let at = next - 1;
+            if times[at] > reference.saturating_sub(lookback) && !is_stale(columns.values[at]) {
+                f(i, at);
+            }
+        }
+    }
+}
+
+/// Replaces unknown reset hints by what a comparison with the sample before says. The first sample read has
+/// nothing before it and stays unknown.
+fn detect_resets(columns: &mut Columns) {
+    let Some(hists) = &mut columns.histograms else {
+        return;
+    };
+    let mut previous: Option<Arc<FloatHistogram>> = None;
+    for slot in hists.iter_mut() {
+        let Some(h) = slot else {
+            continue;
+        };
+        if h.is_stale() {
+            continue;
+        }
+        let original = h.clone();
+        if h.hint == CounterReset::Unknown
+            && let Some(p) = &previous
+        {
+            let hint = if h.detect_reset(p) { CounterReset::Reset } else { CounterReset::NotReset };
+            Arc::make_mut(h).hint = hint;
+        }
+        previous = Some(original);
+    }
+}

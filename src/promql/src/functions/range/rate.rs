@@ -1,0 +1,219 @@
+//! `rate`, `increase`, `delta` with extrapolation to the bounds of the range, and `irate`, `idelta`.
+//!
+//! The extrapolation rule: up to a boundary that is less than 1.1 average sample distances away, else half
+//! an average distance; for counters not further than to where the counter would have been zero.
+
+use std::sync::Arc;
+
+use koios_model::{CounterReset, FloatHistogram};
+
+use crate::engine::{Cell, HistOp, Point, Window};
+
+use super::Cx;
+use super::starts::{check_overlap, reset_at, reset_by_start, zero_sample};
+
+/// The change over the range, per second if asked for.
+pub(super) fn extrapolated(w: &Window<'_>, cx: &Cx<'_>, counter: bool, per_second: bool) -> Option<Point> {
+    if w.is_mixed() {
+        cx.notes.mixed_floats_histograms(cx.span, cx.metric);
+        return None;
+    }
+    let with_starts = counter && cx.use_starts && w.samples.starts.is_some();
+    let zero = if counter { zero_sample(w, cx) } else { None };
+    if w.len() < 2 && zero.is_none() {
+        return None;
+    }
+    if with_starts {
+        check_overlap(w, cx);
+    }
+    if w.hist_count == 0 {
+        let change = float_change(w, counter, with_starts, zero.is_some());
+        let first = w.values()[0];
+        let level = (counter && change > 0.0 && first >= 0.0).then(|| first / change);
+        return Some((change * factor(w, zero, counter, level, per_second)).into());
+    }
+    let hists = w.hists();
+    let mut change = histogram_change(w, cx, &hists, counter, with_starts, zero.is_some())?;
+    let first = hists[0].count;
+    let level = (counter && change.count > 0.0 && first >= 0.0).then(|| first / change.count);
+    change.mul(factor(w, zero, counter, level, per_second));
+    change.hint = CounterReset::Gauge;
+    Some(change.into())
+}
+
+fn float_change(w: &Window<'_>, counter: bool, with_starts: bool, from_zero: bool) -> f64 {
+    let values = &w.samples.values;
+    let (first, last) = (values[w.from], values[w.to - 1]);
+    let mut change = if from_zero { last } else { last - first };
+    if !counter {
+        return change;
+    }
+    if with_starts || w.samples.hists.is_some() {
+        for i in w.from + 1..w.to {
+            if values[i] < values[i - 1] || (with_starts && reset_at(w, i)) {
+                change += values[i - 1];
+            }
+        }
+        return change;
+    }
+    // Resets are rare, and known from when the series was read.
+    let drops = &w.samples.drops;
+    let from = drops.partition_point(|d| *d as usize <= w.from);
+    for d in drops[from..].iter().take_while(|d| (**d as usize) < w.to) {
+        change += values[*d as usize - 1];
+    }
+    change
+}
+
+/// By how much the sampled change is scaled. `level` is the first value in units of the change.
+fn factor(w: &Window<'_>, zero: Option<i64>, counter: bool, level: Option<f64>, per_second: bool) -> f64 {
+    let times = w.times();
+    let first = zero.unwrap_or(times[0]);
+    let last = times[times.len() - 1];
+    let intervals = times.len() - 1 + usize::from(zero.is_some());
+    let mut to_start = if zero.is_some() { 0.0 } else { (first - w.start) as f64 / 1000.0 };
+    let mut to_end = (w.end - last) as f64 / 1000.0;
+    let sampled = (last - first) as f64 / 1000.0;
+    let average = sampled / intervals as f64;
+    let threshold = average * 1.1;
+    if to_start >= threshold {
+        to_start = average / 2.0;
+    }
+    if counter
+        && zero.is_none()
+        && let Some(level) = level
+    {
+        let to_zero = sampled * level;
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
+    }
+    if to_end >= threshold {
+        to_end = average / 2.0;
+    }
+    let factor = (sampled + to_start + to_end) / sampled;
+    if per_second { factor / (w.range_ms() as f64 / 1000.0) } else { factor }
+}
+
+fn histogram_change(
+    w: &Window<'_>,
+    cx: &Cx<'_>,
+    hists: &[&Arc<FloatHistogram>],
+    counter: bool,
+    with_starts: bool,
+    from_zero: bool,
+) -> Option<FloatHistogram> {
+    let last = hists[hists.len() - 1];
+    let gauge = |h: &FloatHistogram| h.hint == CounterReset::Gauge;
+    if counter && hists.iter().any(|h| gauge(h)) {
+        cx.notes.not_counter(cx.span, cx.metric);
+    }
+    let reset = |i: usize, prev: &FloatHistogram| {
+        hists[i].detect_reset(prev) || (with_starts && reset_at(w, w.from + i))
+    };
+    let blank = |like: &FloatHistogram| FloatHistogram {
+        schema: like.schema,
+        custom_values: like.custom_values.clone(),
+        ..FloatHistogram::default()
+    };
+    // The first sample does not matter, not even its layout, when the counter starts anew after it.
+    let mut first = hists[0].as_ref().clone();
+    if from_zero {
+        first = blank(&first);
+    } else if counter && hists.len() > 1 && reset(1, hists[0]) {
+        first = blank(hists[1]);
+    }
+    if last.uses_custom_buckets() != first.uses_custom_buckets() {
+        cx.notes.mixed_exponential_custom(cx.span, cx.metric);
+        return None;
+    }
+    let custom = first.uses_custom_buckets();
+    let inner = &hists[1.min(hists.len() - 1)..hists.len() - 1];
+    if counter && inner.iter().any(|h| h.uses_custom_buckets() != custom) {
+        cx.notes.mixed_exponential_custom(cx.span, cx.metric);
+        return None;
+    }
+    let mut schema = first.schema.min(last.schema);
+    if counter {
+        schema = inner.iter().map(|h| h.schema).fold(schema, i32::min);
+    }
+    let mut change = last.copy_to_schema(schema);
+    combine(&mut change, &first, true, cx)?;
+    if counter {
+        let mut prev = first;
+        // With a zero sample before it, the first one is no reset but counts in full.
+        for (i, h) in hists.iter().enumerate().skip(1) {
+            if from_zero && i == 1 {
+                prev = hists[0].as_ref().clone();
+            }
+            if reset(i, &prev) {
+                combine(&mut change, &prev, false, cx)?;
+            }
+            prev = h.as_ref().clone();
+        }
+    } else if !gauge(hists[0]) || !gauge(last) {
+        cx.notes.not_gauge(cx.span, cx.metric);
+    }
+    change.hint = CounterReset::Gauge;
+    change.compact();
+    Some(change)
+}
+
+/// Adds or subtracts; `None` with a note when buckets do not fit. Resets are dealt with by the caller, so
+/// contradicting hints are no news here.
+pub(super) fn combine(h: &mut FloatHistogram, other: &FloatHistogram, sub: bool, cx: &Cx<'_>) -> Option<()> {
+    let merged = if sub { h.sub(other) } else { h.add(other) };
+    match merged {
+        Ok(m) => {
+            if m.bounds_reconciled {
+                cx.notes.mismatched_custom(cx.span, if sub { HistOp::Sub } else { HistOp::Add });
+            }
+            Some(())
+        }
+        Err(_) => {
+            cx.notes.mixed_exponential_custom(cx.span, cx.metric);
+            None
+        }
+    }
+}
+
+/// The change between the last two samples, per second for a rate.
+pub(super) fn last_two(w: &Window<'_>, cx: &Cx<'_>, rate: bool) -> Option<Point> {
+    if w.len() < 2 {
+        return None;
+    }
+    let (a, b) = (w.to - 2, w.to - 1);
+    let interval = (w.samples.times[b] - w.samples.times[a]) as f64 / 1000.0;
+    let restarted = rate
+        && cx.use_starts
+        && reset_by_start(w.samples.times[a], w.start_of(a), w.samples.times[b], w.start_of(b));
+    match (w.samples.cell(a), w.samples.cell(b)) {
+        (Cell::Float(x), Cell::Float(y)) => {
+            let change = if rate && (y < x || restarted) { y } else { y - x };
+            Some((if rate { change / interval } else { change }).into())
+        }
+        (Cell::Hist(x), Cell::Hist(y)) => {
+            let gauges = [x, y].map(|h| h.hint == CounterReset::Gauge);
+            if rate && gauges.contains(&true) {
+                cx.notes.not_counter(cx.span, cx.metric);
+            }
+            if !rate && gauges.contains(&false) {
+                cx.notes.not_gauge(cx.span, cx.metric);
+            }
+            let mut h = y.as_ref().clone();
+            if !(rate && (restarted || y.detect_reset(x))) {
+                combine(&mut h, x, true, cx)?;
+            }
+            if rate {
+                h.div(interval);
+            }
+            h.hint = CounterReset::Gauge;
+            h.compact();
+            Some(h.into())
+        }
+        _ => {
+            cx.notes.mixed_floats_histograms(cx.span, cx.metric);
+            None
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The logical plan: the syntax tree with every duration, `@` and selector settled.
+//!
+//! Owns the decision which series and which sample times a query needs (`Plan::selects`), which parts do not
+//! depend on the step, and nothing of how values are computed.
+
+mod build;
+mod duration;
+mod node;
+
+use crate::api::{Control, EvalError, QueryOutput, QueryParams, Select, SeriesSource};
+use crate::engine;
+use crate::syntax::ast::{Expr, ValueType};
+
+pub(crate) use node::{Aggregate, Binary, Call, MatrixArg, Node, NodeKind, SelectNode, SubqueryNode};
+
+/// A query that is ready to run once its selects are answered.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) root: Node,
+    pub(crate) selects: Vec<Select>,
+    pub(crate) params: QueryParams,
+    pub(crate) height: u32,
+}
+
+impl Plan {
+    /// Plans a checked expression.
+    ///
+    /// # Errors
+    /// `BadData` for impossible times, steps beyond the limit or a type that a range query cannot have;
+    /// `Execution` for durations that come out non-positive.
+    pub fn new(expr: &Expr, params: &QueryParams) -> Result<Self, EvalError> {
+        if params.end_ms < params.start_ms {
+            return Err(EvalError::BadData("end timestamp must not be before start time".to_owned()));
+        }
+        if params.step_ms < 0 {
+            let text =
+                "zero or negative query resolution step widths are not accepted. Try a positive integer";
+            return Err(EvalError::BadData(text.to_owned()));
+        }
+        let ty = expr.value_type();
+        if !params.is_instant() && !matches!(ty, ValueType::Scalar | ValueType::Vector) {
+            let text = format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                ty.documented()
+            );
+            return Err(EvalError::BadData(text));
+        }
+        let (root, selects) = build::build(expr, params)?;
+        Ok(Self { root, selects, params: params.clone(), height: expr.height.0 })
+    }
+
+    /// What must be fetched.
+    pub fn selects(&self) -> &[Select] {
+        &self.selects
+    }
+
+    /// The type of the result of an instant query; a range query gives a matrix.
+    pub fn value_type(&self) -> ValueType {
+        self.root.ty
+    }
+
+    /// Runs the plan. `inputs[i]` answers `selects()[i]`; the order of series does not matter.
+    ///
+    /// # Errors
+    /// See `EvalError`.
+    pub fn evaluate(
+        &self,
+        inputs: Vec<Vec<Box<dyn SeriesSource>>>,
+        control: &Control,
+    ) -> Result<QueryOutput, EvalError> {
+        engine::run(self, inputs, control)
+    }
+}
