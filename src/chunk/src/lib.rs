@@ -15,8 +15,10 @@ mod bits;
 mod chunk;
 pub mod varint;
 mod xor;
+mod xor_bulk;
 mod xor_read;
 
 pub use chunk::{Chunk, ChunkError, Encoding, SeriesChunks};
 pub use xor::{XOR_HEADER_BYTES, XorAppender, encode_xor};
-pub use xor_read::{XorIter, decode_xor};
+pub use xor_bulk::decode_xor;
+pub use xor_read::XorIter;

@@ -1,8 +1,9 @@
 //! Writing XOR chunks: delta-of-delta timestamps and XORed values.
 //!
 //! The layout is Prometheus' (`tsdb/docs/format/chunks.md`), which follows Pelkonen et al., "Gorilla: a fast,
-//! scalable, in-memory time series database", VLDB 2015, with wider timestamp classes. Invariant: the bytes
-//! are valid after every `append`, the sample count in the first two bytes included.
+//! scalable, in-memory time series database", VLDB 2015, with wider timestamp classes. Invariant: what
+//! `to_bytes` and `into_bytes` give is a valid chunk. The sample count, its first two bytes, is put in only there:
+//! an append touches the end of the bytes and nothing else.
 
 use bytes::Bytes;
 use koios_model::Columns;
@@ -26,6 +27,7 @@ pub struct XorAppender {
     t: i64,
     v: u64,
     delta: u64,
+    count: u16,
     leading: u8,
     trailing: u8,
 }
@@ -41,7 +43,15 @@ impl XorAppender {
     pub fn new() -> Self {
         let mut bytes = Vec::with_capacity(32);
         bytes.extend_from_slice(&[0, 0]);
-        Self { bits: BitWriter::from_bytes(bytes, 0), t: 0, v: 0, delta: 0, leading: NO_WINDOW, trailing: 0 }
+        Self {
+            bits: BitWriter::from_bytes(bytes, 0),
+            t: 0,
+            v: 0,
+            delta: 0,
+            count: 0,
+            leading: NO_WINDOW,
+            trailing: 0,
+        }
     }
 
     /// Goes on where the encoded chunk ends. Bytes after the last sample are cut off.
@@ -61,6 +71,7 @@ impl XorAppender {
             t: state.t,
             v: state.v,
             delta: state.delta,
+            count: state.count,
             leading: if state.window { state.leading } else { NO_WINDOW },
             trailing: state.trailing,
         })
@@ -69,17 +80,26 @@ impl XorAppender {
     /// Number of samples, at most 65,535.
     #[inline]
     pub fn count(&self) -> u16 {
-        u16::from_be_bytes([self.bits.bytes[0], self.bits.bytes[1]])
+        self.count
     }
 
-    /// The chunk's bytes as they would be written now.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bits.bytes
+    /// Length of the chunk as it would be written now.
+    #[inline]
+    pub fn byte_len(&self) -> usize {
+        self.bits.bytes.len()
+    }
+
+    /// A copy of the chunk as it would be written now.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bits.bytes.clone();
+        bytes[..XOR_HEADER_BYTES].copy_from_slice(&self.count.to_be_bytes());
+        bytes
     }
 
     /// Gives up the bytes, without spare capacity.
     pub fn into_bytes(self) -> Vec<u8> {
         let mut bytes = self.bits.bytes;
+        bytes[..XOR_HEADER_BYTES].copy_from_slice(&self.count.to_be_bytes());
         bytes.shrink_to_fit();
         bytes
     }
@@ -104,7 +124,7 @@ impl XorAppender {
     pub fn append(&mut self, t: i64, v: f64) {
         let bits = v.to_bits();
         self.make_room();
-        match self.count() {
+        match self.count {
             0 => self.append_first(t, bits),
             1 => {
                 let delta = t.wrapping_sub(self.t) as u64;
@@ -121,8 +141,7 @@ impl XorAppender {
         }
         self.t = t;
         self.v = bits;
-        let count = self.count().checked_add(1).expect("BUG: more than 65,535 samples in one chunk");
-        self.bits.bytes[..2].copy_from_slice(&count.to_be_bytes());
+        self.count = self.count.checked_add(1).expect("BUG: more than 65,535 samples in one chunk");
     }
 
     /// Grows in small steps: a million open chunks must not each hold twice what they need.

@@ -1,30 +1,11 @@
-//! Reading XOR chunks: all at once into columns, or sample by sample.
+//! Reading XOR chunks sample by sample. `xor_bulk` decodes whole chunks.
 //!
-//! Both ways run the same `Decoder`: one 64-bit look covers the control bits of timestamp and value, bounds
-//! are checked once per sample. Invariants: decoded times are strictly ascending, a sample is handed out only
-//! when all of its bits were there.
+//! Invariants: decoded times are strictly ascending, a sample is handed out only when all of its bits were there.
 
-use koios_model::{Columns, Sample};
+use koios_model::Sample;
 
 use crate::bits::BitReader;
 use crate::{ChunkError, XOR_HEADER_BYTES};
-
-/// Decodes a whole chunk and appends its samples to `out`.
-///
-/// # Errors
-/// `ChunkError`; the samples before the damage are then already in `out`.
-pub fn decode_xor(bytes: &[u8], out: &mut Columns) -> Result<(), ChunkError> {
-    let mut d = Decoder::new(bytes)?;
-    // A sample takes at least two bits, so a false count cannot ask for more than the bytes justify.
-    let room = d.count.min(bytes.len() * 4);
-    out.times.reserve(room);
-    out.values.reserve(room);
-    for _ in 0..d.count {
-        d.step()?;
-        out.push(d.t, f64::from_bits(d.v));
-    }
-    Ok(())
-}
 
 /// What a writer needs to go on after the last sample.
 pub(crate) struct State {
@@ -35,6 +16,7 @@ pub(crate) struct State {
     pub(crate) trailing: u8,
     /// Whether a value difference set the window.
     pub(crate) window: bool,
+    pub(crate) count: u16,
     pub(crate) bytes_used: usize,
     pub(crate) free_bits: u8,
 }
@@ -64,6 +46,7 @@ impl<'a> XorIter<'a> {
             leading: d.leading,
             trailing: d.trailing,
             window: d.window,
+            count: d.count as u16,
             bytes_used: XOR_HEADER_BYTES + d.r.bytes_used(),
             free_bits: d.r.free_bits(),
         }

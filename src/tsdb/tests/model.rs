@@ -146,7 +146,7 @@ fn cut_and_truncate(shard: &mut Shard, naive: &mut Naive, dir: &std::path::Path,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
     #[test]
     fn a_shard_is_a_map(ops in proptest::collection::vec(op(), 1..25), segment_kib in 1u64..5) {
         let dir = tempfile::tempdir().unwrap();

@@ -74,6 +74,18 @@ fn reads_only_the_asked_range() {
     assert!(other.read(0, 1, &mut out).unwrap_err().to_string().contains("Histogram"));
 }
 
+/// Both decoders give the same samples and the same error.
+fn same_both_ways(bytes: &[u8]) {
+    let mut bulk = Columns::default();
+    let bulk_end = decode_xor(bytes, &mut bulk);
+    let mut one_by_one = Columns::default();
+    let end = XorIter::new(bytes)
+        .and_then(|it| it.into_iter().try_for_each(|s| s.map(|s| one_by_one.push(s.t, s.v))));
+    assert_eq!(bulk_end, end);
+    let bits = |c: &Columns| c.iter().map(|s| (s.t, s.v.to_bits())).collect::<Vec<_>>();
+    assert_eq!(bits(&bulk), bits(&one_by_one));
+}
+
 fn samples() -> impl Strategy<Value = Vec<(i64, u64)>> {
     let step =
         prop_oneof![4 => Just(15_000i64), 2 => 14_990i64..15_010, 1 => 1i64..5_000_000, 1 => 1i64..(1 << 40)];
@@ -101,6 +113,7 @@ proptest! {
         let floats: Vec<_> = samples.iter().map(|&(t, v)| (t, f64::from_bits(v))).collect();
         let bytes = encode(&floats);
         prop_assert_eq!(&decode(&bytes), &samples);
+        same_both_ways(&bytes);
         let streamed: Vec<_> = XorIter::new(&bytes).unwrap().map(|s| s.map(|s| (s.t, s.v.to_bits()))).collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(&streamed, &samples);
 
@@ -114,6 +127,7 @@ proptest! {
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut out = Columns::default();
         let _ = decode_xor(&bytes, &mut out);
+        same_both_ways(&bytes);
         prop_assert!(out.times.windows(2).all(|w| w[0] < w[1]));
         prop_assert!(out.times.capacity() <= 2 * bytes.len().max(2) * 4);
         if let Ok(mut a) = XorAppender::resume(&bytes) {
@@ -126,7 +140,8 @@ proptest! {
         let mut bytes = encode(&samples.iter().map(|&(t, v)| (t, f64::from_bits(v))).collect::<Vec<_>>());
         let i = byte.index(bytes.len());
         bytes[i] ^= 1u8 << bit;
-        let mut out = Columns::default();
-        let _ = decode_xor(&bytes, &mut out);
+        same_both_ways(&bytes);
+        bytes.truncate(byte.index(bytes.len()));
+        same_both_ways(&bytes);
     }
 }

@@ -85,7 +85,7 @@ pub(crate) struct SeriesState {
     /// Newest time before that batch: what a reader that may not see the batch may see.
     before_batch: i64,
     /// The same for earlier batches that some running reader may not see, oldest first.
-    older: Option<Box<Vec<(u64, i64)>>>,
+    older: Vec<(u64, i64)>,
     closed: Vec<ClosedChunk>,
     open: Option<OpenChunk>,
 }
@@ -123,11 +123,10 @@ impl SeriesState {
             return;
         }
         if self.last_batch > oldest_reader {
-            let older = self.older.get_or_insert_default();
-            older.retain(|(b, _)| *b > oldest_reader);
-            older.push((self.last_batch, self.before_batch));
-        } else if self.older.is_some() {
-            self.older = None;
+            self.older.retain(|(b, _)| *b > oldest_reader);
+            self.older.push((self.last_batch, self.before_batch));
+        } else if !self.older.is_empty() {
+            self.older = Vec::new();
         }
         self.before_batch = self.last().map_or(i64::MIN, |(t, _)| t);
         self.last_batch = batch;
@@ -138,8 +137,7 @@ impl SeriesState {
         if self.last_batch <= upto {
             return i64::MAX;
         }
-        let older = self.older.as_ref().and_then(|o| o.iter().find(|(b, _)| *b > upto));
-        older.map_or(self.before_batch, |(_, before)| *before)
+        self.older.iter().find(|(b, _)| *b > upto).map_or(self.before_batch, |(_, before)| *before)
     }
 
     /// Appends a sample that is newer than all others. Answers how many chunks were opened, 0 or 1.
@@ -150,7 +148,7 @@ impl SeriesState {
             if count == rule.samples / 4 {
                 open.next_at = even_end(open.min_time, open.xor.last_time(), open.next_at);
             }
-            if t < open.next_at && count < rule.samples * 2 && open.xor.bytes().len() <= CHUNK_BYTES_MAX {
+            if t < open.next_at && count < rule.samples * 2 && open.xor.byte_len() <= CHUNK_BYTES_MAX {
                 open.xor.append(t, v);
                 return 0;
             }
@@ -208,7 +206,7 @@ impl SeriesState {
             min_time: open.min_time,
             max_time: open.xor.last_time(),
             encoding: Encoding::Xor,
-            data: Bytes::copy_from_slice(open.xor.bytes()),
+            data: Bytes::from(open.xor.to_bytes()),
         }
     }
 
@@ -271,7 +269,7 @@ impl SeriesState {
         if let Some(open) = self.open.as_mut().filter(|o| o.min_time < before) {
             let mut xor = XorAppender::new();
             let mut min_time = None;
-            for s in XorIter::new(open.xor.bytes())? {
+            for s in XorIter::new(&open.xor.to_bytes())? {
                 let s = s?;
                 if s.t >= before {
                     xor.append(s.t, s.v);
@@ -382,9 +380,9 @@ mod tests {
             let times: Vec<i64> = chunks(&s, upto).last().map(|c| c.max_time).into_iter().collect();
             assert_eq!(times, [(upto.min(5) as i64) * 10 + 1], "reader of {upto}");
         }
-        assert_eq!(s.older.as_ref().unwrap().len(), 2);
+        assert_eq!(s.older.len(), 2);
         s.begin_batch(6, u64::MAX);
-        assert!(s.older.is_none());
+        assert!(s.older.is_empty());
     }
 
     #[test]
