@@ -20,6 +20,10 @@ fn checked_in_code_is_current() {
             std::fs::write(&target, &fresh).unwrap();
         }
         let kept = std::fs::read_to_string(&target).unwrap_or_default();
-        assert!(kept == fresh, "{} is not what the .proto says; run this test with KOIOS_WRITE_CODEGEN=1", target.display());
+        assert!(
+            kept == fresh,
+            "{} is not what the .proto says; run this test with KOIOS_WRITE_CODEGEN=1",
+            target.display()
+        );
     }
 }

@@ -13,7 +13,9 @@ pub async fn healthy() -> HttpResponse {
 /// `/-/ready`.
 pub async fn ready(state: web::Data<ApiState>) -> HttpResponse {
     match state.readiness() {
-        Readiness::Ready => HttpResponse::Ok().content_type(ContentType::plaintext()).body("Koios is Ready.\n"),
+        Readiness::Ready => {
+            HttpResponse::Ok().content_type(ContentType::plaintext()).body("Koios is Ready.\n")
+        }
         other => not_ready(other),
     }
 }
@@ -30,7 +32,9 @@ pub fn not_ready(readiness: Readiness) -> HttpResponse {
 /// `/-/reload`.
 pub async fn reload(state: web::Data<ApiState>) -> HttpResponse {
     if !state.lifecycle {
-        return HttpResponse::Forbidden().content_type(ContentType::plaintext()).body("Lifecycle API is not enabled.");
+        return HttpResponse::Forbidden()
+            .content_type(ContentType::plaintext())
+            .body("Lifecycle API is not enabled.");
     }
     match state.node.reload().await {
         Ok(()) => HttpResponse::Ok().finish(),
@@ -42,7 +46,9 @@ pub async fn reload(state: web::Data<ApiState>) -> HttpResponse {
 
 /// A lifecycle path asked with another method.
 pub async fn only_post() -> HttpResponse {
-    HttpResponse::MethodNotAllowed().content_type(ContentType::plaintext()).body("Only POST or PUT requests allowed")
+    HttpResponse::MethodNotAllowed()
+        .content_type(ContentType::plaintext())
+        .body("Only POST or PUT requests allowed")
 }
 
 /// `/metrics`.

@@ -25,7 +25,11 @@ pub fn configure(config: &mut web::ServiceConfig, state: web::Data<ApiState>) {
         )
         .route("/metrics", web::get().to(lifecycle::metrics))
         .route("/cluster", web::get().to(pages::cluster::handle))
-        .route("/", web::get().to(async || HttpResponse::Found().insert_header((header::LOCATION, "/cluster")).finish()))
+        .route(
+            "/",
+            web::get()
+                .to(async || HttpResponse::Found().insert_header((header::LOCATION, "/cluster")).finish()),
+        )
         .service(web::scope("/api/v1").wrap(from_fn(around_api)).configure(api_routes))
         .default_service(web::to(async || HttpResponse::NotFound().body("404 page not found\n")));
 }
@@ -33,9 +37,8 @@ pub fn configure(config: &mut web::ServiceConfig, state: web::Data<ApiState>) {
 fn api_routes(config: &mut web::ServiceConfig) {
     macro_rules! get_and_post {
         ($path:literal, $handler:path) => {
-            config.service(
-                web::resource($path).route(web::get().to($handler)).route(web::post().to($handler)),
-            )
+            config
+                .service(web::resource($path).route(web::get().to($handler)).route(web::post().to($handler)))
         };
     }
     get_and_post!("/query", api::query::handle);

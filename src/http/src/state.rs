@@ -110,7 +110,10 @@ impl ApiState {
     ///
     /// # Errors
     /// What the future says, or `internal` when it panicked.
-    pub async fn on_net<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, ApiError>
+    pub async fn on_net<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, ApiError>
     where
         T: Send + 'static,
         E: Into<ApiError> + Send + 'static,

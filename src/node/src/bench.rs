@@ -1,5 +1,8 @@
 //! `koios bench`.
-use std::process::ExitCode;
 use crate::cli::BenchArgs;
+use std::process::ExitCode;
 /// Measures.
-pub fn run(args: &BenchArgs) -> ExitCode { let _ = args; ExitCode::SUCCESS }
+pub fn run(args: &BenchArgs) -> ExitCode {
+    let _ = args;
+    ExitCode::SUCCESS
+}

@@ -9,7 +9,13 @@ use clap::{Args, Parser, Subcommand};
 
 /// Prometheus and Thanos in one binary and one kind of process.
 #[derive(Debug, Parser)]
-#[command(name = "koios", version, about, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "koios",
+    version,
+    about,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -97,11 +103,6 @@ pub enum Command {
         #[command(subcommand)]
         what: Query,
     },
-    /// Run test files.
-    Test {
-        #[command(subcommand)]
-        what: Test,
-    },
     /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
     Bench(BenchArgs),
 }
@@ -155,16 +156,6 @@ pub enum Query {
         step: String,
         /// PromQL.
         expr: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Test {
-    /// Run PromQL test scripts.
-    Promql {
-        /// Files.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
     },
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::bench;
-use crate::cli::{Check, Cluster, Command, Query, Test};
+use crate::cli::{Check, Cluster, Command, Query};
 
 /// Runs one.
 pub fn run(command: Command) -> ExitCode {
@@ -20,7 +20,6 @@ pub fn run(command: Command) -> ExitCode {
             let params = [("query", expr), ("start", start), ("end", end), ("step", step)];
             print_from(&url, "/api/v1/query_range", &params)
         }
-        Command::Test { what: Test::Promql { files } } => test_promql(&files),
         Command::Bench(args) => bench::run(&args),
     }
 }
@@ -39,28 +38,6 @@ fn check_config(files: &[PathBuf]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn test_promql(files: &[PathBuf]) -> ExitCode {
-    let (mut passed, mut failed) = (0, 0);
-    for file in files {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(e) => {
-                eprintln!("{}: {e}", file.display());
-                failed += 1;
-                continue;
-            }
-        };
-        let report = koios_promql::script::run_script(&file.display().to_string(), &text);
-        passed += report.passed;
-        failed += report.failed.len();
-        for f in &report.failed {
-            println!("{}:{}: {}\n  expected: {}\n  got:      {}", file.display(), f.line, f.query, f.expected, f.got);
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
 /// Asks a running node and prints its answer.
 fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -72,10 +49,11 @@ fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
     };
     let target = format!("{}{path}", url.trim_end_matches('/'));
     let asked = runtime.block_on(async {
-        let request = reqwest::Client::new().get(&target).query(params).timeout(std::time::Duration::from_secs(150));
-        let response = request.send().await?;
+        let url = reqwest::Url::parse_with_params(&target, params).map_err(|e| e.to_string())?;
+        let request = reqwest::Client::new().get(url).timeout(std::time::Duration::from_secs(150));
+        let response = request.send().await.map_err(|e| e.to_string())?;
         let ok = response.status().is_success();
-        Ok::<_, reqwest::Error>((ok, response.text().await?))
+        Ok::<_, String>((ok, response.text().await.map_err(|e| e.to_string())?))
     });
     match asked {
         Ok((ok, text)) => {
@@ -83,7 +61,9 @@ fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
             if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(e) => {
-            eprintln!("koios: {target} does not answer: {e}; fix: give --url the HTTP address of a running node");
+            eprintln!(
+                "koios: {target} does not answer: {e}; fix: give --url the HTTP address of a running node"
+            );
             ExitCode::FAILURE
         }
     }

@@ -32,14 +32,21 @@ pub fn interval(settings: &Settings) -> Duration {
 ///
 /// # Errors
 /// A taken port, or an address that must not be used without a secret.
-pub async fn start(settings: &Settings, me: &Identity, f: &Foundation, web: SocketAddr, grpc: SocketAddr) -> Result<Gossiping, String> {
+pub async fn start(
+    settings: &Settings,
+    me: &Identity,
+    f: &Foundation,
+    web: SocketAddr,
+    grpc: SocketAddr,
+) -> Result<Gossiping, String> {
     let state_dir = settings.args.storage_path.join("cluster");
     let saved = PeerBook::open(&state_dir).seeds();
     let towards = first_seed(settings).await.or_else(|| saved.first().copied());
     let listen = settings.args.cluster_listen;
     let advertise = join::advertised(listen, towards);
     let (listen, advertise, warnings) = exposure(settings, listen, advertise)?;
-    let same_ip = |a: SocketAddr| if a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a };
+    let same_ip =
+        |a: SocketAddr| if a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a };
     let http = same_ip(web);
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,7 +91,9 @@ fn exposure(
     advertise: SocketAddr,
 ) -> Result<(SocketAddr, SocketAddr, Vec<String>), String> {
     match join::check_exposure(advertise, &settings.ring) {
-        Ok(()) if settings.ring.has_secret() || advertise.ip().is_loopback() => Ok((listen, advertise, Vec::new())),
+        Ok(()) if settings.ring.has_secret() || advertise.ip().is_loopback() => {
+            Ok((listen, advertise, Vec::new()))
+        }
         Ok(()) => {
             let open = "node traffic is neither authenticated nor encrypted: set --cluster.secret-file on every node";
             Ok((listen, advertise, vec![open.to_owned()]))

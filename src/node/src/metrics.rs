@@ -38,15 +38,35 @@ pub fn register(registry: &Registry, s: Sources) {
         actors(e, &s.roll);
         let runtime = s.runtime.read();
         let ok = f64::from(u8::from(runtime.reload_ok));
-        e.gauge("prometheus_config_last_reload_successful", "Whether the last configuration reload went well.", &[], ok);
+        e.gauge(
+            "prometheus_config_last_reload_successful",
+            "Whether the last configuration reload went well.",
+            &[],
+            ok,
+        );
         let at = runtime.config_time_ms as f64 / 1000.0;
-        e.gauge("prometheus_config_last_reload_success_timestamp_seconds", "When the configuration was last read.", &[], at);
-        e.gauge("koios_scrape_targets", "Targets scraped by this node, each slot counted.", &[], s.board.active() as f64);
+        e.gauge(
+            "prometheus_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read.",
+            &[],
+            at,
+        );
+        e.gauge(
+            "koios_scrape_targets",
+            "Targets scraped by this node, each slot counted.",
+            &[],
+            s.board.active() as f64,
+        );
         let catalogue = s.catalogue.load();
         e.gauge("koios_bucket_blocks", "Blocks seen in the bucket.", &[], catalogue.blocks.len() as f64);
         e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged.len() as f64);
         e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], s.shelf.len() as f64);
-        e.counter("koios_panics_total", "Panics caught since the start.", &[], koios_telemetry::panics() as f64);
+        e.counter(
+            "koios_panics_total",
+            "Panics caught since the start.",
+            &[],
+            koios_telemetry::panics() as f64,
+        );
     });
 }
 
@@ -55,10 +75,25 @@ fn head(e: &mut Emitter, heads: &HeadViews) {
     e.gauge("prometheus_tsdb_head_series", "Series in the head.", &[], stats.series as f64);
     e.gauge("prometheus_tsdb_head_chunks", "Chunks in the head.", &[], stats.chunks as f64);
     let appended = stats.samples_appended as f64;
-    e.counter("prometheus_tsdb_head_samples_appended_total", "Samples appended to the head.", &[("type", "float")], appended);
+    e.counter(
+        "prometheus_tsdb_head_samples_appended_total",
+        "Samples appended to the head.",
+        &[("type", "float")],
+        appended,
+    );
     if stats.min_time <= stats.max_time {
-        e.gauge("prometheus_tsdb_head_min_time_seconds", "Oldest sample in the head.", &[], stats.min_time as f64 / 1000.0);
-        e.gauge("prometheus_tsdb_head_max_time_seconds", "Newest sample in the head.", &[], stats.max_time as f64 / 1000.0);
+        e.gauge(
+            "prometheus_tsdb_head_min_time_seconds",
+            "Oldest sample in the head.",
+            &[],
+            stats.min_time as f64 / 1000.0,
+        );
+        e.gauge(
+            "prometheus_tsdb_head_max_time_seconds",
+            "Newest sample in the head.",
+            &[],
+            stats.max_time as f64 / 1000.0,
+        );
     }
 }
 
@@ -69,18 +104,30 @@ fn cluster(e: &mut Emitter, gossip: &Gossip) {
         e.gauge("koios_cluster_nodes", "Known nodes by state.", &[("state", state)], n as f64);
     }
     let hash = view.ring_hash();
-    let differ = view.members.values().filter(|m| m.is_ready() && m.name != view.me && m.record.ring_hash != hash).count();
-    e.gauge("koios_cluster_views_differing", "Ready peers that see other ready nodes than this one.", &[], differ as f64);
+    let differ = view
+        .members
+        .values()
+        .filter(|m| m.is_ready() && m.name != view.me && m.record.ring_hash != hash)
+        .count();
+    e.gauge(
+        "koios_cluster_views_differing",
+        "Ready peers that see other ready nodes than this one.",
+        &[],
+        differ as f64,
+    );
     e.counter("koios_cluster_views_total", "Changes of the view.", &[], view.seq as f64);
     let stats = gossip.stats();
-    for (name, counter) in [("sent", &stats.sent), ("received", &stats.received), ("rejected", &stats.rejected)] {
+    for (name, counter) in
+        [("sent", &stats.sent), ("received", &stats.received), ("rejected", &stats.rejected)]
+    {
         let n = counter.load(Ordering::Relaxed) as f64;
         e.counter("koios_gossip_frames_total", "Gossip frames.", &[("what", name)], n);
     }
 }
 
 fn actors(e: &mut Emitter, roll: &Roll) {
-    let mut by_name: std::collections::BTreeMap<String, (usize, u64, usize)> = std::collections::BTreeMap::new();
+    let mut by_name: std::collections::BTreeMap<String, (usize, u64, usize)> =
+        std::collections::BTreeMap::new();
     for entry in roll.call() {
         let sum = by_name.entry(entry.name).or_default();
         *sum = (sum.0 + entry.depth, sum.1 + entry.restarts, sum.2 + usize::from(entry.up));
@@ -88,7 +135,12 @@ fn actors(e: &mut Emitter, roll: &Roll) {
     for (name, (depth, restarts, up)) in by_name {
         let labels = [("actor", name.as_str())];
         e.gauge("koios_actor_mailroom_depth", "Messages waiting or running.", &labels, depth as f64);
-        e.counter("koios_actor_restarts_total", "Times an actor was started again.", &labels, restarts as f64);
+        e.counter(
+            "koios_actor_restarts_total",
+            "Times an actor was started again.",
+            &labels,
+            restarts as f64,
+        );
         e.gauge("koios_actor_up", "Running actors.", &labels, up as f64);
     }
 }

@@ -88,10 +88,13 @@ impl NodePort for Port {
 
     async fn collect(&self, kind: &'static str) -> Vec<(String, Result<String, String>)> {
         let view = self.gossip.view();
-        let others: Vec<_> = view.members.values().filter(|m| m.name != view.me && m.answers()).cloned().collect();
+        let others: Vec<_> =
+            view.members.values().filter(|m| m.name != view.me && m.answers()).cloned().collect();
         let asks = others.into_iter().map(|m| async move {
             let report = self.peers.report(&m, kind, PEER_PATIENCE).await;
-            let text = report.map_err(|e| e.text().to_owned()).and_then(|b| String::from_utf8(b).map_err(|e| e.to_string()));
+            let text = report
+                .map_err(|e| e.text().to_owned())
+                .and_then(|b| String::from_utf8(b).map_err(|e| e.to_string()));
             (m.name.clone(), text)
         });
         futures::future::join_all(asks).await

@@ -55,7 +55,11 @@ impl Signals {
     /// When the system refuses.
     pub fn listen() -> Result<Self, String> {
         let on = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
-        Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())?, hup: on(SignalKind::hangup())? })
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            hup: on(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for a signal that ends the process.

@@ -40,7 +40,8 @@ impl Settings {
     pub fn read(args: RunArgs) -> Result<Self, String> {
         let config = read_config(args.config_file.as_deref())?;
         let k = &config.koios;
-        let zone = args.zone.clone().or_else(|| k.cluster.zone.clone()).unwrap_or_else(|| "default".to_owned());
+        let zone =
+            args.zone.clone().or_else(|| k.cluster.zone.clone()).unwrap_or_else(|| "default".to_owned());
         check_name("zone", &zone).map_err(|e| e.to_string())?;
         let node_name = args.node_name.clone().or_else(|| k.node.name.clone());
         if let Some(name) = &node_name {
@@ -57,7 +58,8 @@ impl Settings {
             None => KeyRing::new(&cluster, &[]),
         };
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
-        let bucket_file = args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
+        let bucket_file =
+            args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
         let bucket = read_bucket(bucket_file.as_deref(), &args.storage_path)?;
         let wal_sync = match k.storage.wal_sync {
             WalSync::Batch => SyncMode::Batch,
@@ -69,10 +71,12 @@ impl Settings {
             None => Ok(file),
         };
         let timeout = duration("query.timeout", &args.query_timeout, k.query.timeout_ms)?;
-        let lookback_ms = duration("query.lookback-delta", &args.query_lookback_delta, k.query.lookback_delta_ms)?;
+        let lookback_ms =
+            duration("query.lookback-delta", &args.query_lookback_delta, k.query.lookback_delta_ms)?;
         Ok(Self {
             query_timeout_ms: timeout.max(1) as u64,
-            query_concurrency: args.query_max_concurrency.unwrap_or(k.query.max_concurrency).clamp(1, 10_000) as usize,
+            query_concurrency: args.query_max_concurrency.unwrap_or(k.query.max_concurrency).clamp(1, 10_000)
+                as usize,
             query_samples_max: args.query_max_samples.unwrap_or(k.query.max_samples).max(1),
             lookback_ms: lookback_ms.max(1),
             node_name,

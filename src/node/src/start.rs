@@ -30,11 +30,11 @@ use crate::joining::{self, Joined};
 use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
 use crate::port::{OwnReports, Port};
+use crate::rpc;
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
 use crate::wire::Foundation;
-use crate::rpc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -184,7 +184,8 @@ impl Node {
     async fn join(&mut self, ending: &Ending) -> Result<Option<Joined>, String> {
         let set = |state| ending.membership.ask(SetState(state), PATIENCE);
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
-        let (seeds, name, restarted) = (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
+        let (seeds, name, restarted) =
+            (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let work = async move { joining::join(seeds, &name, &keys, &gossip, restarted).await };
         tokio::select! {
@@ -240,7 +241,9 @@ impl Node {
         let view = self.gossiping.gossip.view();
         let mut warnings = self.gossiping.warnings.clone();
         match joined {
-            Joined::Alone => warnings.push("data has one copy on this node: join more nodes for a second one".to_owned()),
+            Joined::Alone => {
+                warnings.push("data has one copy on this node: join more nodes for a second one".to_owned())
+            }
             Joined::Rejoining => warnings.push("no seed answered; serving what this node has".to_owned()),
             Joined::Met => {}
         }
@@ -261,10 +264,15 @@ impl Node {
 }
 
 async fn open_bucket(settings: &Settings, clock: &dyn Clock, net: &Handle) -> Result<Bucket, String> {
-    let fresh = BlockId::from_parts(clock.now_ms().max(0) as u64, u128::from(clock.mono_ns()) << 32 | u128::from(std::process::id()));
+    let fresh = BlockId::from_parts(
+        clock.now_ms().max(0) as u64,
+        u128::from(clock.mono_ns()) << 32 | u128::from(std::process::id()),
+    );
     let config = settings.bucket.clone();
     let opened = net.spawn(async move { Bucket::open(&config, fresh).await }).await;
-    opened.map_err(|e| e.to_string())?.map_err(|e| format!("step bucket: {e}; fix: check --objstore.config-file and --storage.path"))
+    opened
+        .map_err(|e| e.to_string())?
+        .map_err(|e| format!("step bucket: {e}; fix: check --objstore.config-file and --storage.path"))
 }
 
 fn revision() -> String {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 pub fn tsdb(heads: &HeadViews, limit: usize) -> String {
     // More per shard than shown, so that the sum's largest are among them.
     let deep = limit.saturating_mul(4).max(100);
-    let parts: Vec<Cardinality> = heads.all().unwrap_or_default().iter().map(|v| v.cardinality(deep)).collect();
+    let parts: Vec<Cardinality> =
+        heads.all().unwrap_or_default().iter().map(|v| v.cardinality(deep)).collect();
     let top = |pick: &dyn Fn(&Cardinality) -> &Vec<(String, u64)>| -> Value {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for (name, n) in parts.iter().flat_map(pick) {

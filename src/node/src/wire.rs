@@ -105,21 +105,36 @@ impl Foundation {
         }
         let mut corruptions = 0;
         for (number, shard) in futures::future::join_all(opened).await.into_iter().enumerate() {
-            let (shard, report) = shard.map_err(|e| e.to_string())?.map_err(|e| format!("shard {number}: {e}"))?;
+            let (shard, report) =
+                shard.map_err(|e| e.to_string())?.map_err(|e| format!("shard {number}: {e}"))?;
             corruptions += report.damaged.len() as u64;
             for d in &report.damaged {
-                tracing::error!(shard = number, what = d.what, bytes = d.bytes, "damaged part of the log is left out; the rest is kept");
+                tracing::error!(
+                    shard = number,
+                    what = d.what,
+                    bytes = d.bytes,
+                    "damaged part of the log is left out; the rest is kept"
+                );
             }
-            tracing::info!(shard = number, series = report.series, samples = report.samples, torn_bytes = report.torn_bytes, "log replayed");
+            tracing::info!(
+                shard = number,
+                series = report.series,
+                samples = report.samples,
+                torn_bytes = report.torn_bytes,
+                "log replayed"
+            );
             let first = Arc::new(Mutex::new(Some(shard)));
-            let (heads, clock, options) = (self.heads.clone(), self.clock.clone(), shard_options(settings, number));
+            let (heads, clock, options) =
+                (self.heads.clone(), self.clock.clone(), shard_options(settings, number));
             let room = self.distributor.shards()[number].clone();
             let arbiter = self.plan.arbiter(&format!("ingest-{number}"));
             let warden = Warden::watch(room.clone(), arbiter, move |flare| {
                 let taken = first.lock().take();
                 let open = || match taken {
                     Some(shard) => Ok(shard),
-                    None => Shard::open(options.clone(), clock.clone()).map(|(s, _)| s).map_err(|e| e.to_string()),
+                    None => {
+                        Shard::open(options.clone(), clock.clone()).map(|(s, _)| s).map_err(|e| e.to_string())
+                    }
                 };
                 ShardActor::new(number, open, &heads, flare)
             });
@@ -132,9 +147,10 @@ impl Foundation {
     pub fn open_catalogue(&self) {
         let (bucket, view, shelf, net) =
             (self.bucket.clone(), self.catalogue.view.clone(), self.shelf.clone(), self.net.clone());
-        let warden = Warden::watch(self.catalogue.room.clone(), self.plan.arbiter("background"), move |flare| {
-            CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), net.clone(), flare)
-        });
+        let warden =
+            Warden::watch(self.catalogue.room.clone(), self.plan.arbiter("background"), move |flare| {
+                CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), net.clone(), flare)
+            });
         self.keep(&self.catalogue.room, warden);
     }
 
@@ -149,7 +165,12 @@ impl Foundation {
     }
 
     /// The front of all queries.
-    pub fn front(&self, settings: &Settings, gossip: &Gossip, ring: &Arc<KeyRing>) -> (Arc<Front>, Arc<Peers>) {
+    pub fn front(
+        &self,
+        settings: &Settings,
+        gossip: &Gossip,
+        ring: &Arc<KeyRing>,
+    ) -> (Arc<Front>, Arc<Peers>) {
         let reach = Arc::new(Reach::new(self.clock.clone()));
         let peers = Arc::new(Peers::new(ring.clone(), self.clock.clone(), reach));
         let room: Mailroom<QueryDesk> = Mailroom::new("query-desk", desk::BOUND);
@@ -201,7 +222,12 @@ impl Foundation {
     }
 
     /// Starts membership.
-    pub fn open_membership(&self, settings: &Settings, gossip: &Arc<Gossip>, sole: SoleTracker) -> Mailroom<Membership> {
+    pub fn open_membership(
+        &self,
+        settings: &Settings,
+        gossip: &Arc<Gossip>,
+        sole: SoleTracker,
+    ) -> Mailroom<Membership> {
         let applied = self.applied.clone();
         let setup = MembershipSetup {
             gossip: gossip.clone(),
@@ -225,7 +251,12 @@ impl Foundation {
     }
 
     /// Starts discovery with the jobs of the configuration.
-    pub fn open_discovery(&self, settings: &Settings, gossip: &Gossip, hostname: &str) -> Mailroom<Discovery> {
+    pub fn open_discovery(
+        &self,
+        settings: &Settings,
+        gossip: &Gossip,
+        hostname: &str,
+    ) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
             pool: PoolSetup {

@@ -127,7 +127,7 @@ impl Front {
             ..QueryParams::instant(request.start_ms)
         };
         let instant = params.is_instant();
-        let plan = Plan::new(expr, &params)?;
+        let plan = Plan::new(&expr, &params)?;
         let timeout_ms = request.timeout_ms.unwrap_or(u64::MAX).min(self.limits.timeout_ms);
         let deadline_ns = self.clock.mono_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
         let ticket = self.admission.admit(&request.query, timeout_ms).await?;
@@ -169,7 +169,8 @@ impl Front {
         let clock = self.clock.clone();
         let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
         let stop = CancelOnDrop(control.clone());
-        let output = compute(&*self.coordinator.parts.pool, move || plan.evaluate(inputs, &control)).await??;
+        let output =
+            compute(&*self.coordinator.parts.pool, move || plan.evaluate(inputs, &control)).await??;
         drop((stop, ticket));
         Ok(QueryResponse { output, gaps })
     }
@@ -195,7 +196,11 @@ impl Front {
     ///
     /// # Errors
     /// See `QueryError`.
-    pub async fn words(&self, request: &MetadataRequest, name: &str) -> Result<(Vec<String>, Vec<Gap>), QueryError> {
+    pub async fn words(
+        &self,
+        request: &MetadataRequest,
+        name: &str,
+    ) -> Result<(Vec<String>, Vec<Gap>), QueryError> {
         let everything = [Vec::new()];
         let selectors = if request.selectors.is_empty() { &everything[..] } else { &request.selectors };
         let (mut all, mut gaps) = (Vec::new(), Vec::new());
@@ -227,9 +232,17 @@ impl Front {
     }
 }
 
-fn judged<T>(all: Vec<T>, mut gaps: Vec<Gap>, partial: Option<bool>) -> Result<(Vec<T>, Vec<Gap>), QueryError> {
+fn judged<T>(
+    all: Vec<T>,
+    mut gaps: Vec<Gap>,
+    partial: Option<bool>,
+) -> Result<(Vec<T>, Vec<Gap>), QueryError> {
     gaps.dedup();
-    if !gaps.is_empty() && partial == Some(false) { Err(QueryError::Incomplete(gaps)) } else { Ok((all, gaps)) }
+    if !gaps.is_empty() && partial == Some(false) {
+        Err(QueryError::Incomplete(gaps))
+    } else {
+        Ok((all, gaps))
+    }
 }
 
 /// A caller that goes away stops its query.

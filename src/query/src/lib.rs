@@ -15,6 +15,7 @@ pub mod completeness;
 pub mod coordinator;
 pub mod error;
 
+pub mod front;
 pub mod local;
 pub mod merge;
 pub mod plan;
@@ -30,6 +31,7 @@ pub use completeness::Gap;
 pub use coordinator::Coordinator;
 pub use error::QueryError;
 
+pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse};
 pub use local::LocalParts;
 pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};

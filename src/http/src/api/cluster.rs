@@ -76,16 +76,25 @@ impl Health {
         let disagree = names(&|m| m.is_ready() && m.name != view.me && m.record.ring_hash != hash);
         let total = view.members.values().filter(|m| m.shown_state() != "left").count();
         let (state, sentence) = match (ready.len(), dead.len()) {
-            (0, _) => ("red", "no node is ready; wait for the logs to be replayed, or look at the nodes' logs".to_owned()),
+            (0, _) => (
+                "red",
+                "no node is ready; wait for the logs to be replayed, or look at the nodes' logs".to_owned(),
+            ),
             (n, 0) if n == total => ("green", format!("all {n} nodes are ready")),
             (n, 0) => ("amber", format!("{n} of {total} nodes are ready, the rest are starting or draining")),
             (n, 1) => (
                 "amber",
-                format!("{n} of {total} nodes are ready; {} is dead and its replicas answer: restart it, or remove it for good", dead[0]),
+                format!(
+                    "{n} of {total} nodes are ready; {} is dead and its replicas answer: restart it, or remove it for good",
+                    dead[0]
+                ),
             ),
             (n, _) => (
                 "red",
-                format!("{n} of {total} nodes are ready; {} are dead and answers may be incomplete: restart them", dead.join(", ")),
+                format!(
+                    "{n} of {total} nodes are ready; {} are dead and answers may be incomplete: restart them",
+                    dead.join(", ")
+                ),
             ),
         };
         Self { state, sentence, disagree }

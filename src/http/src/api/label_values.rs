@@ -18,7 +18,10 @@ pub async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let name = unescape(&path);
     if name.is_empty() {
-        return Err(ApiError::bad_data(format!("invalid label name: {}", koios_model::format::go_quote(&path))));
+        return Err(ApiError::bad_data(format!(
+            "invalid label name: {}",
+            koios_model::format::go_quote(&path)
+        )));
     }
     words(&state, &params, name).await
 }

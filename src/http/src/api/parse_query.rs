@@ -10,6 +10,7 @@ use crate::codec::reply::{ApiError, Notes, success};
 /// # Errors
 /// `bad_data` when the expression does not parse.
 pub async fn handle(params: Params) -> Result<HttpResponse, ApiError> {
-    let expr = koios_promql::parse(params.first("query").unwrap_or("")).map_err(|e| invalid("query", &e.to_string()))?;
+    let expr = koios_promql::parse(params.first("query").unwrap_or(""))
+        .map_err(|e| invalid("query", &e.to_string()))?;
     Ok(success(&koios_promql::expr_to_json(&expr), Notes::default()))
 }

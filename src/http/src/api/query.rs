@@ -20,7 +20,12 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
 }
 
 /// The part of a request that instant and range queries share.
-pub(super) fn request(params: &Params, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<QueryRequest, ApiError> {
+pub(super) fn request(
+    params: &Params,
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+) -> Result<QueryRequest, ApiError> {
     let timeout_ms = params.duration("timeout")?.map(|ms| ms.max(0) as u64);
     Ok(QueryRequest {
         query: params.first("query").unwrap_or("").to_owned(),
@@ -34,7 +39,11 @@ pub(super) fn request(params: &Params, start_ms: i64, end_ms: i64, step_ms: i64)
 }
 
 /// Runs and encodes.
-pub(super) async fn run(state: &ApiState, request: QueryRequest, limit: usize) -> Result<HttpResponse, ApiError> {
+pub(super) async fn run(
+    state: &ApiState,
+    request: QueryRequest,
+    limit: usize,
+) -> Result<HttpResponse, ApiError> {
     let front = state.front.clone();
     let QueryResponse { mut output, gaps } = state.on_net(async move { front.query(request).await }).await?;
     let mut notes = Notes { warnings: output.warnings, infos: output.infos }.gaps(&gaps);

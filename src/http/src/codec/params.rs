@@ -5,7 +5,7 @@
 
 use actix_web::dev::Payload;
 use actix_web::http::{Method, header};
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use koios_model::Matcher;
@@ -54,7 +54,9 @@ impl Params {
             (None, Some(t)) => Ok(t),
             (text, _) => {
                 let text = text.unwrap_or("");
-                read_time(text).ok_or_else(|| invalid(name, &format!("cannot parse {} to a valid timestamp", quoted(text))))
+                read_time(text).ok_or_else(|| {
+                    invalid(name, &format!("cannot parse {} to a valid timestamp", quoted(text)))
+                })
             }
         }
     }
@@ -67,7 +69,10 @@ impl Params {
         match self.first(name) {
             None => Ok(default),
             Some(text) => read_time(text).ok_or_else(|| {
-                let why = format!("invalid time value for '{name}': cannot parse {} to a valid timestamp", quoted(text));
+                let why = format!(
+                    "invalid time value for '{name}': cannot parse {} to a valid timestamp",
+                    quoted(text)
+                );
                 invalid(name, &why)
             }),
         }
@@ -93,7 +98,9 @@ impl Params {
         match text.parse::<i64>() {
             Ok(n) if n >= 0 => Ok(n as usize),
             Ok(_) => Err(invalid("limit", "limit must be non-negative")),
-            Err(_) => Err(invalid("limit", &format!("strconv.Atoi: parsing {}: invalid syntax", quoted(text)))),
+            Err(_) => {
+                Err(invalid("limit", &format!("strconv.Atoi: parsing {}: invalid syntax", quoted(text))))
+            }
         }
     }
 
@@ -117,7 +124,8 @@ impl Params {
     pub fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let mut selectors = Vec::new();
         for text in self.all("match[]") {
-            let matchers = koios_promql::parse_selector(text).map_err(|e| invalid("match[]", &e.to_string()))?;
+            let matchers =
+                koios_promql::parse_selector(text).map_err(|e| invalid("match[]", &e.to_string()))?;
             if matchers.iter().all(Matcher::matches_empty) {
                 return Err(invalid("match[]", "match[] must contain at least one non-empty matcher"));
             }
@@ -161,15 +169,18 @@ impl FromRequest for Params {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         let media = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         let form = media == "application/x-www-form-urlencoded" && request.method() == Method::POST;
-        let mut payload = web::Payload(payload.take());
+        let mut payload = payload.take();
         Box::pin(async move {
             let mut pairs = Vec::new();
             if form {
                 let mut body = Vec::new();
                 while let Some(part) = payload.next().await {
-                    let part = part.map_err(|e| ApiError::bad_data(format!("error parsing form values: {e}")))?;
+                    let part =
+                        part.map_err(|e| ApiError::bad_data(format!("error parsing form values: {e}")))?;
                     if body.len() + part.len() > BODY_BYTES_MAX {
-                        return Err(ApiError::bad_data("error parsing form values: http: request body too large".into()));
+                        return Err(ApiError::bad_data(
+                            "error parsing form values: http: request body too large".into(),
+                        ));
                     }
                     body.extend_from_slice(&part);
                 }
@@ -224,7 +235,13 @@ mod tests {
 
     #[test]
     fn body_before_url_and_empty_is_absent() {
-        let p = params(&[("query", "body"), ("query", "url"), ("timeout", ""), ("match[]", "a"), ("match[]", "b")]);
+        let p = params(&[
+            ("query", "body"),
+            ("query", "url"),
+            ("timeout", ""),
+            ("match[]", "a"),
+            ("match[]", "b"),
+        ]);
         assert_eq!(p.first("query"), Some("body"));
         assert_eq!(p.first("timeout"), None);
         assert_eq!(p.all("match[]").count(), 2);
@@ -233,14 +250,24 @@ mod tests {
 
     #[test]
     fn errors_are_worded_as_prometheus_words_them() {
-        let p = params(&[("time", "x"), ("start", "y"), ("step", "z"), ("limit", "-1"), ("match[]", "{a=\"\"}")]);
-        assert_eq!(p.time("time", None).unwrap_err().message, r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#);
+        let p =
+            params(&[("time", "x"), ("start", "y"), ("step", "z"), ("limit", "-1"), ("match[]", "{a=\"\"}")]);
+        assert_eq!(
+            p.time("time", None).unwrap_err().message,
+            r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#
+        );
         assert_eq!(
             p.metadata_time("start", 0).unwrap_err().message,
             r#"invalid parameter "start": invalid time value for 'start': cannot parse "y" to a valid timestamp"#
         );
-        assert_eq!(p.duration("step").unwrap_err().message, r#"invalid parameter "step": cannot parse "z" to a valid duration"#);
-        assert_eq!(p.limit().unwrap_err().message, r#"invalid parameter "limit": limit must be non-negative"#);
+        assert_eq!(
+            p.duration("step").unwrap_err().message,
+            r#"invalid parameter "step": cannot parse "z" to a valid duration"#
+        );
+        assert_eq!(
+            p.limit().unwrap_err().message,
+            r#"invalid parameter "limit": limit must be non-negative"#
+        );
         assert!(p.selectors().is_err());
     }
 

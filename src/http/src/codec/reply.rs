@@ -146,7 +146,13 @@ mod tests {
 
     #[test]
     fn statuses() {
-        for (code, want) in [(Code::BadData, 400), (Code::Execution, 422), (Code::Canceled, 499), (Code::Timeout, 503), (Code::Internal, 500)] {
+        for (code, want) in [
+            (Code::BadData, 400),
+            (Code::Execution, 422),
+            (Code::Canceled, 499),
+            (Code::Timeout, 503),
+            (Code::Internal, 500),
+        ] {
             assert_eq!(status(code).as_u16(), want);
         }
     }

@@ -136,15 +136,26 @@ mod tests {
     #[test]
     fn each_type_is_prometheus_json() {
         assert_eq!(encode(&Value::Scalar(4000, 2.0)), r#"{"resultType":"scalar","result":[4,"2"]}"#);
-        assert_eq!(encode(&Value::Scalar(1500, 1e21)), r#"{"resultType":"scalar","result":[1.5,"1000000000000000000000"]}"#);
-        assert_eq!(encode(&Value::String(0, "a\"b".into())), r#"{"resultType":"string","result":[0,"a\"b"]}"#);
-        let v = Value::Vector(vec![VectorSample { labels: labels(), t_ms: 1010, value: SampleValue::Float(1e-7) }]);
+        assert_eq!(
+            encode(&Value::Scalar(1500, 1e21)),
+            r#"{"resultType":"scalar","result":[1.5,"1000000000000000000000"]}"#
+        );
+        assert_eq!(
+            encode(&Value::String(0, "a\"b".into())),
+            r#"{"resultType":"string","result":[0,"a\"b"]}"#
+        );
+        let v = Value::Vector(vec![VectorSample {
+            labels: labels(),
+            t_ms: 1010,
+            value: SampleValue::Float(1e-7),
+        }]);
         assert_eq!(
             encode(&v),
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"x"},"value":[1.010,"1e-07"]}]}"#
         );
         assert_eq!(encode(&Value::Vector(vec![])), r#"{"resultType":"vector","result":[]}"#);
-        let m = MatrixSeries { labels: labels(), floats: vec![(0, f64::NAN), (1000, -0.0)], histograms: vec![] };
+        let m =
+            MatrixSeries { labels: labels(), floats: vec![(0, f64::NAN), (1000, -0.0)], histograms: vec![] };
         assert_eq!(
             encode(&Value::Matrix(vec![m])),
             r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"x"},"values":[[0,"NaN"],[1,"-0"]]}]}"#

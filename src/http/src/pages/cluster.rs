@@ -90,7 +90,8 @@ pub fn text(view: &ClusterView, now: i64) -> String {
     );
     let rows: Vec<Row> = view.members.values().map(|m| row(m, now)).collect();
     let width = |f: &dyn Fn(&Row) -> usize| rows.iter().map(f).max().unwrap_or(0);
-    let (name, state, since) = (width(&|r| r.name.len()), width(&|r| r.state.chars().count()), width(&|r| r.since.len()));
+    let (name, state, since) =
+        (width(&|r| r.name.len()), width(&|r| r.state.chars().count()), width(&|r| r.since.len()));
     let (zone, http, grpc) = (width(&|r| r.zone.len()), width(&|r| r.http.len()), width(&|r| r.grpc.len()));
     for r in &rows {
         out.push_str(&format!(
@@ -136,7 +137,11 @@ fn html(view: &ClusterView, now: i64) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 #[cfg(test)]
