@@ -1,0 +1,50 @@
+//! Real peers: node exporter, Prometheus.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::free_ports;
+
+/// A peer's process; killed when dropped.
+pub struct PeerProcess {
+    /// Its port on loopback.
+    pub port: u16,
+    child: Child,
+}
+
+impl Drop for PeerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start(program: &str, port: u16, args: &[String]) -> PeerProcess {
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    PeerProcess { port, child: child.unwrap_or_else(|e| panic!("{program} does not start: {e}")) }
+}
+
+/// `prometheus-node-exporter` on a free port.
+pub fn node_exporter() -> PeerProcess {
+    let [port] = free_ports();
+    start("prometheus-node-exporter", port, &[format!("--web.listen-address=127.0.0.1:{port}")])
+}
+
+/// Debian's `prometheus` on an existing data directory, scraping nothing, keeping everything.
+pub fn prometheus(data: &Path, config: &Path) -> PeerProcess {
+    let [port] = free_ports();
+    let args = [
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        format!("--storage.tsdb.path={}", data.display()),
+        format!("--config.file={}", config.display()),
+        "--storage.tsdb.retention.time=100y".to_owned(),
+        "--storage.tsdb.min-block-duration=2h".to_owned(),
+        "--storage.tsdb.max-block-duration=2h".to_owned(),
+    ];
+    start("prometheus", port, &args)
+}
