@@ -17,29 +17,28 @@ impl BitWriter {
         Self { bytes, free }
     }
 
-    /// Appends the low `n` bits of `value`, `n` in 0..=64; the bits above must be zero.
+    /// Appends the low `n` bits of `value`, `n` in 1..=64; the bits above must be zero.
+    ///
+    /// Writes eight bytes and takes back what is not needed: with room for them the compiler makes it one store.
     #[inline]
     pub(crate) fn put(&mut self, value: u64, n: u32) {
-        debug_assert!(n == 64 || value >> n == 0, "BUG: stray bits above the width");
-        let mut left = n;
-        let free = u32::from(self.free);
-        if free > 0 && left > 0 {
-            let take = left.min(free);
-            let part = (value >> (left - take)) as u8 & (0xff >> (8 - take));
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= part << (free - take);
-            }
-            self.free = (free - take) as u8;
-            left -= take;
+        debug_assert!(n > 0 && (n == 64 || value >> n == 0), "BUG: stray bits above the width");
+        let used = u32::from((8 - self.free) & 7);
+        if used + n > 64 {
+            let high = n / 2;
+            self.put(value >> (n - high), high);
+            return self.put(value & ((1 << (n - high)) - 1), n - high);
         }
-        while left >= 8 {
-            left -= 8;
-            self.bytes.push((value >> left) as u8);
+        let (mut word, mut end) = (value << (64 - n) >> used, self.bytes.len());
+        if used > 0
+            && let Some(last) = self.bytes.pop()
+        {
+            word |= u64::from(last) << 56;
+            end -= 1;
         }
-        if left > 0 {
-            self.bytes.push((value << (8 - left)) as u8);
-            self.free = (8 - left) as u8;
-        }
+        self.bytes.extend_from_slice(&word.to_be_bytes());
+        self.bytes.truncate(end + (used + n).div_ceil(8) as usize);
+        self.free = ((8 - (used + n) % 8) % 8) as u8;
     }
 
     /// Appends a varint at the current bit position, which need not be a byte's.

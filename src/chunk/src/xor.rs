@@ -148,7 +148,8 @@ impl XorAppender {
     #[inline]
     fn make_room(&mut self) {
         let bytes = &mut self.bits.bytes;
-        if bytes.capacity() - bytes.len() < 20 {
+        // A sample takes at most 20 bytes, and `BitWriter::put` reaches 8 further.
+        if bytes.capacity() - bytes.len() < 28 {
             bytes.reserve_exact(if bytes.len() < 192 { 32 } else { 64 });
         }
     }

@@ -80,6 +80,26 @@ fn take_uvarint(body: &[u8], at: &mut usize) -> Option<u64> {
     None
 }
 
+/// The delta of deltas that begins with a one at `at`, whose bits are `word`; and how many bits it takes.
+#[inline(always)]
+fn dod(body: &[u8], word: u64, at: usize) -> (i64, u32) {
+    let (prefix, width) = match word.leading_ones() {
+        1 => (2, 14),
+        2 => (3, 17),
+        3 => (4, 20),
+        _ => return (take64(body, at + 4) as i64, 68),
+    };
+    let raw = (word << prefix >> (64 - width)) as i64;
+    // The classes are one off from two's complement: the top value is positive.
+    (if raw > 1 << (width - 1) { raw - (1 << width) } else { raw }, prefix + width)
+}
+
+/// Whether time leaves its range within `run` steps, which only a damaged chunk brings about.
+#[inline(always)]
+fn overflows(t: i64, delta: i64, run: usize) -> bool {
+    delta.checked_mul(run as i64).and_then(|d| t.checked_add(d)).is_none()
+}
+
 /// What a value is relative to.
 #[derive(Clone, Copy, Default)]
 struct Window {
@@ -152,15 +172,12 @@ fn decode_body(body: &[u8], times: &mut [i64], values: &mut [f64]) -> usize {
         done += 1;
     }
     while done < n {
-        let word = peek(body, at);
-        let mut used = 1;
+        let (mut word, mut used) = (peek(body, at), 1);
         if word >> 62 == 0 {
             // Two zero bits a sample: nothing changed. Emit all that are in sight.
             let zeros = word.leading_zeros().min(56) as usize;
             let in_sight = (zeros / 2).min(n - done).min(end.saturating_sub(at) / 2);
-            // Only a damaged chunk gets so far that time overflows: then one at a time.
-            let far = (delta as i64).checked_mul(in_sight as i64).and_then(|d| t.checked_add(d));
-            let run = if far.is_some() { in_sight } else { in_sight.min(1) };
+            let run = if overflows(t, delta as i64, in_sight) { in_sight.min(1) } else { in_sight };
             if run == 0 || t.wrapping_add(delta as i64) <= t {
                 return done;
             }
@@ -173,26 +190,15 @@ fn decode_body(body: &[u8], times: &mut [i64], values: &mut [f64]) -> usize {
             at += 2 * run;
             continue;
         }
-        let mut word = word;
         if word >> 63 != 0 {
-            let (prefix, width) = match word.leading_ones() {
-                1 => (2, 14),
-                2 => (3, 17),
-                3 => (4, 20),
-                _ => (4, 64),
-            };
-            let dod = if width == 64 {
-                let dod = take64(body, at + 4) as i64;
+            let (dod, bits) = dod(body, word, at);
+            delta = delta.wrapping_add(dod as u64);
+            used = bits;
+            if bits == 68 {
                 at += 68;
                 word = peek(body, at);
                 used = 0;
-                dod
-            } else {
-                used = prefix + width;
-                let raw = (word << prefix >> (64 - width)) as i64;
-                if raw > 1 << (width - 1) { raw - (1 << width) } else { raw }
-            };
-            delta = delta.wrapping_add(dod as u64);
+            }
         }
         let next_t = t.wrapping_add(delta as i64);
         let Some(next_v) = value(body, word, used, &mut at, v, &mut window) else { return done };
