@@ -68,6 +68,8 @@ pub(super) struct Cache {
     live: Vec<u32>,
     visited: Vec<u32>,
     sweep: bool,
+    /// Slots may be left that no row leads to.
+    orphans: bool,
 }
 
 impl Cache {
@@ -217,7 +219,7 @@ impl Cache {
                     row.position = position as u32;
                 }
             }
-            self.sweep = self.order.len() < self.len();
+            self.sweep = self.order.len() < self.len() || std::mem::take(&mut self.orphans);
         } else {
             // The rows of the last good body are kept, so that a target that comes back is cheap.
             self.sweep = self.len() > self.order.len() * GARBAGE_FACTOR + GARBAGE_FLOOR;
@@ -254,6 +256,7 @@ impl Cache {
 
     /// Forgets how rows lead to labels; slots stay.
     pub(super) fn forget_rows(&mut self) {
+        self.orphans = true;
         self.rows.clear();
         self.free_rows.clear();
         self.by_raw.clear();

@@ -260,6 +260,9 @@ fn reconfigured_relabelling_ends_what_it_drops() {
     let dropping = state("metric_relabel_configs: [{source_labels: [__name__], regex: a, action: drop}]");
     s.reconfigure(dropping.settings.clone());
     assert_eq!(scrape(&mut s, 2, "a 1\nb 1\n").0, ["b 1 @2", "a stale @2"]);
+    assert_eq!(scrape(&mut s, 3, "a 1\nb 1\n").0, ["b 1 @3"]);
+    s.reconfigure(state("").settings.clone());
+    assert_eq!(scrape(&mut s, 4, "a 1\nb 1\n").0, ["a 1 @4", "b 1 @4"]);
 }
 
 #[test]
