@@ -213,8 +213,10 @@ impl Cache {
             }
         }
         if success {
+            // Usually the order is the same, and the positions are right already.
+            let same = self.order == self.next;
             std::mem::swap(&mut self.order, &mut self.next);
-            for (position, index) in self.order.iter().enumerate() {
+            for (position, index) in self.order.iter().enumerate().skip_while(|_| same) {
                 if let Some(row) = &mut self.rows[*index as usize] {
                     row.position = position as u32;
                 }
