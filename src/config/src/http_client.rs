@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::read::Section;
-use crate::secret::{MaskedUrl, Secret};
+use crate::secret::{MaskedUrl, Secret, mask_url};
 
 /// A secret given in the file or by the name of another file, which is read at each use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,15 +331,20 @@ pub(crate) fn check_header(s: &Section<'_>, name: &str, span: crate::yaml::Span)
 
 /// An absolute `http` or `https` URL.
 pub(crate) fn url(s: &mut Section<'_>, name: &'static str) -> Option<MaskedUrl> {
+    let written = s.text(name).filter(|t| mask_url(&t.text).is_some());
+    if let Some(with_password) = written {
+        s.ctx.keep_url(with_password.span);
+    }
     s.parsed(name, 1208, |text| {
+        let shown = MaskedUrl::new(text);
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or(""));
         let fix = || "write an absolute URL, e.g. `https://host:9090/path`".to_owned();
         match host {
-            None => Err((format!("{text:?} is not an http or https URL"), fix())),
-            Some("") => Err((format!("{text:?} has no host"), fix())),
+            None => Err((format!("\"{shown}\" is not an http or https URL"), fix())),
+            Some("") => Err((format!("\"{shown}\" has no host"), fix())),
             Some(_) if text.contains(char::is_whitespace) => {
-                Err((format!("{text:?} contains white space"), fix()))
+                Err((format!("\"{shown}\" contains white space"), fix()))
             }
             Some(_) => Ok(MaskedUrl::new(text)),
         }

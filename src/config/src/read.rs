@@ -24,6 +24,8 @@ pub(crate) struct Ctx<'a> {
     lines: Vec<&'a str>,
     errors: RefCell<Vec<ConfigError>>,
     secrets: RefCell<Vec<Span>>,
+    /// URLs with passwords: shown masked, starred out in error frames.
+    urls: RefCell<Vec<Span>>,
 }
 
 impl<'a> Ctx<'a> {
@@ -31,8 +33,8 @@ impl<'a> Ctx<'a> {
     pub(crate) fn new(file: &str, text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         let dir = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
         let lines = text.lines().collect();
-        let (errors, secrets) = (RefCell::default(), RefCell::default());
-        Self { file: file.into(), dir, env, lines, errors, secrets }
+        let (errors, secrets, urls) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { file: file.into(), dir, env, lines, errors, secrets, urls }
     }
 
     /// Reports a mistake.
@@ -72,16 +74,44 @@ impl<'a> Ctx<'a> {
         Place { file: self.file.clone(), line, column, len, text: text.to_owned() }
     }
 
-    /// All mistakes in file order, and the places of secrets.
+    /// All mistakes in file order, and the places of secrets. Lines shown with a mistake have their secrets
+    /// starred out, at the same width so that carets stay in place.
     pub(crate) fn finish(self) -> (Vec<ConfigError>, Vec<Span>) {
         let mut errors = self.errors.into_inner();
+        let secrets = self.secrets.into_inner();
         errors.sort_by_key(|e| (e.place.line, e.place.column));
-        (errors, self.secrets.into_inner())
+        let hidden = [secrets.as_slice(), &self.urls.into_inner()].concat();
+        for error in &mut errors {
+            star_out(&mut error.place, &hidden);
+            if let Some(related) = &mut error.related {
+                star_out(&mut related.place, &hidden);
+            }
+        }
+        (errors, secrets)
+    }
+
+    /// Remembers a URL that holds a password.
+    pub(crate) fn keep_url(&self, span: Span) {
+        self.urls.borrow_mut().push(span);
+    }
+
+    /// Remembers that a value must not be shown.
+    pub(crate) fn keep_secret(&self, span: Span) {
+        self.secrets.borrow_mut().push(span);
     }
 
     /// A path as the file means it: relative ones start at the file's directory.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
         if path.is_empty() { PathBuf::new() } else { self.dir.join(path) }
+    }
+}
+
+fn star_out(place: &mut Place, secrets: &[Span]) {
+    for secret in secrets.iter().filter(|s| s.line == place.line && place.line > 0) {
+        let from = secret.column as usize - 1;
+        let stars = from..from + secret.len as usize;
+        place.text =
+            place.text.chars().enumerate().map(|(i, c)| if stars.contains(&i) { '*' } else { c }).collect();
     }
 }
 
@@ -165,7 +195,7 @@ impl<'a> Section<'a> {
     pub(crate) fn secret(&mut self, name: &'static str) -> Option<Secret> {
         let entry = self.field(name)?;
         let text = scalar(self.ctx, &entry.value, &format!("`{name}`"))?;
-        self.ctx.secrets.borrow_mut().push(text.span);
+        self.ctx.keep_secret(text.span);
         Some(Secret::new(text.text))
     }
 
@@ -444,7 +474,7 @@ pub(crate) fn secret_list(ctx: &Ctx<'_>, node: &Node) -> Vec<Secret> {
     };
     let mut out = Vec::new();
     for text in nodes.iter().filter_map(|n| scalar(ctx, n, "an entry")) {
-        ctx.secrets.borrow_mut().push(text.span);
+        ctx.keep_secret(text.span);
         out.push(Secret::new(text.text));
     }
     out

@@ -79,6 +79,17 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn errors_do_not_show_secrets_either() {
+    let text = "scrape_configs:\n- job_name: a\n  basic_auth: {password: hunter2, password_file: x}\n  proxy_url: ftp://u:hunter2@h\n";
+    let errors = parse(text, "x.yml").unwrap_err();
+    assert_eq!(errors.0.len(), 2);
+    let shown = format!("{errors} {errors:?} {}", errors.summary());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("  basic_auth: {password: *******, password_file: x}"), "{shown}");
+    assert!(shown.contains("\"ftp://u:<secret>@h\" is not an http or https URL"), "{shown}");
+}
+
+#[test]
 fn scalars_keep_their_text() {
     let c = good("scalars.yml");
     let labels = c.external_labels();

@@ -301,11 +301,7 @@ fn builder(tls: &TlsConfig, proxy: &ProxyConfig, c: &HttpClientConfig) -> Result
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST)
         .tls_backend_rustls();
-    b = b.redirect(if c.follow_redirects {
-        redirect::Policy::limited(REDIRECTS_MAX)
-    } else {
-        redirect::Policy::none()
-    });
+    b = b.redirect(redirects(c));
     if !c.enable_http2 {
         b = b.http1_only();
     }
@@ -334,6 +330,27 @@ fn builder(tls: &TlsConfig, proxy: &ProxyConfig, c: &HttpClientConfig) -> Result
         b = b.tls_version_max(tls_version(version));
     }
     add_proxy(b, proxy)
+}
+
+/// The client drops `Authorization` when a redirect leaves the host, but knows nothing of secrets in extra
+/// headers; with such headers a redirect may not leave.
+fn redirects(c: &HttpClientConfig) -> redirect::Policy {
+    if !c.follow_redirects {
+        return redirect::Policy::none();
+    }
+    if c.headers.is_empty() {
+        return redirect::Policy::limited(REDIRECTS_MAX);
+    }
+    redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first();
+        let same = first
+            .is_some_and(|f| f.host_str() == attempt.url().host_str() && f.port() == attempt.url().port());
+        match (same, attempt.previous().len() > REDIRECTS_MAX) {
+            (true, false) => attempt.follow(),
+            (true, true) => attempt.error("too many redirects"),
+            (false, _) => attempt.error("a redirect to another host is not followed with http_headers set"),
+        }
+    })
 }
 
 /// Versions before 1.2 are not spoken, so they mean 1.2.

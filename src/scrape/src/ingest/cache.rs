@@ -68,6 +68,8 @@ pub(super) struct Cache {
     live: Vec<u32>,
     visited: Vec<u32>,
     sweep: bool,
+    /// Slots may be left that no row leads to.
+    orphans: bool,
 }
 
 impl Cache {
@@ -211,13 +213,15 @@ impl Cache {
             }
         }
         if success {
+            // Usually the order is the same, and the positions are right already.
+            let same = self.order == self.next;
             std::mem::swap(&mut self.order, &mut self.next);
-            for (position, index) in self.order.iter().enumerate() {
+            for (position, index) in self.order.iter().enumerate().skip_while(|_| same) {
                 if let Some(row) = &mut self.rows[*index as usize] {
                     row.position = position as u32;
                 }
             }
-            self.sweep = self.order.len() < self.len();
+            self.sweep = self.order.len() < self.len() || std::mem::take(&mut self.orphans);
         } else {
             // The rows of the last good body are kept, so that a target that comes back is cheap.
             self.sweep = self.len() > self.order.len() * GARBAGE_FACTOR + GARBAGE_FLOOR;
@@ -254,6 +258,7 @@ impl Cache {
 
     /// Forgets how rows lead to labels; slots stay.
     pub(super) fn forget_rows(&mut self) {
+        self.orphans = true;
         self.rows.clear();
         self.free_rows.clear();
         self.by_raw.clear();

@@ -260,6 +260,9 @@ fn reconfigured_relabelling_ends_what_it_drops() {
     let dropping = state("metric_relabel_configs: [{source_labels: [__name__], regex: a, action: drop}]");
     s.reconfigure(dropping.settings.clone());
     assert_eq!(scrape(&mut s, 2, "a 1\nb 1\n").0, ["b 1 @2", "a stale @2"]);
+    assert_eq!(scrape(&mut s, 3, "a 1\nb 1\n").0, ["b 1 @3"]);
+    s.reconfigure(state("").settings.clone());
+    assert_eq!(scrape(&mut s, 4, "a 1\nb 1\n").0, ["a 1 @4", "b 1 @4"]);
 }
 
 #[test]
@@ -276,7 +279,16 @@ fn metadata_and_exemplars() {
     let want =
         OutExemplar { series: out[0].series, labels: Labels::from_pairs([("id", "7")]), value: 0.5, t: 3000 };
     assert_eq!(s.exemplars(), [want]);
-    for t in 2..25 {
+    // A changed word is noticed in place, an unchanged one keeps the family alive.
+    for t in 2..30 {
+        scrape(&mut s, t, "# HELP b one\n# TYPE b gauge\n# HELP c same\n");
+    }
+    scrape(&mut s, 30, "# HELP b two\n# TYPE b counter\n# HELP c same\n");
+    let b = s.families().get("b").unwrap();
+    assert_eq!((b.help.as_str(), b.kind.as_str()), ("two", "counter"));
+    assert!(s.families().get("a_seconds").is_none());
+    assert_eq!((s.families().len(), s.families().get("c").unwrap().help.as_str()), (2, "same"));
+    for t in 31..55 {
         scrape(&mut s, t, "");
     }
     assert!(s.families().is_empty());

@@ -44,15 +44,19 @@ pub(super) fn quoted(body: &[u8], at: usize) -> Result<usize, Fault> {
     Err((at, "the quote that opens here is never closed".to_owned()))
 }
 
-/// Walks a series that starts at `at`, calling `pair` with the ranges of each label name (quotes included)
-/// and of its value (without quotes); a quoted metric name comes with an empty value range at 0. Returns the
-/// end. `blanks` says whether white space between tokens is allowed.
+/// A range of bytes.
+type Range = (usize, usize);
+
+/// Walks a series that starts at `at`, calling `pair` with the ranges of each label name (quotes included) and
+/// of its value (without quotes), `None` for the metric name. Returns the end. `blanks` says whether white
+/// space between tokens is allowed.
 fn walk(
     body: &[u8],
     at: usize,
     blanks: bool,
-    pair: &mut impl FnMut((usize, usize), Option<(usize, usize)>),
+    pair: &mut impl FnMut(Range, Option<Range>),
 ) -> Result<usize, Fault> {
+    let skip = |i| if blanks { run(body, i, is_blank) } else { i };
     let mut i = at;
     let mut named = false;
     if body.get(i).copied().is_some_and(is_name_start) {
@@ -61,43 +65,22 @@ fn walk(
         named = true;
     }
     let after_name = i;
-    if blanks {
-        i = run(body, i, is_blank);
-    }
+    i = skip(i);
     if body.get(i) != Some(&b'{') {
-        return if named {
-            Ok(after_name)
-        } else {
-            Err((at, format!("expected a metric name, got {}", excerpt(&body[at..]))))
-        };
+        let no_name = || (at, format!("expected a metric name, got {}", excerpt(&body[at..])));
+        return if named { Ok(after_name) } else { Err(no_name()) };
     }
     i += 1;
     loop {
-        if blanks {
-            i = run(body, i, is_blank);
-        }
+        i = skip(i);
         if body.get(i) == Some(&b'}') {
             return if named { Ok(i + 1) } else { Err((at, "the series has no metric name".to_owned())) };
         }
-        let start = i;
-        let first = body.get(i).copied().unwrap_or(b'\n');
-        i = match first {
-            b'"' => quoted(body, i)?,
-            b if b.is_ascii_alphabetic() || b == b'_' => {
-                run(body, i, |b| b.is_ascii_alphanumeric() || b == b'_')
-            }
-            _ => return Err((i, format!("expected a label name or `}}`, got {}", excerpt(&body[i..])))),
-        };
-        let name = (start, i);
-        if blanks {
-            i = run(body, i, is_blank);
-        }
+        let name = label_name(body, i)?;
+        i = skip(name.1);
         match body.get(i) {
             Some(b'=') => {
-                i += 1;
-                if blanks {
-                    i = run(body, i, is_blank);
-                }
+                i = skip(i + 1);
                 if body.get(i) != Some(&b'"') {
                     return Err((i, format!("expected a quoted label value, got {}", excerpt(&body[i..]))));
                 }
@@ -105,19 +88,30 @@ fn walk(
                 pair(name, Some((i + 1, end - 1)));
                 i = end;
             }
-            _ if first == b'"' && !named => {
+            _ if body[name.0] == b'"' && !named => {
                 pair(name, None);
                 named = true;
             }
             _ => return Err((i, format!("expected `=` after the label name, got {}", excerpt(&body[i..])))),
         }
-        if blanks {
-            i = run(body, i, is_blank);
-        }
+        i = skip(i);
         match body.get(i) {
             Some(b',') => i += 1,
             Some(b'}') => {}
             _ => return Err((i, format!("expected `,` or `}}` after a label, got {}", excerpt(&body[i..])))),
+        }
+    }
+}
+
+/// The range of a label name, plain or quoted.
+fn label_name(body: &[u8], at: usize) -> Result<Range, Fault> {
+    match body.get(at) {
+        Some(b'"') => Ok((at, quoted(body, at)?)),
+        Some(b) if b.is_ascii_alphabetic() || *b == b'_' => {
+            Ok((at, run(body, at, |b| b.is_ascii_alphanumeric() || b == b'_')))
+        }
+        _ => {
+            Err((at, format!("expected a label name or `}}`, got {}", excerpt(&body[at.min(body.len())..]))))
         }
     }
 }
