@@ -50,8 +50,13 @@ async fn the_seed_starts_in_between_and_joins_itself() {
         let api = node.api();
         until("three ready nodes", MEET, || api.all_ready(3)).await;
     }
-    let text = nodes[0].api().get("/cluster", &[]).await.unwrap().1;
-    assert!(text.contains("all 3 nodes are ready") && text.contains("all views agree (3/3)"), "{text}");
+    let api = nodes[0].api();
+    until("the page says so too", MEET, || async {
+        let text = api.get("/cluster", &[]).await?.1;
+        let well = text.contains("all 3 nodes are ready") && text.contains("all views agree (3/3)");
+        if well { Ok(()) } else { Err(text) }
+    })
+    .await;
 }
 
 fn says(log: &str, step: &str, fix: &str) {

@@ -5,6 +5,7 @@
 //! skips due times and never piles up. `lastScrape` on the board moves only when the batch is acknowledged.
 //! Bound: 2 messages. On death: starts with an empty cache; no marker is written.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct Scraper {
     state: ScrapeLoopState,
     body: Vec<u8>,
     out: Vec<OutSample>,
+    /// Samples of the scrape in hand that storage did not take, by reason.
+    refused: HashMap<Reject, u64>,
     last_due: i64,
     stopping: bool,
     _flare: Flare,
@@ -71,6 +74,7 @@ impl Scraper {
             state,
             body: Vec::new(),
             out: Vec::new(),
+            refused: HashMap::new(),
             last_due: i64::MIN,
             stopping: false,
             _flare: flare,
@@ -172,7 +176,7 @@ impl Scraper {
                 self.state.forget_reference(series);
                 forgotten.push(samples[*at]);
             } else {
-                tracing::debug!(url = self.setup.target.url, reason = %why, "sample refused");
+                *self.refused.entry(*why).or_default() += 1;
             }
         }
         forgotten
@@ -182,6 +186,13 @@ impl Scraper {
         if let Err(e) = result {
             report.up = false;
             report.error = Some(format!("the samples were not stored: {e}"));
+        }
+        for (why, samples) in self.refused.drain() {
+            tracing::warn!(url = self.setup.target.url, samples, reason = %why, "samples refused");
+            if why == Reject::SeriesLimit {
+                report.up = false;
+                report.error = Some(format!("{samples} samples were not stored: {why}"));
+            }
         }
         self.setup.status.lock().update(due, seconds, &report);
     }

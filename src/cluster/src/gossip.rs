@@ -63,6 +63,8 @@ pub struct Gossip {
 const DEAD_GRACE: Duration = Duration::from_secs(600);
 const ROUND: Duration = Duration::from_millis(100);
 const GREETINGS: u32 = 8;
+/// Peers told at once of a change of the own record.
+const PEERS_TOLD: usize = 8;
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
 
 impl Gossip {
@@ -201,7 +203,14 @@ impl Keeper {
         loop {
             tokio::select! {
                 _ = ticker.tick() => {}
-                changed = self.record_rx.changed() => if changed.is_err() { return },
+                changed = self.record_rx.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // News of one's own state should not wait for the next round.
+                    self.assert_own_state().await;
+                    self.tell_peers();
+                }
                 Some(seed) = self.greet_rx.recv() => greetings.push((seed, GREETINGS)),
                 why = &mut ended => {
                     tracing::error!(?why, "gossip task ended; starting it again with a new generation");
@@ -225,6 +234,14 @@ impl Keeper {
                     tracing::warn!(error = %e, "peer book not saved");
                 }
             }
+        }
+    }
+
+    /// Exchanges state at once with a few living peers.
+    fn tell_peers(&self) {
+        let view = self.view_tx.borrow().clone();
+        for m in view.members.values().filter(|m| m.is_alive() && m.name != view.me).take(PEERS_TOLD) {
+            let _ = self.handle.gossip(m.gossip);
         }
     }
 

@@ -299,10 +299,15 @@ pub fn jobs(settings: &Settings) -> Jobs {
 
 fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
     let dir = settings.args.storage_path.join("head").join(format!("shard-{number}"));
+    let defaults = ShardOptions::new(dir, number as u16);
+    let series_max = match settings.config.koios.limits.max_series {
+        0 => defaults.series_max,
+        n => u32::try_from(n).unwrap_or(u32::MAX),
+    };
     ShardOptions {
         block_range_ms: settings.config.koios.storage.block_range_ms,
         wal: WalOptions { sync: settings.wal_sync, ..WalOptions::default() },
-        series_max: u32::try_from(settings.config.koios.limits.max_series).unwrap_or(u32::MAX).max(1),
-        ..ShardOptions::new(dir, number as u16)
+        series_max,
+        ..defaults
     }
 }
