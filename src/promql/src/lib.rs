@@ -14,6 +14,7 @@ mod engine;
 mod functions;
 mod histograms;
 mod plan;
+pub mod script;
 pub mod syntax;
 
 pub use api::{
