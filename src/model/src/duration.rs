@@ -77,7 +77,7 @@ pub fn format_duration(ms: i64) -> String {
         let unit = *unit as u64;
         // Years and weeks only when they divide exactly, as Go's model.Duration prints them.
         let exact_only = i < 2;
-        if exact_only && rest % unit != 0 {
+        if exact_only && !rest.is_multiple_of(unit) {
             continue;
         }
         if rest >= unit {

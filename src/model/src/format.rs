@@ -96,7 +96,11 @@ pub fn push_g(out: &mut String, v: f64) {
 /// A sample value as the HTTP API writes it: 'f', or 'e' below 1e-6 and from 1e21.
 pub fn push_json_float(out: &mut String, v: f64) {
     let abs = v.abs();
-    if abs != 0.0 && (abs < 1e-6 || abs >= 1e21) && abs.is_finite() { push_e(out, v) } else { push_f(out, v) }
+    if abs != 0.0 && !(1e-6..1e21).contains(&abs) && abs.is_finite() {
+        push_e(out, v)
+    } else {
+        push_f(out, v)
+    }
 }
 
 /// `push_f` as a new string.

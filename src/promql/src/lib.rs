@@ -15,6 +15,7 @@ mod functions;
 mod histograms;
 mod plan;
 pub mod script;
+mod stack;
 pub mod syntax;
 
 pub use api::{

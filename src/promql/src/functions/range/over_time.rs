@@ -65,12 +65,15 @@ pub(super) fn quantile_over_time(w: &Window<'_>, cx: &Cx<'_>) -> Option<f64> {
     Some(quantile(q, &mut values))
 }
 
-/// Median of the distances to the median.
+/// Median of the distances to the median; NaN as soon as one value is.
 pub(super) fn mad(w: &Window<'_>, cx: &Cx<'_>) -> Option<f64> {
     if !has_floats(w, cx) {
         return None;
     }
     let mut values = w.floats().1.into_owned();
+    if values.iter().any(|v| v.is_nan()) {
+        return Some(f64::NAN);
+    }
     let median = quantile(0.5, &mut values);
     values.iter_mut().for_each(|v| *v = (*v - median).abs());
     Some(quantile(0.5, &mut values))
