@@ -28,7 +28,7 @@ pub(crate) use rows::{drop_metadata, merge_rows};
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
-pub(crate) use window::Window;
+pub(crate) use window::{Samples, Window};
 
 pub(crate) type Res<T> = Result<T, EvalError>;
 /// Where rows go.
