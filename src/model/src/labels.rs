@@ -130,6 +130,19 @@ impl Labels {
     }
 }
 
+/// Length of what two byte strings have in common at their start.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let n = a.len().min(b.len());
+    let mut i = 0;
+    while i + 8 <= n && a[i..i + 8] == b[i..i + 8] {
+        i += 8;
+    }
+    while i < n && a[i] == b[i] {
+        i += 1;
+    }
+    i
+}
+
 fn push_part(text: &mut String, part: &str) {
     let mut n = part.len();
     while n >= 0x40 {
@@ -192,7 +205,20 @@ impl PartialOrd for Labels {
 
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        let same = common_prefix(a, b);
+        if same == a.len() || same == b.len() {
+            return a.len().cmp(&b.len());
+        }
+        // Only the part around the first difference needs a look, and all parts before it are equal.
+        let (mut x, mut y) = (self.iter(), other.iter());
+        loop {
+            let at = a.len() - x.rest.len();
+            let (p, q) = (x.part(), y.part());
+            if a.len() - x.rest.len() > same || at > same {
+                return p.cmp(&q);
+            }
+        }
     }
 }
 
@@ -336,6 +362,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn order_is_that_of_the_pairs(
+            a in proptest::collection::btree_map("[ab]{1,2}", "[xy]{1,70}", 0..4),
+            b in proptest::collection::btree_map("[ab]{1,2}", "[xy]{1,70}", 0..4),
+        ) {
+            let (x, y) = (Labels::from_pairs(a.iter()), Labels::from_pairs(b.iter()));
+            prop_assert_eq!(x.cmp(&y), a.iter().cmp(b.iter()));
+        }
+
         #[test]
         fn round_trips(pairs in proptest::collection::btree_map("[a-zé_.]{1,90}", "\\PC{1,200}", 0..9)) {
             let l = Labels::from_pairs(pairs.iter());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use koios_cluster::join::{Attempt, attempt};
 use koios_cluster::{Gossip, JoinProblem, KeyRing};
+use koios_model::Clock;
 
 /// How joining ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Joined {
 const RETRY: Duration = Duration::from_millis(300);
 const SAY_AGAIN: u32 = 33;
 /// A node with data of its own waits this long for its peers before it serves alone.
-const REJOIN_PATIENCE: Duration = Duration::from_secs(15);
+const REJOIN_PATIENCE_NS: u64 = 15_000_000_000;
 
 /// Rings at all seeds until one fits.
 ///
@@ -36,11 +37,12 @@ pub async fn join(
     ring: &KeyRing,
     gossip: &Arc<Gossip>,
     restarted: bool,
+    clock: &dyn Clock,
 ) -> Result<Joined, JoinProblem> {
     if seeds.is_empty() {
         return Ok(Joined::Alone);
     }
-    let start = tokio::time::Instant::now();
+    let start_ns = clock.mono_ns();
     let mut said: HashMap<String, String> = HashMap::new();
     for round in 0u32.. {
         let (mut met, mut myself, mut hopeless) = (false, 0, Vec::new());
@@ -80,7 +82,7 @@ pub async fn join(
         {
             return Err(problem);
         }
-        if restarted && start.elapsed() > REJOIN_PATIENCE {
+        if restarted && clock.mono_ns() - start_ns > REJOIN_PATIENCE_NS {
             tracing::warn!("no seed answers; this node has run before and serves what it has");
             return Ok(Joined::Rejoining);
         }

@@ -187,7 +187,8 @@ impl Node {
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
-        let work = async move { joining::join(seeds, &name, &keys, &gossip, restarted).await };
+        let clock = self.foundation.clock.clone();
+        let work = async move { joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await };
         tokio::select! {
             joined = self.foundation.net.spawn(work) => {
                 let joined = joined.map_err(|e| e.to_string())?.map_err(|problem| format!("cannot join: {problem}"))?;

@@ -14,6 +14,8 @@ mod engine;
 mod functions;
 mod histograms;
 mod plan;
+pub mod script;
+mod stack;
 pub mod syntax;
 
 pub use api::{

@@ -12,8 +12,8 @@ use super::group_labels;
 impl Ctx<'_> {
     pub(super) fn count_values_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let label = a.param.as_ref().map_or("", |p| self.text(p));
-        if label.is_empty() {
-            return Err(EvalError::exec(format!("invalid label name {label:?}")));
+        if !crate::syntax::valid_label_name(label) {
+            return Err(EvalError::exec(format!("invalid label name {}", crate::syntax::quote(label))));
         }
         let mut grouping = a.grouping.clone();
         if !a.without {

@@ -57,12 +57,34 @@ impl Fold {
         if ignored && row.col.has_hists() {
             notes.histogram_ignored(span, self.op.as_str());
         }
+        if !row.col.has_hists() {
+            return self.add_floats(&row.col);
+        }
         for (i, cell) in row.col.present() {
             match (self.op, cell) {
                 (AggOp::Count | AggOp::Group, _) => self.counts[i] += 1.0,
                 (_, Cell::Hist(h)) if !ignored => self.add_hist(i, h, notes, span, row.labels.metric_name()),
                 (_, Cell::Float(v)) => self.add_float(i, v),
                 _ => {}
+            }
+        }
+    }
+
+    /// A row of floats only; the common operators have loops of their own.
+    fn add_floats(&mut self, col: &Column) {
+        let values = col.raw().iter().enumerate().filter(|(_, v)| Column::is_present(**v));
+        match self.op {
+            AggOp::Count | AggOp::Group => values.for_each(|(i, _)| self.counts[i] += 1.0),
+            AggOp::Sum => {
+                for (i, v) in values {
+                    self.counts[i] = 1.0;
+                    (self.values[i], self.comps[i]) = kahan_inc(*v, self.values[i], self.comps[i]);
+                }
+            }
+            _ => {
+                for (i, v) in values {
+                    self.add_float(i, *v);
+                }
             }
         }
     }

@@ -9,7 +9,6 @@ mod pick;
 mod quantile;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use koios_model::{Labels, METRIC_NAME};
 
 use crate::engine::{Ctx, Res, Row, Sink, Timeline};
@@ -17,41 +16,82 @@ use crate::plan::Aggregate;
 use crate::syntax::ast::AggOp;
 
 pub(crate) use fold::{add_to_sum, finish_sum};
-pub(crate) use quantile::quantile;
+pub(crate) use quantile::{quantile, quantile_sorted};
 
 /// The labels of the group of a series.
 pub(crate) fn group_labels(labels: &Labels, grouping: &[String], without: bool) -> Labels {
-    if !without {
-        return if grouping.is_empty() { Labels::empty() } else { labels.keep(grouping) };
-    }
-    Labels::from_sorted(labels.iter().filter(|(n, _)| *n != METRIC_NAME && !grouping.iter().any(|g| g == n)))
+    Labels::from_sorted(grouped(labels, grouping, without))
+}
+
+fn grouped<'l>(
+    labels: &'l Labels,
+    grouping: &'l [String],
+    without: bool,
+) -> impl Iterator<Item = (&'l str, &'l str)> {
+    let named = move |n: &str| grouping.iter().any(|g| g == n);
+    labels.iter().filter(move |(n, _)| if without { *n != METRIC_NAME && !named(n) } else { named(n) })
 }
 
 /// Groups in order of first appearance.
 pub(crate) struct Groups<T> {
-    index: HashMap<Labels, usize>,
+    index: HashMap<Vec<u8>, usize>,
+    /// Scratch for the key of a row, so that finding a known group allocates nothing.
+    key: Vec<u8>,
     /// Labels, whether the name is to be dropped, and the state of each group.
     pub list: Vec<(Labels, bool, T)>,
 }
 
 impl<T> Groups<T> {
     pub fn new() -> Self {
-        Self { index: HashMap::new(), list: Vec::new() }
+        Self { index: HashMap::new(), key: Vec::new(), list: Vec::new() }
     }
 
-    /// The group of a row, made by `new` when it is the first one. One row that drops its name makes the
-    /// group drop it.
+    /// The group with exactly these labels.
     pub fn find(&mut self, labels: Labels, drop_name: bool, new: impl FnOnce() -> T) -> usize {
-        let i = match self.index.entry(labels) {
-            Entry::Occupied(o) => *o.get(),
-            Entry::Vacant(v) => {
-                self.list.push((v.key().clone(), false, new()));
-                *v.insert(self.list.len() - 1)
+        self.find_in(labels.iter(), drop_name, new)
+    }
+
+    /// The group of a row by an aggregation.
+    pub fn find_group(&mut self, row: &Row, a: &Aggregate, new: impl FnOnce() -> T) -> usize {
+        self.find_in(grouped(&row.labels, &a.grouping, a.without), row.drop_name, new)
+    }
+
+    /// One row that drops its name makes the group drop it.
+    fn find_in<'l>(
+        &mut self,
+        pairs: impl Iterator<Item = (&'l str, &'l str)>,
+        drop_name: bool,
+        new: impl FnOnce() -> T,
+    ) -> usize {
+        self.key.clear();
+        for (n, v) in pairs {
+            for part in [n, v] {
+                self.key.extend_from_slice(part.as_bytes());
+                self.key.push(0xff);
+            }
+        }
+        let i = match self.index.get(&self.key) {
+            Some(i) => *i,
+            None => {
+                self.list.push((labels_of_key(&self.key), false, new()));
+                self.index.insert(self.key.clone(), self.list.len() - 1);
+                self.list.len() - 1
             }
         };
         self.list[i].1 |= drop_name;
         i
     }
+}
+
+/// The labels that a key was made of.
+fn labels_of_key(key: &[u8]) -> Labels {
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    let mut parts = key.split(|b| *b == 0xff).map(text);
+    let mut pairs = Vec::new();
+    while let (Some(n), Some(v)) = (parts.next(), parts.next()) {
+        pairs.push((n, v));
+    }
+    Labels::from_pairs(pairs)
 }
 
 impl Ctx<'_> {
@@ -70,8 +110,7 @@ impl Ctx<'_> {
         let mut charge = self.budget.charge(0)?;
         self.rows(&a.expr, tl, &mut |row: Row| {
             let before = groups.list.len();
-            let labels = group_labels(&row.labels, &a.grouping, a.without);
-            let g = groups.find(labels, row.drop_name, || fold::Fold::new(a.op, tl.n));
+            let g = groups.find_group(&row, a, || fold::Fold::new(a.op, tl.n));
             if groups.list.len() > before {
                 charge.add(3 * tl.n as u64)?;
             }

@@ -11,7 +11,7 @@ use crate::engine::{Cell, Column, Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Aggregate;
 use crate::syntax::ast::AggOp;
 
-use super::{Groups, group_labels};
+use super::Groups;
 
 impl Ctx<'_> {
     pub(super) fn pick_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -34,7 +34,7 @@ impl Ctx<'_> {
         }
         let mut groups: Groups<Vec<usize>> = Groups::new();
         for (i, row) in rows.iter().enumerate() {
-            let g = groups.find(group_labels(&row.labels, &a.grouping, a.without), false, Vec::new);
+            let g = groups.find_group(row, a, Vec::new);
             groups.list[g].2.push(i);
         }
         let mut picked: Vec<Column> = rows.iter().map(|_| Column::absent(tl.n)).collect();

@@ -3,10 +3,21 @@
 use crate::engine::{Cell, Column, Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Aggregate;
 
-use super::{Groups, group_labels};
+use super::Groups;
 
 /// The φ-quantile by linear interpolation between the two neighbours; NaN sorts first. Sorts `values`.
 pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
+    values.sort_by(|a, b| match (a.is_nan(), b.is_nan()) {
+        (true, true) => std::cmp::Ordering::Equal,
+        (true, false) => std::cmp::Ordering::Less,
+        (false, true) => std::cmp::Ordering::Greater,
+        (false, false) => a.total_cmp(b),
+    });
+    quantile_sorted(q, values)
+}
+
+/// As `quantile`, of values that are in order already.
+pub(crate) fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
     }
@@ -16,12 +27,6 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_by(|a, b| match (a.is_nan(), b.is_nan()) {
-        (true, true) => std::cmp::Ordering::Equal,
-        (true, false) => std::cmp::Ordering::Less,
-        (false, true) => std::cmp::Ordering::Greater,
-        (false, false) => a.total_cmp(b),
-    });
     let n = values.len() as f64;
     let rank = q * (n - 1.0);
     let lower = rank.floor().max(0.0);
@@ -47,8 +52,7 @@ impl Ctx<'_> {
         }
         let mut groups: Groups<Vec<&Row>> = Groups::new();
         for row in &collected.rows {
-            let labels = group_labels(&row.labels, &a.grouping, a.without);
-            let g = groups.find(labels, row.drop_name, Vec::new);
+            let g = groups.find_group(row, a, Vec::new);
             groups.list[g].2.push(row);
         }
         let mut values = Vec::new();

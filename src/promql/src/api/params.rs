@@ -3,7 +3,7 @@
 use koios_model::Matcher;
 
 /// Language behaviour that Prometheus hides behind feature flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Mark metric names for removal and drop them at the very end (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
@@ -11,12 +11,6 @@ pub struct EngineOptions {
     pub start_timestamps: bool,
     /// `__type__` and `__unit__` are metadata that goes with the name (`type-and-unit-labels`).
     pub type_and_unit_labels: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self { delayed_name_removal: false, start_timestamps: false, type_and_unit_labels: false }
-    }
 }
 
 impl EngineOptions {

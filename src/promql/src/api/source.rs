@@ -32,10 +32,16 @@ impl SeriesSource for MemorySeries {
         let times = &self.columns.times;
         let from = times.partition_point(|t| *t < mint);
         let to = times.partition_point(|t| *t <= maxt);
-        for i in from..to.max(from) {
+        if self.columns.histograms.is_none() && self.columns.starts.is_none() && out.is_empty() {
+            out.clear();
+            out.times.extend_from_slice(&times[from..to.max(from)]);
+            out.values.extend_from_slice(&self.columns.values[from..to.max(from)]);
+            return Ok(());
+        }
+        for (i, &t) in times.iter().enumerate().take(to).skip(from) {
             match self.columns.histogram(i) {
-                Some(h) => out.push_histogram(times[i], h.clone()),
-                None => out.push(times[i], self.columns.values[i]),
+                Some(h) => out.push_histogram(t, h.clone()),
+                None => out.push(t, self.columns.values[i]),
             }
             out.set_start(self.columns.start(i));
         }

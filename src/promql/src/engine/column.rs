@@ -72,6 +72,17 @@ impl Column {
         Self { values, hists: None }
     }
 
+    /// The float array; `is_present` tells which of a column without histograms are values.
+    pub fn raw(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Whether an element of `raw` is a value.
+    #[inline]
+    pub fn is_present(v: f64) -> bool {
+        v.to_bits() != ABSENT
+    }
+
     pub fn len(&self) -> usize {
         self.values.len()
     }

@@ -46,7 +46,7 @@ impl Ctx<'_> {
         self.each_range(root, tl, |series, bounds| {
             let labels = if series.drop_name { drop_metadata(series.labels) } else { series.labels.clone() };
             let mut out = MatrixSeries { labels, ..MatrixSeries::default() };
-            self.each_window(&series, tl, bounds, |_, w| {
+            self.each_window(series, tl, bounds, |_, w| {
                 charge.add(w.len() as u64)?;
                 for i in w.from..w.to {
                     let t = w.samples.times[i];

@@ -28,16 +28,11 @@ pub(crate) use rows::{drop_metadata, merge_rows};
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
-pub(crate) use window::Window;
+pub(crate) use window::{Samples, Window};
 
 pub(crate) type Res<T> = Result<T, EvalError>;
 /// Where rows go.
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> Res<()>;
-
-/// Trees higher than this run on a stack of their own.
-const PLAIN_HEIGHT_MAX: u32 = 48;
-/// Stack for each level of a high tree.
-const STACK_PER_LEVEL: usize = 48 << 10;
 
 /// Everything an evaluation shares.
 pub(crate) struct Ctx<'a> {
@@ -62,21 +57,8 @@ pub(crate) fn run(
     inputs: Vec<Vec<Box<dyn SeriesSource>>>,
     control: &Control,
 ) -> Res<QueryOutput> {
-    if plan.height <= PLAIN_HEIGHT_MAX {
-        return run_here(plan, inputs, control);
-    }
-    let stack = STACK_PER_LEVEL * plan.height as usize;
-    std::thread::scope(|scope| {
-        let spawned = std::thread::Builder::new()
-            .name("promql-deep".to_owned())
-            .stack_size(stack)
-            .spawn_scoped(scope, || run_here(plan, inputs, control));
-        match spawned.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(e) => Err(EvalError::exec(format!("no thread for a deeply nested query: {e}"))),
-        }
-    })
+    crate::stack::with_room(plan.height as usize, || run_here(plan, inputs, control))
+        .map_err(EvalError::exec)?
 }
 
 fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &Control) -> Res<QueryOutput> {

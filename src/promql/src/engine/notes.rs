@@ -123,7 +123,7 @@ impl Notes {
 
     pub fn start_overlap(&self, span: Span, metric: &str) {
         let text = "sample has start time that overlaps with previous sample timestamp";
-        self.warn(span, &format!("{text}{}", for_metric(metric)));
+        self.warn(span, &format!("{text} for metric {}", go_quote(metric)));
     }
 
     pub fn possible_non_counter(&self, span: Span, metric: &str) {

@@ -1,8 +1,6 @@
 //! Linear interpolation between samples, and smoothed instant selectors.
 
-use std::sync::Arc;
-
-use koios_model::{CounterReset, FloatHistogram, is_stale};
+use koios_model::{Columns, CounterReset, FloatHistogram, is_stale};
 
 use crate::plan::SelectNode;
 
@@ -42,41 +40,87 @@ pub(crate) fn interpolate_hist(
     Some(h)
 }
 
+/// The samples of a smoothed selector.
+struct Smoothed<'a> {
+    columns: &'a Columns,
+    /// Positions of samples that are not stale markers.
+    live: Vec<usize>,
+    lookback: i64,
+}
+
+/// What a smoothed selector sees at a step.
+enum Seen {
+    Nothing,
+    Value(Point),
+    MixedTypes,
+    MixedSchemas,
+}
+
+impl Smoothed<'_> {
+    /// The value at `t`; `next` is the number of live samples at or before it.
+    fn at(&self, t: i64, next: usize) -> Seen {
+        let c = self.columns;
+        let Some(before) = next.checked_sub(1).map(|n| self.live[n]) else {
+            return Seen::Nothing;
+        };
+        let from = t.saturating_sub(self.lookback);
+        if c.times[before] <= from {
+            return Seen::Nothing;
+        }
+        let to = t.saturating_add(self.lookback);
+        if c.histograms.is_some() && self.mixed(from, to) {
+            return Seen::MixedTypes;
+        }
+        let after = self.live.get(next).copied().filter(|&n| c.times[n] <= to && c.times[before] < t);
+        match (c.histogram(before), after) {
+            (Some(h), Some(n)) => {
+                let Some(g) = c.histogram(n) else {
+                    return Seen::MixedTypes;
+                };
+                let counter = h.hint != CounterReset::Gauge;
+                match interpolate_hist((c.times[before], h), (c.times[n], g), t, counter) {
+                    Some(h) => Seen::Value(h.into()),
+                    None => Seen::MixedSchemas,
+                }
+            }
+            (None, Some(n)) => {
+                let a = (c.times[before], c.values[before]);
+                Seen::Value(interpolate(a, (c.times[n], c.values[n]), t, false).into())
+            }
+            (Some(h), None) => Seen::Value(Point::Hist(h.clone())),
+            (None, None) => Seen::Value(c.values[before].into()),
+        }
+    }
+
+    /// Whether floats and histograms are among the samples in `(from, to]`.
+    fn mixed(&self, from: i64, to: i64) -> bool {
+        let inside = |i: &&usize| self.columns.times[**i] > from && self.columns.times[**i] <= to;
+        let kinds = self.live.iter().filter(inside).map(|&i| self.columns.histogram(i).is_some());
+        let (hists, floats): (Vec<bool>, Vec<bool>) = kinds.partition(|h| *h);
+        !hists.is_empty() && !floats.is_empty()
+    }
+}
+
 impl Ctx<'_> {
     /// Between two samples their line, on a sample its value, after the last one its value.
     pub(super) fn smoothed_rows(&self, select: &SelectNode, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let lookback = self.plan.params.lookback_ms;
-        self.each_series(select, |source, c| {
-            let live: Vec<usize> = (0..c.len()).filter(|&i| !is_stale(c.values[i])).collect();
+        self.each_series(select, |source, columns| {
+            let live = (0..columns.len()).filter(|&i| !is_stale(columns.values[i])).collect();
+            let smoothed = Smoothed { columns, live, lookback };
+            let metric = source.labels().metric_name();
             let mut col = Column::absent(tl.n);
             let mut next = 0;
             for i in 0..tl.n {
                 let t = select.reference(tl.at(i));
-                while next < live.len() && c.times[live[next]] <= t {
+                while next < smoothed.live.len() && columns.times[smoothed.live[next]] <= t {
                     next += 1;
                 }
-                let Some(before) = next.checked_sub(1).map(|n| live[n]) else {
-                    continue;
-                };
-                if c.times[before] <= t.saturating_sub(lookback) {
-                    continue;
-                }
-                let after = live.get(next).copied().filter(|&n| c.times[n] <= t.saturating_add(lookback));
-                let point = match (c.histogram(before), after.map(|n| (n, c.histogram(n)))) {
-                    (Some(h), Some((n, Some(g)))) if c.times[before] < t => {
-                        let counter = h.hint != CounterReset::Gauge;
-                        interpolate_hist((c.times[before], h), (c.times[n], g), t, counter)
-                            .map(|h| Point::Hist(Arc::new(h)))
-                    }
-                    (None, Some((n, None))) if c.times[before] < t => {
-                        let a = (c.times[before], c.values[before]);
-                        Some(interpolate(a, (c.times[n], c.values[n]), t, false).into())
-                    }
-                    (Some(h), _) => Some(Point::Hist(h.clone())),
-                    (None, _) => Some(c.values[before].into()),
-                };
-                if let Some(p) = point {
-                    col.set(i, p);
+                match smoothed.at(t, next) {
+                    Seen::Nothing => {}
+                    Seen::Value(p) => col.set(i, p),
+                    Seen::MixedTypes => self.notes.mixed_floats_histograms(select.span, metric),
+                    Seen::MixedSchemas => self.notes.mixed_exponential_custom(select.span, metric),
                 }
             }
             if col.is_empty() {

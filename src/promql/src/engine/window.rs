@@ -48,6 +48,12 @@ impl Samples {
         out
     }
 
+    /// Gives the memory back for the next series.
+    fn recycle(self, c: &mut Columns) {
+        c.times = self.times;
+        c.values = self.values;
+    }
+
     /// The results of a subquery. Samples may repeat there, so reset hints mean nothing any more.
     fn from_row(row: &Row, tl: &Timeline) -> Self {
         let mut out = Self::default();
@@ -197,7 +203,7 @@ impl Ctx<'_> {
         &self,
         node: &Node,
         tl: &Timeline,
-        mut f: impl FnMut(RangeSeries<'_>, Bounds<'_>) -> Res<()>,
+        mut f: impl FnMut(&RangeSeries<'_>, Bounds<'_>) -> Res<()>,
     ) -> Res<()> {
         match node.as_matrix() {
             Some(MatrixArg::Select { select, range }) => {
@@ -206,7 +212,8 @@ impl Ctx<'_> {
                 self.each_series(select, |source, columns| {
                     let samples = Samples::from_columns(columns);
                     let mut slide = Slide::default();
-                    f(RangeSeries { labels: source.labels(), drop_name: false, samples }, &mut |s, i| {
+                    let series = RangeSeries { labels: source.labels(), drop_name: false, samples };
+                    f(&series, &mut |s, i| {
                         let end = select.reference(tl.at(i));
                         let start = end.saturating_sub(range);
                         let (from, to) = match select.edges {
@@ -219,7 +226,9 @@ impl Ctx<'_> {
                             ),
                         };
                         (from, to, start, end)
-                    })
+                    })?;
+                    series.samples.recycle(columns);
+                    Ok(())
                 })
             }
             Some(MatrixArg::Subquery(s)) => self.each_subquery_range(s, tl, f),
@@ -231,7 +240,7 @@ impl Ctx<'_> {
         &self,
         s: &SubqueryNode,
         tl: &Timeline,
-        mut f: impl FnMut(RangeSeries<'_>, Bounds<'_>) -> Res<()>,
+        mut f: impl FnMut(&RangeSeries<'_>, Bounds<'_>) -> Res<()>,
     ) -> Res<()> {
         let inner = s.timeline(tl);
         if inner.n == 0 {
@@ -242,7 +251,7 @@ impl Ctx<'_> {
             let samples = Samples::from_row(&row, &inner);
             let mut slide = Slide::default();
             let series = RangeSeries { labels: &row.labels, drop_name: row.drop_name, samples };
-            f(series, &mut |samples, i| {
+            f(&series, &mut |samples, i| {
                 let end = s.reference(tl.at(i));
                 let start = end.saturating_sub(s.range);
                 let (from, to) = slide.bounds(&samples.times, start, end);

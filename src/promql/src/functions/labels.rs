@@ -5,6 +5,7 @@ use koios_model::{LabelsBuilder, METRIC_NAME, Regexp};
 use crate::api::EvalError;
 use crate::engine::{Ctx, Res, Row, Sink, Timeline, merge_rows};
 use crate::plan::Call;
+use crate::syntax::valid_label_name;
 
 impl Ctx<'_> {
     pub(super) fn label_replace_rows(&self, c: &Call, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -13,7 +14,7 @@ impl Ctx<'_> {
         let regexp = Regexp::new(pattern).map_err(|_| {
             EvalError::exec(format!("invalid regular expression in label_replace(): {pattern}"))
         })?;
-        if dst.is_empty() {
+        if !valid_label_name(dst) {
             let message = format!("invalid destination label name in label_replace(): {dst}");
             return Err(EvalError::exec(message));
         }
@@ -26,10 +27,10 @@ impl Ctx<'_> {
     pub(super) fn label_join_rows(&self, c: &Call, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let (dst, separator) = (self.text(&c.args[1]), self.text(&c.args[2]));
         let sources: Vec<&str> = c.args[3..].iter().map(|a| self.text(a)).collect();
-        if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
+        if let Some(bad) = sources.iter().find(|s| !valid_label_name(s)) {
             return Err(EvalError::exec(format!("invalid source label name in label_join(): {bad}")));
         }
-        if dst.is_empty() {
+        if !valid_label_name(dst) {
             return Err(EvalError::exec(format!("invalid destination label name in label_join(): {dst}")));
         }
         self.relabelled(c, tl, sink, |row| {

@@ -42,8 +42,8 @@ impl Ctx<'_> {
 
     pub(super) fn quantiles_function(&self, c: &Call, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let label = self.text(&c.args[1]);
-        if label.is_empty() {
-            return Err(EvalError::exec(format!("invalid label name {label:?}")));
+        if !crate::syntax::valid_label_name(label) {
+            return Err(EvalError::exec(format!("invalid label name {}", crate::syntax::quote(label))));
         }
         let input = self.collect(&c.args[0], tl)?;
         let mut all = Vec::new();

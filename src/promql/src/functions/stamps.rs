@@ -31,7 +31,11 @@ impl Ctx<'_> {
                 return Ok(());
             }
             let row = self.unnamed(Row { labels: source.labels().clone(), drop_name: false, col });
-            if unique { sink(row) } else { Ok(rows.push(row)) }
+            if unique {
+                return sink(row);
+            }
+            rows.push(row);
+            Ok(())
         })?;
         crate::engine::merge_rows(rows)?.into_iter().try_for_each(sink)
     }

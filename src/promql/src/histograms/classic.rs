@@ -86,7 +86,7 @@ fn interpolated(q: f64, buckets: &Classic) -> f64 {
         return f64::NAN;
     }
     let mut rank = q * total;
-    let at = buckets[..n - 1].partition_point(|b| !(b.1 >= rank));
+    let at = buckets[..n - 1].iter().position(|b| b.1 >= rank).unwrap_or(n - 1);
     if at == n - 1 {
         return buckets[n - 2].0;
     }

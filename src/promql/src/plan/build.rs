@@ -13,6 +13,10 @@ use crate::syntax::ast::{
 use super::duration::{resolve, resolve_positive};
 use super::node::{Aggregate, Binary, Call, MatrixArg, Node, NodeKind, SelectNode, SubqueryNode};
 
+/// Functions that understand `anchored`, and of those the ones that understand `smoothed`.
+const ANCHORED: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
+const SMOOTHED: [&str; 3] = ["delta", "increase", "rate"];
+
 /// Functions whose value may differ between steps though their arguments do not.
 const STEP_DEPENDENT: [&str; 19] = [
     "days_in_month",
@@ -87,7 +91,7 @@ impl Builder<'_> {
                 (NodeKind::Unary(*negative, Box::new(inner)), invariant)
             }
             ExprKind::Vector(v) => {
-                let select = self.select(v, tl, 0)?;
+                let select = self.select(v, expr.span, tl, 0)?;
                 let invariant = select.at.is_some();
                 (NodeKind::Select(select), invariant)
             }
@@ -102,7 +106,7 @@ impl Builder<'_> {
 
     fn matrix(&mut self, m: &MatrixSelector, tl: &Timeline) -> Built<(NodeKind, bool)> {
         let range = resolve_positive(&m.range, self.params)?;
-        let select = self.select(&m.selector, tl, range)?;
+        let select = self.select(&m.selector, m.selector_span, tl, range)?;
         let invariant = select.at.is_some();
         Ok((NodeKind::Matrix(MatrixArg::Select { select, range }), invariant))
     }
@@ -134,6 +138,9 @@ impl Builder<'_> {
         self.path.push(Around::Call(c.func.name));
         let mut args = Vec::with_capacity(c.args.len());
         for arg in &c.args {
+            if let ExprKind::Matrix(m) = &arg.unwrap_parens().kind {
+                edges_allowed(m.selector.edges, c.func.name)?;
+            }
             args.push(self.node(arg, tl)?);
         }
         self.path.pop();
@@ -184,7 +191,7 @@ impl Builder<'_> {
     }
 
     /// A select of its own for this selector; `range` is 0 for an instant selector.
-    fn select(&mut self, v: &VectorSelector, tl: &Timeline, range: i64) -> Built<SelectNode> {
+    fn select(&mut self, v: &VectorSelector, span: Span, tl: &Timeline, range: i64) -> Built<SelectNode> {
         let offset = resolve(&v.offset, self.params)?;
         let at = self.at(v.at);
         let mut node = SelectNode {
@@ -194,6 +201,7 @@ impl Builder<'_> {
             at,
             edges: v.edges,
             stats_only: self.stats_only(),
+            span,
             bounds: (0, 0),
         };
         self.register(&mut node, tl, range);
@@ -263,6 +271,19 @@ impl Builder<'_> {
         }
         stats
     }
+}
+
+fn edges_allowed(edges: Edges, func: &str) -> Built<()> {
+    let (name, allowed): (_, &[&str]) = match edges {
+        Edges::Plain => return Ok(()),
+        Edges::Anchored => ("anchored", &ANCHORED),
+        Edges::Smoothed => ("smoothed", &SMOOTHED),
+    };
+    if allowed.contains(&func) {
+        return Ok(());
+    }
+    let list = allowed.join(", ");
+    Err(EvalError::exec(format!("{name} modifier can only be used with: {list} - not with {func}")))
 }
 
 impl SubqueryNode {
@@ -343,6 +364,7 @@ mod info {
                 at,
                 edges: Edges::Plain,
                 stats_only: false,
+                span: c.args[0].span,
                 bounds: (0, 0),
             };
             // Data label matchers do not restrict what is fetched: a series that fails one still counts.

@@ -45,7 +45,9 @@ impl Plan {
             );
             return Err(EvalError::BadData(text));
         }
-        let (root, selects) = build::build(expr, params)?;
+        let height = expr.height.0 as usize;
+        let built = crate::stack::with_room(height, || build::build(expr, params));
+        let (root, selects) = built.map_err(EvalError::exec)??;
         Ok(Self { root, selects, params: params.clone(), height: expr.height.0 })
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct SelectNode {
     pub edges: Edges,
     /// Only count and sum of histograms matter, so resets are detected while reading.
     pub stats_only: bool,
+    /// Where it stands.
+    pub span: Span,
     /// Sample times that the select covers.
     pub bounds: (i64, i64),
 }

@@ -4,14 +4,9 @@ use koios_model::METRIC_NAME;
 use koios_model::format::go_quote;
 
 use super::ast::{
-    AggOp, AggregateExpr, BinaryExpr, CallExpr, Cardinality, Edges, Expr, ExprKind, Span, ValueType,
-    VectorSelector,
+    AggOp, AggregateExpr, BinaryExpr, CallExpr, Cardinality, Expr, ExprKind, Span, ValueType, VectorSelector,
 };
 use super::parser::{Fault, Parsed};
-
-/// Functions that understand `anchored`, and of those the ones that understand `smoothed`.
-const ANCHORED: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
-const SMOOTHED: [&str; 3] = ["delta", "increase", "rate"];
 
 /// Checks a whole tree and settles what depends on types (cardinality of set operators, matching).
 pub(super) fn check(expr: &mut Expr, input: &str) -> Parsed<ValueType> {
@@ -118,9 +113,6 @@ fn call(c: &mut CallExpr, span: Span, input: &str) -> Parsed<ValueType> {
             continue;
         }
         expect(arg, want, &context, input)?;
-        if let ExprKind::Matrix(m) = &arg.unwrap_parens().kind {
-            edges_allowed(m.selector.edges, f.name, span)?;
-        }
     }
     Ok(f.returns)
 }
@@ -138,19 +130,6 @@ fn info_selector(arg: &Expr) -> Parsed<()> {
             )
         }
     }
-}
-
-fn edges_allowed(edges: Edges, func: &str, span: Span) -> Parsed<()> {
-    let (name, allowed): (_, &[&str]) = match edges {
-        Edges::Plain => return Ok(()),
-        Edges::Anchored => ("anchored", &ANCHORED),
-        Edges::Smoothed => ("smoothed", &SMOOTHED),
-    };
-    if allowed.contains(&func) {
-        return Ok(());
-    }
-    let list = allowed.join(", ");
-    fault(span, format!("{name} modifier can only be used with: {list} - not with {func}"))
 }
 
 fn aggregate(a: &mut AggregateExpr, input: &str) -> Parsed<ValueType> {

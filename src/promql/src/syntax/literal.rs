@@ -111,7 +111,39 @@ pub(crate) fn unquote(text: &str) -> Result<String, String> {
             Escaped::Char(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-    String::from_utf8(out).map_err(|_| "string is not valid UTF-8".to_owned())
+    Ok(String::from_utf8(out).unwrap_or_else(|e| with_stray_bytes(e.as_bytes())))
+}
+
+/// Where bytes that are no UTF-8 are kept: the language allows them in literals, our strings do not.
+const STRAY: u32 = 0x0010_ff00;
+
+fn with_stray_bytes(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().filter_map(|b| char::from_u32(STRAY + u32::from(*b))));
+    }
+    out
+}
+
+/// The byte that a character of a literal stands for when it is no character.
+fn stray_byte(c: char) -> Option<u8> {
+    (c as u32).checked_sub(STRAY).and_then(|b| u8::try_from(b).ok()).filter(|b| *b >= 0x80)
+}
+
+/// Whether a text can name a label: not empty, and valid UTF-8 in the query.
+pub(crate) fn valid_label_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| stray_byte(c).is_some())
+}
+
+/// A literal as it is printed.
+pub(crate) fn quote(text: &str) -> String {
+    let quoted = koios_model::format::go_quote(text);
+    if !quoted.chars().any(|c| stray_byte(c).is_some()) {
+        return quoted;
+    }
+    let one = |c: char| stray_byte(c).map_or_else(|| c.to_string(), |b| format!("\\x{b:02x}"));
+    quoted.chars().map(one).collect()
 }
 
 enum Escaped {
@@ -173,7 +205,9 @@ mod tests {
         assert_eq!(unquote(r#""a\n\x41\u00e9\101\"""#).unwrap(), "a\nAéA\"");
         assert_eq!(unquote(r"`\d`").unwrap(), "\\d");
         assert!(unquote(r#""\d""#).unwrap_err().contains("unknown escape"));
-        assert!(unquote(r#""\xff""#).is_err());
+        let stray = unquote(r#""a\xffb""#).unwrap();
+        assert_eq!(quote(&stray), r#""a\xffb""#);
+        assert!(!valid_label_name(&stray) && valid_label_name("é"));
         assert!(is_duration("1h30m") && !is_duration("1e3") && !is_duration("0x1d"));
     }
 }

@@ -16,6 +16,7 @@ mod print;
 mod token;
 
 pub use json::expr_to_json;
+pub(crate) use literal::{parse_number, quote, unquote, valid_label_name};
 pub use parser::{ParseError, ParserOptions, parse, parse_selector, parse_with};
 pub use pretty::prettify;
 

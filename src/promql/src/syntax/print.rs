@@ -38,7 +38,7 @@ impl Display for Expr {
             }
             ExprKind::Subquery(s) => write!(f, "{}{}", s.expr, subquery_tail(self)),
             ExprKind::Number(n) => write!(f, "{n}"),
-            ExprKind::String(s) => f.write_str(&go_quote(s)),
+            ExprKind::String(s) => f.write_str(&super::literal::quote(s)),
             ExprKind::Paren(e) => write!(f, "({e})"),
             ExprKind::Unary(negative, e) => write!(f, "{}{e}", if *negative { '-' } else { '+' }),
             ExprKind::Vector(v) => {

@@ -24,7 +24,8 @@ pub(super) fn change(w: &Window<'_>, cx: &Cx<'_>, r: Reach, counter: bool) -> Op
     if counter && all.iter().any(|h| gauge(h)) {
         cx.notes.not_counter(cx.span, cx.metric);
     }
-    if !counter && !(gauge(first) && gauge(last)) {
+    let both_gauges = gauge(first) && gauge(last);
+    if !counter && !both_gauges {
         cx.notes.not_gauge(cx.span, cx.metric);
     }
     let considered = if counter { all.as_slice() } else { &[first, last] };

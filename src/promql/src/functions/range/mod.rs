@@ -5,6 +5,7 @@ mod extended_hist;
 mod over_time;
 mod rate;
 mod regression;
+mod rolling;
 mod starts;
 mod sums;
 mod transitions;
@@ -16,6 +17,7 @@ use crate::api::EvalError;
 use crate::engine::{Ctx, Notes, Point, Res, Row, Sink, Timeline, Window};
 use crate::plan::{Call, MatrixArg};
 use crate::syntax::ast::{Edges, Span};
+use rolling::Rolling;
 
 /// Which computation a function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +123,9 @@ impl Kernel {
             Kernel::Last => w.samples.cell(w.to - 1).to_point(),
             Kernel::FirstTime => Some((w.samples.times[w.from] as f64 / 1000.0).into()),
             Kernel::LastTime => Some((w.samples.times[w.to - 1] as f64 / 1000.0).into()),
-            Kernel::Extreme { max } => float(over_time::extreme(w, cx, max).map(|(_, v)| v)),
+            Kernel::Extreme { max } => float(over_time::extreme(w, cx, max)),
             Kernel::ExtremeTime { max } => {
-                float(over_time::extreme(w, cx, max).map(|(t, _)| t as f64 / 1000.0))
+                float(over_time::extreme_time(w, cx, max).map(|t| t as f64 / 1000.0))
             }
             Kernel::Variance { root } => float(over_time::variance(w, cx, root)),
             Kernel::Quantile => float(over_time::quantile_over_time(w, cx)),
@@ -165,19 +167,26 @@ impl Ctx<'_> {
         let mut seen: Option<HashSet<Labels>> = (!self.stays_unique(arg)).then(HashSet::new);
         self.each_range(arg, tl, |series, bounds| {
             let metric = series.labels.metric_name().to_owned();
-            let row = self.window_row(&series, tl, bounds, |i, w| {
-                let at = |n: usize| params.get(n).map_or(0.0, |p| p[i]);
-                let cx = Cx {
-                    notes: &self.notes,
-                    span: arg.span,
-                    metric: &metric,
-                    t: tl.at(i),
-                    params: [at(0), at(1)],
-                    param_span,
-                    edges,
-                    use_starts,
-                };
-                kernel.eval(&w, &cx)
+            let mut rolling = Rolling::new(kernel, &series.samples, tl.n);
+            let mut cx = Cx {
+                notes: &self.notes,
+                span: arg.span,
+                metric: &metric,
+                t: 0,
+                params: [0.0; 2],
+                param_span,
+                edges,
+                use_starts,
+            };
+            let row = self.window_row(series, tl, bounds, |i, w| {
+                cx.t = tl.at(i);
+                for (value, values) in cx.params.iter_mut().zip(&params) {
+                    *value = values[i];
+                }
+                match &mut rolling {
+                    Some(rolling) if edges == Edges::Plain => Ok(Some(rolling.eval(&w, &cx).into())),
+                    _ => kernel.eval(&w, &cx),
+                }
             })?;
             if row.col.is_empty() {
                 return Ok(());

@@ -18,9 +18,18 @@ pub(super) fn has_floats(w: &Window<'_>, cx: &Cx<'_>) -> bool {
     true
 }
 
-/// Time and value of the largest or smallest float. NaN only when there is nothing else. The time is that of
-/// the last one of equal values.
-pub(super) fn extreme(w: &Window<'_>, cx: &Cx<'_>, max: bool) -> Option<(i64, f64)> {
+/// The largest or smallest float. NaN only when there is nothing else; of equal ones the first.
+pub(super) fn extreme(w: &Window<'_>, cx: &Cx<'_>, max: bool) -> Option<f64> {
+    if !has_floats(w, cx) {
+        return None;
+    }
+    let (_, values) = w.floats();
+    let better = |v: f64, best: f64| best.is_nan() || if max { v > best } else { v < best };
+    Some(values.iter().skip(1).fold(values[0], |best, v| if better(*v, best) { *v } else { best }))
+}
+
+/// Time of the largest or smallest float, of equal ones the last.
+pub(super) fn extreme_time(w: &Window<'_>, cx: &Cx<'_>, max: bool) -> Option<i64> {
     if !has_floats(w, cx) {
         return None;
     }
@@ -32,7 +41,7 @@ pub(super) fn extreme(w: &Window<'_>, cx: &Cx<'_>, max: bool) -> Option<(i64, f6
             best = (*t, *v);
         }
     }
-    Some(best)
+    Some(best.0)
 }
 
 /// Population variance or standard deviation, Welford's way with compensation.
@@ -65,12 +74,15 @@ pub(super) fn quantile_over_time(w: &Window<'_>, cx: &Cx<'_>) -> Option<f64> {
     Some(quantile(q, &mut values))
 }
 
-/// Median of the distances to the median.
+/// Median of the distances to the median; NaN as soon as one value is.
 pub(super) fn mad(w: &Window<'_>, cx: &Cx<'_>) -> Option<f64> {
     if !has_floats(w, cx) {
         return None;
     }
     let mut values = w.floats().1.into_owned();
+    if values.iter().any(|v| v.is_nan()) {
+        return Some(f64::NAN);
+    }
     let median = quantile(0.5, &mut values);
     values.iter_mut().for_each(|v| *v = (*v - median).abs());
     Some(quantile(0.5, &mut values))

@@ -15,9 +15,9 @@ use super::lexer::lex;
 use super::token::{Tok, Token};
 
 /// How deep parentheses, calls and unary operators may nest.
-pub(crate) const NESTING_MAX: u32 = 100;
+pub(crate) const NESTING_MAX: u32 = 200;
 /// How high a tree may grow, which also bounds chains such as `a + a + …`.
-pub(crate) const HEIGHT_MAX: u32 = 1000;
+pub(crate) const HEIGHT_MAX: u32 = 500;
 
 /// A query that is not valid PromQL. `Display` is `line:col: parse error: message`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +97,10 @@ pub fn parse(query: &str) -> Result<Expr, ParseError> {
 /// The first fault.
 pub fn parse_with(query: &str, options: &ParserOptions) -> Result<Expr, ParseError> {
     let mut p = Parser::new(query, *options);
-    p.whole().map_err(|f| f.located(query))
+    let levels = p.levels();
+    let parsed = crate::stack::with_room(levels, move || p.whole());
+    let nowhere = |message| Fault { span: Span::default(), message };
+    parsed.map_err(nowhere).and_then(|r| r).map_err(|f| f.located(query))
 }
 
 /// Parses a series selector as `match[]` takes it.
@@ -160,6 +163,12 @@ impl<'a> Parser<'a> {
         let breaks = input.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         let line_starts = std::iter::once(0).chain(breaks).collect();
         Self { input, tokens: lexed.tokens, lex_error: lexed.error, line_starts, at: 0, depth: 0, options }
+    }
+
+    /// An upper bound of how deep parsing recurses.
+    fn levels(&self) -> usize {
+        let deeper = |t: &&Token| matches!(t.tok, Tok::LeftParen | Tok::LeftBracket | Tok::Op(_));
+        self.tokens.iter().filter(deeper).take(NESTING_MAX as usize + HEIGHT_MAX as usize).count()
     }
 
     fn whole(&mut self) -> Parsed<Expr> {
