@@ -122,10 +122,7 @@ async fn seconds_of(api: &Api, at: f64, window: u32) -> Result<BTreeMap<String, 
 #[tokio::test]
 async fn a_killed_node_fails_no_query_and_loses_no_second() {
     let dir = scratch();
-    let mut targets = Vec::new();
-    for i in 0..8 {
-        targets.push(Exporter::start(&format!("t{i}"), Behaviour::Series(20)).await);
-    }
+    let targets = exporters(8).await;
     let addrs: Vec<String> = targets.iter().map(|t| t.addr.to_string()).collect();
     let mut nodes = three_nodes(dir.path(), &write_config(dir.path(), &addrs)).await;
     let api = nodes[0].api();
@@ -169,20 +166,7 @@ async fn a_killed_node_fails_no_query_and_loses_no_second() {
     }
     for node in &nodes[..2] {
         assert_eq!(node.api().vector("probe_value", settled).await.unwrap().len(), 160);
-        let end = now() - 2.0;
-        let window = (end - begin) as u32;
-        for (target, times) in seconds_of(&node.api(), end, window).await.unwrap() {
-            let unique: BTreeSet<i64> = times.iter().copied().collect();
-            assert_eq!(unique.len(), times.len(), "{target}: a second comes twice: {times:?}");
-            let missing: Vec<i64> =
-                (times[0]..=times[times.len() - 1]).filter(|t| !unique.contains(t)).collect();
-            let near: Vec<&i64> = missing.iter().filter(|t| (**t as f64 - killed).abs() < 20.0).collect();
-            assert!(
-                near.len() == missing.len() && missing.len() <= 2,
-                "{target}: missing {missing:?}, killed at {killed}"
-            );
-            assert!(times.len() as u32 + 3 >= window, "{target}: {} of {window} seconds", times.len());
-        }
+        no_second_is_missing(&node.api(), begin, killed).await;
     }
 
     nodes[2] = nodes[2].spec.start();
@@ -192,6 +176,31 @@ async fn a_killed_node_fails_no_query_and_loses_no_second() {
         if ours == before { Ok(()) } else { Err(format!("{} of {} series", ours.len(), before.len())) }
     })
     .await;
+}
+
+async fn exporters(count: usize) -> Vec<Exporter> {
+    let mut targets = Vec::new();
+    for i in 0..count {
+        targets.push(Exporter::start(&format!("t{i}"), Behaviour::Series(20)).await);
+    }
+    targets
+}
+
+/// No second since `begin` is missing or doubled, but for two around the kill.
+async fn no_second_is_missing(api: &Api, begin: f64, killed: f64) {
+    let end = now() - 2.0;
+    let window = (end - begin) as u32;
+    for (target, times) in seconds_of(api, end, window).await.unwrap() {
+        let unique: BTreeSet<i64> = times.iter().copied().collect();
+        assert_eq!(unique.len(), times.len(), "{target}: a second comes twice: {times:?}");
+        let missing: Vec<i64> = (times[0]..=times[times.len() - 1]).filter(|t| !unique.contains(t)).collect();
+        let near: Vec<&i64> = missing.iter().filter(|t| (**t as f64 - killed).abs() < 20.0).collect();
+        assert!(
+            near.len() == missing.len() && missing.len() <= 2,
+            "{target}: missing {missing:?}, killed at {killed}"
+        );
+        assert!(times.len() as u32 + 3 >= window, "{target}: {} of {window} seconds", times.len());
+    }
 }
 
 /// Asks the same question over and over; panics when it fails, shrinks or doubles.

@@ -207,10 +207,8 @@ fn functions(lines: &[&str]) -> Vec<(usize, String, usize)> {
         }
         let name = words.get(at + 1).unwrap_or(&"").split(['(', '<']).next().unwrap_or("").to_owned();
         let indent = &line[..line.len() - trimmed.len()];
-        let end = lines[i..].iter().position(|l| {
-            *l == format!("{indent}}}")
-                || (l.starts_with(indent) && l.trim_end().ends_with(';') && !l.contains('{') && **l == **line)
-        });
+        let close = format!("{indent}}}");
+        let end = lines[i..].iter().position(|l| *l == close);
         if let Some(end) = end.filter(|_| !line.trim_end().ends_with(';') && !line.trim_end().ends_with('}'))
         {
             found.push((i + 1, name, end + 1));

@@ -89,9 +89,7 @@ fn head_to_block_and_back() {
         }
     }
     assert!(all.values().all(|s| s.len() == 1440), "{:?}", all.values().map(|s| s.len()).collect::<Vec<_>>());
-    for (k, samples) in &before_cut {
-        assert!(samples.iter().all(|(t, v)| all[k].get(t) == Some(v)));
-    }
+    assert!(before_cut.iter().all(|(k, samples)| samples.iter().all(|(t, v)| all[k].get(t) == Some(v))));
 
     promtool_agrees(&blocks, &cut);
 }

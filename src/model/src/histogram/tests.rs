@@ -1,3 +1,5 @@
+//! Native histograms: arithmetic, merging and bounds against worked examples.
+
 use super::*;
 
 fn exponential(schema: i32, offset: i32, counts: &[f64]) -> FloatHistogram {

@@ -1,3 +1,5 @@
+//! Lexer, parser and printer: accepted and refused texts, positions, round trips.
+
 use super::{ParserOptions, expr_to_json, parse, parse_selector, parse_with, prettify};
 
 fn prints(query: &str, expected: &str) {
