@@ -42,6 +42,7 @@ impl Ctx<'_> {
         for (_, _, members) in &groups.list {
             self.control.check()?;
             for (step, k) in counts.iter().enumerate() {
+                self.check_now_and_then(step, members.len())?;
                 let chosen = choose(a.op, rows, members, step, usize::try_from(*k).unwrap_or(0));
                 for &i in &chosen {
                     if let Some(p) = rows[i].col.get(step).to_point() {

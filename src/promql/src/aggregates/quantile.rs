@@ -60,6 +60,7 @@ impl Ctx<'_> {
             self.control.check()?;
             let mut col = Column::absent(tl.n);
             for (i, q) in q.iter().enumerate() {
+                self.check_now_and_then(i, rows.len())?;
                 values.clear();
                 values.extend(rows.iter().filter_map(|r| match r.col.get(i) {
                     Cell::Float(v) => Some(v),

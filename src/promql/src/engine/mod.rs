@@ -8,6 +8,7 @@
 mod column;
 mod finish;
 mod notes;
+mod order;
 mod rows;
 mod scalar;
 mod select;
@@ -72,9 +73,7 @@ fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &
     }
     for list in &mut inputs {
         control.check()?;
-        if !list.is_sorted_by(|a, b| a.labels() <= b.labels()) {
-            list.sort_by(|a, b| a.labels().cmp(b.labels()));
-        }
+        *list = order::sort_series(std::mem::take(list), control)?;
     }
     let ctx = Ctx {
         plan,
@@ -128,6 +127,13 @@ impl Ctx<'_> {
             Ok(())
         })?;
         Ok(Rows { rows, _charge: charge })
+    }
+
+    /// Looks at the control block once in about a hundred thousand elements of a loop over steps.
+    pub fn check_now_and_then(&self, step: usize, elements: usize) -> Res<()> {
+        const ELEMENTS: usize = 1 << 17;
+        let every = (ELEMENTS / (elements + 1)).max(1);
+        if step.is_multiple_of(every) { self.control.check() } else { Ok(()) }
     }
 
     /// Whether metric names stay until the end.

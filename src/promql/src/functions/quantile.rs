@@ -161,6 +161,7 @@ impl Ctx<'_> {
             let mut classic = Column::absent(tl.n);
             let mut native: Vec<Column> = family.native.iter().map(|_| Column::absent(tl.n)).collect();
             for i in 0..tl.n {
+                self.check_now_and_then(i, family.buckets.len())?;
                 buckets.clear();
                 buckets.extend(family.buckets.iter().filter_map(|(bound, r)| match r.col.get(i) {
                     Cell::Float(v) => Some((*bound, v)),
