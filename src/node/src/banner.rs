@@ -29,10 +29,8 @@ impl Banner {
                 self.version, self.seconds, self.cluster, self.node, self.zone
             ),
             format!("  query    http://{}/api/v1/query", self.http),
-            format!(
-                "  write    this version scrapes; pushed data comes with remote write on http://{}/api/v1/write",
-                self.http
-            ),
+            "  write    by scraping (jobs in the configuration); this version takes no remote write yet"
+                .to_owned(),
             format!(
                 "  cluster  http://{}/cluster ({} node{plural}; start others with: koios --join {})",
                 self.http, self.ready_nodes, self.gossip

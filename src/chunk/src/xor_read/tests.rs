@@ -64,7 +64,8 @@ fn every_prefix_of_a_chunk_is_an_error_and_extra_bytes_are_not() {
 
 #[test]
 fn reads_only_the_asked_range() {
-    let columns = Columns { times: (0..100).map(|i| i * 10).collect(), values: vec![1.0; 100] };
+    let columns =
+        Columns { times: (0..100).map(|i| i * 10).collect(), values: vec![1.0; 100], ..Columns::default() };
     let chunks = encode_xor(&columns, 100);
     assert_eq!(chunks.len(), 1);
     let mut out = Columns::default();
