@@ -9,7 +9,7 @@ pub struct EngineOptions {
     pub delayed_name_removal: bool,
     /// Use start timestamps of samples in counter functions (`use-start-timestamps`).
     pub start_timestamps: bool,
-    /// `__type__` and `__unit__` are metadata that goes with the name (`type-and-unit-labels`).
+    /// Series carry their type in `__type__`, so that is what tells counters (`type-and-unit-labels`).
     pub type_and_unit_labels: bool,
 }
 

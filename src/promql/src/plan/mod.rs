@@ -32,7 +32,7 @@ impl Plan {
         if params.end_ms < params.start_ms {
             return Err(EvalError::BadData("end timestamp must not be before start time".to_owned()));
         }
-        if params.step_ms < 0 {
+        if params.step_ms < 0 || (params.step_ms == 0 && params.end_ms != params.start_ms) {
             let text =
                 "zero or negative query resolution step widths are not accepted. Try a positive integer";
             return Err(EvalError::BadData(text.to_owned()));

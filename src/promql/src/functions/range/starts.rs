@@ -32,6 +32,11 @@ pub(super) fn zero_sample(w: &Window<'_>, cx: &Cx<'_>) -> Option<i64> {
     (start != 0 && start > w.start && start < w.samples.times[w.from]).then_some(start)
 }
 
+/// Whether the series is known to begin with the first sample, so that nothing lies before it.
+pub(super) fn begins_here(w: &Window<'_>, cx: &Cx<'_>) -> bool {
+    cx.use_starts && w.samples.starts.is_some() && w.start_of(w.from) == w.samples.times[w.from]
+}
+
 /// Warns about starts that lie before the previous sample without being its start.
 pub(super) fn check_overlap(w: &Window<'_>, cx: &Cx<'_>) {
     let overlaps = (w.from + 1..w.to).any(|i| {
