@@ -103,6 +103,11 @@ pub enum Command {
         #[command(subcommand)]
         what: Query,
     },
+    /// Run test files.
+    Test {
+        #[command(subcommand)]
+        what: Test,
+    },
     /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
     Bench(BenchArgs),
 }
@@ -156,6 +161,16 @@ pub enum Query {
         step: String,
         /// PromQL.
         expr: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Test {
+    /// Run PromQL test scripts (the language of Prometheus' promqltest).
+    Promql {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::bench;
-use crate::cli::{Check, Cluster, Command, Query};
+use crate::cli::{Check, Cluster, Command, Query, Test};
 
 /// Runs one.
 pub fn run(command: Command) -> ExitCode {
@@ -20,6 +20,7 @@ pub fn run(command: Command) -> ExitCode {
             let params = [("query", expr), ("start", start), ("end", end), ("step", step)];
             print_from(&url, "/api/v1/query_range", &params)
         }
+        Command::Test { what: Test::Promql { files } } => test_promql(&files),
         Command::Bench(args) => bench::run(&args),
     }
 }
@@ -35,6 +36,35 @@ fn check_config(files: &[PathBuf]) -> ExitCode {
             }
         }
     }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn test_promql(files: &[PathBuf]) -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(e) => {
+                println!("{}: {e}", file.display());
+                failed += 1;
+                continue;
+            }
+        };
+        let report = koios_promql::script::run_script(&file.display().to_string(), &text);
+        passed += report.passed;
+        failed += report.failed.len();
+        for f in &report.failed {
+            println!(
+                "{}:{}: {}\n  expected: {}\n  got:      {}",
+                file.display(),
+                f.line,
+                f.query,
+                f.expected,
+                f.got
+            );
+        }
+    }
+    println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

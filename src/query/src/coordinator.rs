@@ -136,6 +136,12 @@ impl Coordinator {
         want: &Want,
         ask: &Ask<'_, T>,
     ) -> Result<(Vec<T>, Vec<Gap>), QueryError> {
+        if view.own().is_none() {
+            // Before the first view nobody, not even this node, would be asked.
+            return Err(QueryError::Overloaded(
+                "this node has not found its place in the cluster yet".into(),
+            ));
+        }
         let catalogue = self.parts.catalogue.load_full();
         let cover = catalogue.cover(want.mint, want.maxt);
         let ejected = |m: &Member| self.peers.reach().is_ejected(&m.name, m.generation);

@@ -43,13 +43,14 @@ impl LocalParts {
         let (head, scope) = (self.head.clone(), scope.clone());
         compute(&*self.pool, move || {
             let mut answer = Answer { missing, ..Answer::default() };
+            let mut bytes = 0;
             if scope.own {
                 let read = head.select(&matchers, scope.mint, scope.maxt);
-                absorb(&mut answer, Part::Own, read, &scope)?;
+                absorb(&mut answer, &mut bytes, Part::Own, read, &scope)?;
             }
             for block in blocks {
                 let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
-                absorb(&mut answer, Part::Block(block.id()), read, &scope)?;
+                absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
             }
             if labels_only {
                 answer.series.iter_mut().for_each(|s| s.chunks.clear());
@@ -122,12 +123,14 @@ impl LocalParts {
 
 fn absorb(
     answer: &mut Answer,
+    bytes: &mut u64,
     part: Part,
     read: Result<Vec<koios_chunk::SeriesChunks>, String>,
     scope: &Scope,
 ) -> Result<(), QueryError> {
     match read {
         Ok(series) => {
+            *bytes += series.iter().flat_map(|s| &s.chunks).map(|c| c.data.len() as u64).sum::<u64>();
             answer.series.extend(series);
             answer.served.push(part);
         }
@@ -139,8 +142,7 @@ fn absorb(
             "the query selects more than {max} series; narrow the selector"
         )));
     }
-    let bytes: usize = answer.series.iter().flat_map(|s| &s.chunks).map(|c| c.data.len()).sum();
-    if bytes as u64 > scope.bytes_max {
+    if *bytes > scope.bytes_max {
         let max = scope.bytes_max;
         return Err(QueryError::Limit(format!(
             "the query would fetch more than {max} bytes; narrow it in time or series"
