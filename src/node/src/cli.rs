@@ -42,13 +42,13 @@ pub struct RunArgs {
     #[arg(long = "roles", env = "KOIOS_ROLES", value_name = "ROLES")]
     pub roles: Option<String>,
     /// Address of the HTTP API and pages.
-    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090", value_name = "ADDR")]
+    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090", value_name = "ADDR", value_parser = listen_address)]
     pub web_listen: SocketAddr,
     /// Address of the gRPC services.
-    #[arg(long = "grpc.listen-address", default_value = "0.0.0.0:10901", value_name = "ADDR")]
+    #[arg(long = "grpc.listen-address", default_value = "0.0.0.0:10901", value_name = "ADDR", value_parser = listen_address)]
     pub grpc_listen: SocketAddr,
     /// Address of the cluster port (gossip over UDP, joining over TCP).
-    #[arg(long = "cluster.listen-address", default_value = "0.0.0.0:7946", value_name = "ADDR")]
+    #[arg(long = "cluster.listen-address", default_value = "0.0.0.0:7946", value_name = "ADDR", value_parser = listen_address)]
     pub cluster_listen: SocketAddr,
     /// Name of the cluster; nodes of another name are kept out.
     #[arg(long = "cluster.name", env = "KOIOS_CLUSTER_NAME", value_name = "NAME")]
@@ -74,6 +74,9 @@ pub struct RunArgs {
     /// How far back an instant selector looks.
     #[arg(long = "query.lookback-delta", value_name = "DURATION")]
     pub query_lookback_delta: Option<String>,
+    /// Label that tells replicas of other producers apart; repeatable. Koios' own replicas need no flag.
+    #[arg(long = "query.replica-label", value_name = "LABEL")]
+    pub query_replica_label: Vec<String>,
     /// Allow /-/reload.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,
@@ -83,6 +86,15 @@ pub struct RunArgs {
     /// logfmt or json.
     #[arg(long = "log.format", default_value = "logfmt", value_name = "FORMAT")]
     pub log_format: String,
+}
+
+/// `host:port`, `address:port`, or `:port` for all addresses.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    use std::net::ToSocketAddrs;
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    let found =
+        full.to_socket_addrs().map_err(|e| format!("{e}; want HOST:PORT, e.g. 0.0.0.0:9090 or :9090"))?;
+    found.into_iter().next().ok_or_else(|| "the name has no address".to_owned())
 }
 
 /// Commands beside running a node.
@@ -183,4 +195,31 @@ pub struct BenchArgs {
     /// Samples of each series.
     #[arg(long, default_value_t = 480)]
     pub samples: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_prometheus_users_write_them() {
+        assert_eq!(listen_address(":9090"), Ok(([0, 0, 0, 0], 9090).into()));
+        assert_eq!(listen_address("127.0.0.1:1"), Ok(([127, 0, 0, 1], 1).into()));
+        assert!(listen_address("9090").unwrap_err().contains("want HOST:PORT"));
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from([
+            "koios",
+            "--join=a",
+            "--join=b:1",
+            "--storage.tsdb.path=x",
+            "--web.listen-address=:1",
+        ]);
+        assert_eq!(cli.run.join, ["a", "b:1"]);
+        assert_eq!(cli.run.storage_path, PathBuf::from("x"));
+    }
 }

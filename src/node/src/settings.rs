@@ -91,6 +91,13 @@ impl Settings {
         })
     }
 
+    /// Whether replica labels beside Koios' own are asked for.
+    pub fn foreign_replica_labels(&self) -> bool {
+        let asked = &self.args.query_replica_label;
+        let labels = if asked.is_empty() { &self.config.koios.query.replica_labels } else { asked };
+        labels.iter().any(|l| l != koios_store::served::REPLICA)
+    }
+
     /// Flags and their values for `/api/v1/status/flags`.
     pub fn flags(&self) -> Vec<(String, String)> {
         let a = &self.args;
