@@ -94,7 +94,7 @@ pub(super) fn kernel(name: &str) -> Option<Kernel> {
 }
 
 /// What kernels know besides the window.
-pub(super) struct Cx<'a> {
+struct Cx<'a> {
     pub notes: &'a Notes,
     /// Of the range argument.
     pub span: Span,
