@@ -1,6 +1,7 @@
 //! The vocabulary of Koios: what a series, a sample, a matcher and a moment are.
 //!
-//! Owns: labels in one compact allocation, matchers, samples and the stale marker, `i64` millisecond
+//! Owns: labels in one compact allocation, matchers, samples and the stale marker, native histograms with
+//! their arithmetic, compensated sums, `i64` millisecond
 //! timestamps, Prometheus durations, block ids, the clock trait, the closed set of error codes, and
 //! numbers printed exactly as Go prints them.
 //!

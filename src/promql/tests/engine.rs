@@ -276,3 +276,23 @@ fn check_rows(store: &[Arc<MemorySeries>], query: &str, end: i64, step: i64) -> 
     prop_assert_eq!(bits(&ranged), single, "{}", query);
     Ok(())
 }
+
+#[test]
+fn scalars_come_out_plain() {
+    let at = QueryParams::instant(90_000);
+    let scalar = |query: &str| match run(&[], query, &at).unwrap().value {
+        Value::Scalar(t, v) => (t, v),
+        other => panic!("{query}: {other:?}"),
+    };
+    assert_eq!(scalar("2 ^ 3 ^ 2 % 5 + time()"), (90_000, 92.0));
+    assert_eq!(scalar("-2 ^ 2"), (90_000, -4.0));
+    assert_eq!(scalar("1 <= bool 2"), (90_000, 1.0));
+    assert!(scalar("scalar(nothing)").1.is_nan());
+    let error = run(&[], "1 </ 2", &at).unwrap_err().to_string();
+    assert_eq!(error, "operator \"</\" not allowed for Scalar operations");
+    let Value::Matrix(m) = run(&[], "time() - 1", &QueryParams::range(0, 2000, 1000)).unwrap().value else {
+        panic!("no matrix");
+    };
+    assert_eq!(m[0].floats, [(0, -1.0), (1000, 0.0), (2000, 1.0)]);
+    assert!(matches!(run(&[], "\"a\"", &at).unwrap().value, Value::String(90_000, s) if s == "a"));
+}

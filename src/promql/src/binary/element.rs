@@ -17,7 +17,7 @@ pub(crate) fn scalar_op(op: BinaryOp, l: f64, r: f64) -> f64 {
         BinaryOp::Mul => l * r,
         BinaryOp::Div => l / r,
         BinaryOp::Mod => l % r,
-        BinaryOp::Pow => go_pow(l, r),
+        BinaryOp::Pow => l.powf(r),
         BinaryOp::Atan2 => l.atan2(r),
         BinaryOp::Eq => bool(l == r),
         BinaryOp::Ne => bool(l != r),
@@ -29,11 +29,6 @@ pub(crate) fn scalar_op(op: BinaryOp, l: f64, r: f64) -> f64 {
             f64::NAN
         }
     }
-}
-
-/// Squares and halves come out exact on every platform.
-fn go_pow(l: f64, r: f64) -> f64 {
-    if r == 1.0 { l } else { l.powf(r) }
 }
 
 impl Ctx<'_> {

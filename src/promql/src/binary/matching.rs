@@ -22,6 +22,21 @@ use super::labels::{go_labels, signature};
 struct Group {
     many: Vec<usize>,
     one: Vec<usize>,
+    /// With several rows on the one side: which of them has a value at each step.
+    partner: Option<Vec<u32>>,
+}
+
+/// No row of the one side has a value.
+const NOBODY: u32 = u32::MAX;
+
+impl Group {
+    /// Position in `one` of the row with a value at a step.
+    fn partner(&self, rows: &[Row], step: usize) -> Option<usize> {
+        match &self.partner {
+            Some(table) => (table[step] != NOBODY).then_some(table[step] as usize),
+            None => self.one.first().filter(|r| rows[**r].col.get(step).is_some()).map(|_| 0),
+        }
+    }
 }
 
 /// Everything while matching.
@@ -162,10 +177,18 @@ impl Matching<'_, '_> {
         if ones.len() < 2 {
             return;
         }
-        let clash = (0..self.active.len()).filter(|&i| self.active[i]).find_map(|i| {
-            let mut present = ones.iter().filter(|&&r| self.one[r].col.get(i).is_some());
-            Some((i, *present.next()?, *present.next()?))
-        });
+        let mut table = vec![NOBODY; self.active.len()];
+        let mut clash: Option<(usize, usize, usize)> = None;
+        for (at, &row) in ones.iter().enumerate() {
+            for (step, _) in self.one[row].col.present() {
+                if table[step] == NOBODY {
+                    table[step] = at as u32;
+                } else if self.active[step] && clash.is_none_or(|(s, _, _)| step < s) {
+                    clash = Some((step, ones[table[step] as usize], row));
+                }
+            }
+        }
+        self.groups[g].partner = Some(table);
         let Some((step, a, b)) = clash else {
             return;
         };
@@ -196,7 +219,7 @@ impl Matching<'_, '_> {
             if !self.active[step] {
                 continue;
             }
-            let partner = ones.iter().position(|&r| self.one[r].col.get(step).is_some());
+            let partner = self.groups[g].partner(&self.one, step);
             if partner.is_none() && self.fill_one.is_none() {
                 continue;
             }

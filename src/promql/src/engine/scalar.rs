@@ -28,6 +28,10 @@ impl Ctx<'_> {
                 }
                 Ok(v)
             }
+            NodeKind::Binary(b) if b.op.is_trim() => {
+                let op = b.op.as_str();
+                Err(EvalError::exec(format!("operator \"{op}\" not allowed for Scalar operations")))
+            }
             NodeKind::Binary(b) => {
                 let mut l = self.scalar(&b.lhs, tl)?;
                 let r = self.scalar(&b.rhs, tl)?;

@@ -187,8 +187,7 @@ impl<'a> Lexer<'a> {
         self.pos = self.start + len;
         let joined = self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
         if len == 0 || (joined && !is_duration) {
-            self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
-            let text = go_quote(&self.input[self.start..self.pos]);
+            let text = go_quote(bad_number(rest));
             return Err(format!("bad number or duration syntax: {text}"));
         }
         self.emit(if is_duration { Tok::Duration } else { Tok::Number });
@@ -256,6 +255,23 @@ impl<'a> Lexer<'a> {
     fn quoted_next(&self) -> String {
         self.peek().map_or_else(|| "end of input".to_owned(), quoted_char)
     }
+}
+
+/// As much of a malformed number as Prometheus shows: up to the first character that fits nothing.
+fn bad_number(text: &str) -> &str {
+    let unit = |b: Option<&u8>| b.is_some_and(|b| b"smhdwy".contains(b));
+    let b = text.as_bytes();
+    let mut n = number_length(text);
+    while unit(b.get(n)) {
+        n += 1 + usize::from(b.get(n + 1) == Some(&b's'));
+        let digits = b[n..].iter().take_while(|c| c.is_ascii_digit()).count();
+        n += digits;
+        if digits == 0 {
+            n += text[n..].chars().next().map_or(0, char::len_utf8);
+            break;
+        }
+    }
+    &text[..n]
 }
 
 /// Bytes at the start of `text` that form a number: decimal with fraction and exponent, or hexadecimal.

@@ -45,6 +45,11 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
     if let Some(v) = parse_integer(text) {
         return Ok(v);
     }
+    if text.parse::<f64>().is_ok_and(f64::is_infinite) {
+        return Err(format!(
+            "error parsing number: strconv.ParseFloat: parsing {text:?}: value out of range"
+        ));
+    }
     parse_go_float(text)
         .ok_or_else(|| format!("error parsing number: strconv.ParseFloat: parsing {text:?}: invalid syntax"))
 }

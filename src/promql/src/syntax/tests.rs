@@ -102,9 +102,26 @@ fn error_texts_are_prometheus() {
         ("foo[0]", "1:5: parse error: duration must be greater than 0"),
         ("foo[5m", "1:7: parse error: unclosed left bracket"),
         ("foo @ bar", "1:7: parse error: unexpected identifier \"bar\" in @, expected timestamp"),
+        ("0deadbeef", "1:1: parse error: bad number or duration syntax: \"0de\""),
+        ("foo[5mm]", "1:5: parse error: bad number or duration syntax: \"5mm\""),
+        (
+            "foo[]",
+            "1:5: parse error: unexpected \"]\" in subquery or range selector, expected number, duration, step(), or range()",
+        ),
+        ("100..4", "1:5: parse error: unexpected number \".4\""),
+        (
+            "1e999",
+            "1:1: parse error: error parsing number: strconv.ParseFloat: parsing \"1e999\": value out of range",
+        ),
+        (
+            "foo == on(bar) group_left 10",
+            "1:1: parse error: vector matching only allowed between instant vectors",
+        ),
+        ("topk(x,)", "1:7: parse error: trailing commas not allowed in function call args"),
+        ("1 =~ 1", "1:3: parse error: unexpected character after '=': '~'"),
         ("a on b", "1:3: parse error: unexpected <on>"),
         ("1h1h", "1:1: parse error: not a valid duration string: \"1h1h\""),
-        ("5foo", "1:1: parse error: bad number or duration syntax: \"5foo\""),
+        ("5foo", "1:1: parse error: bad number or duration syntax: \"5\""),
     ] {
         fails(query, expected);
     }

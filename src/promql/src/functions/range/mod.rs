@@ -2,6 +2,7 @@
 
 mod extended;
 mod extended_hist;
+mod extrapolate;
 mod over_time;
 mod rate;
 mod regression;
@@ -93,7 +94,7 @@ pub(super) fn kernel(name: &str) -> Option<Kernel> {
 }
 
 /// What kernels know besides the window.
-pub(super) struct Cx<'a> {
+struct Cx<'a> {
     pub notes: &'a Notes,
     /// Of the range argument.
     pub span: Span,
@@ -105,6 +106,8 @@ pub(super) struct Cx<'a> {
     pub param_span: Span,
     pub edges: Edges,
     pub use_starts: bool,
+    /// Distances of the last window of this series.
+    pub memo: std::cell::Cell<extrapolate::Reach>,
 }
 
 impl Kernel {
@@ -177,6 +180,7 @@ impl Ctx<'_> {
                 param_span,
                 edges,
                 use_starts,
+                memo: std::cell::Cell::default(),
             };
             let row = self.window_row(series, tl, bounds, |i, w| {
                 cx.t = tl.at(i);

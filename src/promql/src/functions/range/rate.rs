@@ -10,6 +10,7 @@ use koios_model::{CounterReset, FloatHistogram};
 use crate::engine::{Cell, HistOp, Point, Window};
 
 use super::Cx;
+use super::extrapolate::{Left, factor};
 use super::starts::{begins_here, check_overlap, reset_at, reset_by_start, zero_sample};
 
 /// The change over the range, per second if asked for.
@@ -34,14 +35,14 @@ pub(super) fn extrapolated(w: &Window<'_>, cx: &Cx<'_>, counter: bool, per_secon
     if w.hist_count == 0 {
         let change = float_change(w, counter, with_starts, zero.is_some());
         let first = w.values()[0];
-        let level = (counter && change > 0.0 && first >= 0.0).then(|| first / change);
-        return Some((change * factor(w, left, level, per_second)).into());
+        let level = (counter && change > 0.0 && first >= 0.0).then_some((first, change));
+        return Some((change * factor(w, left, level, per_second, &cx.memo)).into());
     }
     let hists = w.hists();
     let mut change = histogram_change(w, cx, &hists, counter, with_starts, zero.is_some())?;
     let first = hists[0].count;
-    let level = (counter && change.count > 0.0 && first >= 0.0).then(|| first / change.count);
-    change.mul(factor(w, left, level, per_second));
+    let level = (counter && change.count > 0.0 && first >= 0.0).then_some((first, change.count));
+    change.mul(factor(w, left, level, per_second, &cx.memo));
     change.hint = CounterReset::Gauge;
     Some(change.into())
 }
@@ -68,47 +69,6 @@ fn float_change(w: &Window<'_>, counter: bool, with_starts: bool, from_zero: boo
         change += values[*d as usize - 1];
     }
     change
-}
-
-/// What is known about the time before the first sample.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// Nothing: extrapolate.
-    Open,
-    /// There is nothing: the series begins with it.
-    Closed,
-    /// The counter was zero at this time.
-    Zero(i64),
-}
-
-/// By how much the sampled change is scaled. `level` is the first value in units of the change.
-fn factor(w: &Window<'_>, left: Left, level: Option<f64>, per_second: bool) -> f64 {
-    let times = w.times();
-    let (first, extra) = match left {
-        Left::Zero(t) => (t, 1),
-        Left::Open | Left::Closed => (times[0], 0),
-    };
-    let last = times[times.len() - 1];
-    let intervals = times.len() - 1 + extra;
-    let mut to_start = if left == Left::Open { (first - w.start) as f64 / 1000.0 } else { 0.0 };
-    let mut to_end = (w.end - last) as f64 / 1000.0;
-    let sampled = (last - first) as f64 / 1000.0;
-    let average = sampled / intervals as f64;
-    let threshold = average * 1.1;
-    if to_start >= threshold {
-        to_start = average / 2.0;
-    }
-    if let Some(level) = level {
-        let to_zero = sampled * level;
-        if to_zero < to_start {
-            to_start = to_zero;
-        }
-    }
-    if to_end >= threshold {
-        to_end = average / 2.0;
-    }
-    let factor = (sampled + to_start + to_end) / sampled;
-    if per_second { factor / (w.range_ms() as f64 / 1000.0) } else { factor }
 }
 
 fn histogram_change(
