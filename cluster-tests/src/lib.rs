@@ -6,6 +6,7 @@
 pub mod api;
 pub mod binary;
 pub mod exporter;
+pub mod generate;
 pub mod node;
 pub mod peers;
 pub mod wait;
