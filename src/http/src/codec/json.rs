@@ -1,30 +1,8 @@
 //! JSON by hand, for the answers that are large.
 
-use std::fmt::Write as _;
-
 use koios_model::Labels;
 
-/// A JSON string literal. `<`, `>`, `&` and the line separators are escaped as Go's encoder does.
-pub fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c if (c as u32) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
+pub use koios_model::format::push_json_string as push_string;
 
 /// A label set as an object, keys in order.
 pub fn push_labels(out: &mut String, labels: &Labels) {
