@@ -117,6 +117,14 @@ impl Node {
         assert!(waited.is_ok(), "{} is not ready: {waited:?}\n{}", self.spec.name, self.log());
     }
 
+    /// The most memory it ever had resident, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
+    }
+
     /// Ends it without warning, as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -17,7 +17,7 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
 
 /// Label names (`name` empty) or the values of one label.
 pub(super) async fn words(state: &ApiState, params: &Params, name: String) -> Result<HttpResponse, ApiError> {
-    let (request, limit) = super::metadata_request(params)?;
+    let (request, limit) = super::metadata_request(params, ApiError::bad_data)?;
     let front = state.front.clone();
     let (mut words, gaps) = state.on_net(async move { front.words(&request, &name).await }).await?;
     let mut notes = Notes::default().gaps(&gaps);

@@ -24,11 +24,14 @@ use crate::codec::reply::ApiError;
 pub(crate) const MIN_TIME_MS: i64 = i64::MIN / 1_000_000;
 pub(crate) const MAX_TIME_MS: i64 = i64::MAX / 1_000_000;
 
-/// What labels, label values and series have in common.
-pub(crate) fn metadata_request(params: &Params) -> Result<(MetadataRequest, usize), ApiError> {
+/// What labels, label values and series have in common; `wrap` words a bad `match[]`.
+pub(crate) fn metadata_request(
+    params: &Params,
+    wrap: impl Fn(String) -> ApiError,
+) -> Result<(MetadataRequest, usize), ApiError> {
     let limit = params.limit()?;
     let mint = params.metadata_time("start", MIN_TIME_MS)?;
     let maxt = params.metadata_time("end", MAX_TIME_MS)?;
-    let selectors = params.selectors()?;
+    let selectors = params.selectors().map_err(wrap)?;
     Ok((MetadataRequest { selectors, mint, maxt, partial: params.partial()? }, limit))
 }

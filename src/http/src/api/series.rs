@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 
 use crate::codec::json::{push_labels, push_list};
-use crate::codec::params::Params;
+use crate::codec::params::{Params, invalid};
 use crate::codec::reply::{ApiError, Notes, success};
 use crate::state::ApiState;
 
@@ -15,7 +15,7 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
     if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
     }
-    let (request, limit) = super::metadata_request(&params)?;
+    let (request, limit) = super::metadata_request(&params, |why| invalid("match[]", &why))?;
     let front = state.front.clone();
     let (mut series, gaps) = state.on_net(async move { front.series(&request).await }).await?;
     let mut notes = Notes::default().gaps(&gaps);

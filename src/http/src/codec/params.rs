@@ -120,20 +120,26 @@ impl Params {
     /// The selectors of `match[]`.
     ///
     /// # Errors
-    /// `bad_data` when one does not parse or matches everything.
-    pub fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    /// In Prometheus' words, when one does not parse or matches everything. Endpoints wrap it differently.
+    pub fn selectors(&self) -> Result<Vec<Vec<Matcher>>, String> {
         let mut selectors = Vec::new();
         for text in self.all("match[]") {
-            let matchers =
-                koios_promql::parse_selector(text).map_err(|e| invalid("match[]", &e.to_string()))?;
+            let matchers = koios_promql::parse_selector(text).map_err(|e| {
+                let why = e.to_string();
+                // A query says where; a parameter that is nothing but a selector need not.
+                if why.ends_with(MATCHES_ALL) { MATCH_MATCHES_ALL.to_owned() } else { why }
+            })?;
             if matchers.iter().all(Matcher::matches_empty) {
-                return Err(invalid("match[]", "match[] must contain at least one non-empty matcher"));
+                return Err(MATCH_MATCHES_ALL.to_owned());
             }
             selectors.push(matchers);
         }
         Ok(selectors)
     }
 }
+
+const MATCHES_ALL: &str = "vector selector must contain at least one non-empty matcher";
+const MATCH_MATCHES_ALL: &str = "match[] must contain at least one non-empty matcher";
 
 /// An `invalid parameter "x": …` error.
 pub fn invalid(name: &str, why: &str) -> ApiError {
@@ -268,7 +274,8 @@ mod tests {
             p.limit().unwrap_err().message,
             r#"invalid parameter "limit": limit must be non-negative"#
         );
-        assert!(p.selectors().is_err());
+        assert_eq!(p.selectors().unwrap_err(), MATCH_MATCHES_ALL);
+        assert_eq!(params(&[("match[]", "{}")]).selectors().unwrap_err(), MATCH_MATCHES_ALL);
     }
 
     #[test]
