@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::error::ClusterError;
 use crate::identity::next_generation;
 use crate::keys::{NodeRecord, REQUIRED};
-use crate::peers::PeerBook;
+use crate::peers::{BOOK_STEP_MS, PeerBook};
 use crate::secret::KeyRing;
 use crate::transport::{SealedTransport, TransportStats};
 use crate::view::{ClusterView, Liveness, Member};
@@ -371,7 +371,8 @@ impl Keeper {
                 name: name.clone(),
                 generation: peer.generation,
                 gossip: peer.gossip,
-                liveness: Liveness::Dead { since: peer.last_alive },
+                // The book may be a minute old, and its owner may have lived on until then.
+                liveness: Liveness::Dead { since: peer.last_alive + BOOK_STEP_MS },
                 record,
             };
             members.insert(name.clone(), Arc::new(member));

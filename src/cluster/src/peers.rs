@@ -19,6 +19,9 @@ pub const PEERS_MAX: usize = 256;
 /// How long a silent peer is remembered, milliseconds.
 pub const PEER_AGE_MS_MAX: i64 = 14 * 86_400_000;
 
+/// How old the note of a living peer may get, milliseconds.
+pub const BOOK_STEP_MS: i64 = 60_000;
+
 /// A peer as it was last seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownPeer {
