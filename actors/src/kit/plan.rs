@@ -55,6 +55,26 @@ mod tests {
         static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
     }
 
+    /// The fault: a system that ends waits for no arbiter's thread.
+    #[test]
+    fn actix_system_leaves_arbiter_threads_running() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let ended = Arc::new(AtomicBool::new(false));
+        let flag = ended.clone();
+        let system = actix::System::new();
+        system.block_on(async move {
+            let arbiter = Arbiter::new();
+            arbiter.spawn_fn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                flag.store(true, Ordering::SeqCst);
+            });
+            actix::System::current().stop();
+        });
+        system.run().unwrap();
+        assert!(!ended.load(Ordering::SeqCst), "the system is over and its arbiter still works");
+    }
+
     #[actix::test]
     async fn names_are_threads_and_stop_joins_them() {
         let plan = Plan::new();

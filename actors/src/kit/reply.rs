@@ -45,3 +45,44 @@ impl Coded for AskError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kit::{Letter, Mailroom};
+    use actix::{Actor, Context, Handler, Message};
+    use std::time::Duration;
+
+    struct Deaf;
+    impl Actor for Deaf {
+        type Context = Context<Self>;
+    }
+    struct Ask;
+    impl Message for Ask {
+        type Result = ();
+    }
+    impl Handler<Letter<Ask>> for Deaf {
+        type Result = actix::ResponseFuture<()>;
+        fn handle(&mut self, m: Letter<Ask>, _: &mut Context<Self>) -> Self::Result {
+            Box::pin(async move {
+                let _held = m.permit;
+                std::future::pending::<()>().await;
+            })
+        }
+    }
+
+    /// The fault: a plain `send` to an actor that never answers waits for ever, and its errors have no name.
+    #[actix::test]
+    async fn silence_and_absence_have_names_and_codes() {
+        let plain = Deaf.start();
+        let room: Mailroom<Deaf> = Mailroom::new("deaf", 2);
+        room.publish(Some(plain.clone()));
+        let late = room.ask(Ask, Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!((late, late.code()), (AskError::Late { actor: "deaf" }, Code::Timeout));
+        assert_eq!(AskError::from_mailbox("deaf", MailboxError::Closed).code(), Code::Unavailable);
+        assert_eq!(AskError::from_mailbox("deaf", MailboxError::Timeout).code(), Code::Timeout);
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(50), room.ask(Ask, Duration::from_secs(60))).await;
+        assert!(waiting.is_err(), "without patience of its own a caller would wait on");
+    }
+}

@@ -51,6 +51,24 @@ impl Roll {
 mod tests {
     use super::*;
 
+    #[derive(Default)]
+    struct Service;
+    impl actix::Actor for Service {
+        type Context = actix::Context<Self>;
+    }
+    impl actix::Supervised for Service {}
+    impl actix::SystemService for Service {}
+
+    /// The fault: a registry of actix belongs to the system, so two nodes in one process would share it.
+    #[actix::test]
+    async fn actix_registry_is_shared_by_all_nodes_of_a_process() {
+        use actix::SystemService;
+        assert_eq!(Service::from_registry(), Service::from_registry(), "whoever asks gets the same actor");
+        let (one, other) = (Roll::new(), Roll::new());
+        one.enter(|| Entry { name: "a".into(), up: true, depth: 0, bound: 1, restarts: 0 });
+        assert_eq!((one.call().len(), other.call().len()), (1, 0));
+    }
+
     #[test]
     fn observes_at_the_time_of_the_call() {
         let roll = Roll::new();
