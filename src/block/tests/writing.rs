@@ -11,6 +11,7 @@ fn samples(from: i64, n: i64) -> Columns {
     Columns {
         times: (from..from + n).map(|i| i * 1000).collect(),
         values: (0..n).map(|i| i as f64).collect(),
+        ..Columns::default()
     }
 }
 
