@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use koios_chunk::{Chunk, Encoding, SeriesChunks, encode_xor};
+use koios_chunk::{Chunk, Encoding, SeriesChunks};
 use koios_model::{Columns, Labels, Matcher, Slot};
 
 use crate::error::BlockError;
@@ -33,7 +33,7 @@ pub struct Block {
 pub struct VerifyReport {
     /// Series read.
     pub series: u64,
-    /// Chunks whose checksum and, for XOR, samples were read.
+    /// Chunks whose checksum and samples were read.
     pub chunks: u64,
     /// Samples counted by chunk headers.
     pub samples: u64,
@@ -114,7 +114,12 @@ impl Block {
             }
             let chunk = self.segments.chunk(at)?;
             let touched = deleted.iter().any(|i| chunk.overlaps(i.mint, i.maxt));
-            if touched { chunks.extend(without(&chunk, deleted, at.reference)?) } else { chunks.push(chunk) }
+            if !touched {
+                chunks.push(chunk);
+                continue;
+            }
+            let left = chunk.retain(|t| !deleted.iter().any(|i| i.contains(t)));
+            chunks.extend(left.map_err(|source| BlockError::Chunk { reference: at.reference, source })?);
         }
         Ok(chunks)
     }
@@ -166,7 +171,7 @@ impl Block {
         self.index.select(matchers)?.into_iter().map(|n| Ok(self.index.series(n)?.labels)).collect()
     }
 
-    /// Reads everything: every series, every chunk, every XOR sample; compares with the meta file.
+    /// Reads everything: every series, every chunk, every sample of an encoding that is decoded; compares with the meta file.
     ///
     /// # Errors
     /// `BlockError` for the first thing that is not as it must be.
@@ -230,7 +235,7 @@ impl Block {
         if at.min_time < self.meta.min_time || at.max_time >= self.meta.max_time {
             return Err(self.bad(number, "a chunk lies outside of the block's time range"));
         }
-        if chunk.encoding != Encoding::Xor {
+        if !matches!(chunk.encoding, Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram) {
             report.opaque_chunks += 1;
             return Ok(());
         }
@@ -248,15 +253,4 @@ impl Block {
     fn bad(&self, number: u32, what: &'static str) -> BlockError {
         crate::dec::damaged(INDEX_FILE, u64::from(number) * crate::index::SERIES_ALIGN, what)
     }
-}
-
-/// The chunk without the deleted ranges; `None` when nothing is left. Only XOR can be rewritten today.
-fn without(chunk: &Chunk, deleted: &[Interval], reference: u64) -> Result<Option<Chunk>, BlockError> {
-    let mut all = Columns::default();
-    chunk.read(i64::MIN, i64::MAX, &mut all).map_err(|source| BlockError::Chunk { reference, source })?;
-    let mut kept = Columns::default();
-    for s in all.iter().filter(|s| !deleted.iter().any(|i| i.contains(s.t))) {
-        kept.push(s.t, s.v);
-    }
-    Ok(encode_xor(&kept, kept.len()).pop())
 }

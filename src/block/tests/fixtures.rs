@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use koios_block::{Block, BlockMeta, BlockMetaExtras, BlockWriter, IndexReader, PostingsSource, list_blocks};
-use koios_chunk::{Encoding, XorAppender, XorIter};
+use koios_chunk::{Coder, Encoding, HistogramAppender, HistogramIter, IntCoder, XorAppender, XorIter};
 use koios_model::{Columns, MatchType, Matcher};
 
 fn shared() -> PathBuf {
@@ -73,6 +73,47 @@ fn xor_chunks_are_re_encoded_to_the_same_bytes() {
         }
     }
     assert!(same > 10_000 && samples > 1_000_000, "{same} chunks, {samples} samples");
+}
+
+/// Appends a chunk's samples again; the flags, which also say what was before the chunk, apart.
+fn histograms_again<C: Coder>(bytes: &[u8]) -> (Vec<u8>, usize) {
+    let samples: Vec<_> = HistogramIter::<C>::new(bytes).unwrap().map(Result::unwrap).collect();
+    let mut again = HistogramAppender::<C>::start(None, samples[0].0, &samples[0].1);
+    for (t, h) in &samples[1..] {
+        assert!(again.append(*t, h).is_none(), "a chunk of Prometheus would be split");
+    }
+    let mut out = again.to_bytes();
+    out[2] = bytes[2];
+    (out, samples.len())
+}
+
+#[test]
+fn histogram_chunks_are_re_encoded_to_the_same_bytes() {
+    let dir = blocks().pop().unwrap();
+    let block = Block::open(&dir).unwrap();
+    let (mut exponential, mut custom, mut samples) = (0, 0, 0);
+    let mut bounds = Vec::new();
+    for series in block.select(&[], i64::MIN, i64::MAX).unwrap() {
+        for chunk in series.chunks.iter().filter(|c| c.encoding == Encoding::Histogram) {
+            let (bytes, count) = histograms_again::<IntCoder>(&chunk.data);
+            assert_eq!(bytes, chunk.data, "{}", series.labels);
+            samples += count;
+            let mut columns = Columns::default();
+            chunk.read(i64::MIN, i64::MAX, &mut columns).unwrap();
+            let first = columns.histogram(0).unwrap();
+            first.validate().unwrap();
+            if first.uses_custom_buckets() {
+                bounds.push(first.custom_values.to_vec());
+                custom += 1;
+            } else {
+                exponential += 1;
+            }
+        }
+    }
+    assert_eq!(samples as u64, block.meta().stats.num_histogram_samples);
+    assert!(bounds.contains(&vec![0.01, 0.1, 1.0, 10.0]), "thousandths");
+    assert!(bounds.iter().any(|b| b.ends_with(&[230.66015625, 345.990234375])), "whole floats");
+    assert!(exponential > 20 && custom > 20, "{exponential} exponential, {custom} custom");
 }
 
 /// The current writers of Prometheus and Thanos leave no choice in index and chunk files.

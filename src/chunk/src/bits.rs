@@ -6,7 +6,7 @@
 
 /// Appends bits to bytes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BitWriter {
+pub struct BitWriter {
     pub(crate) bytes: Vec<u8>,
     /// Bits of the last byte not yet used, 0..8.
     free: u8,
@@ -53,7 +53,7 @@ impl BitWriter {
 
 /// Reads bits from bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct BitReader<'a> {
+pub struct BitReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -120,6 +120,11 @@ impl<'a> BitReader<'a> {
     #[inline(always)]
     pub(crate) fn overrun(&self) -> bool {
         self.at > self.bytes.len() * 8
+    }
+
+    /// Bits that were not taken yet.
+    pub(crate) fn bits_left(&self) -> usize {
+        (self.bytes.len() * 8).saturating_sub(self.at)
     }
 
     /// Bits of the last touched byte that were not taken, 0..8.

@@ -116,7 +116,7 @@ impl Chunk {
     /// `ChunkError`; samples before the damage may already be in `out`.
     pub fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
         if self.encoding != Encoding::Xor {
-            return Err(ChunkError::Unsupported(self.encoding));
+            return crate::histogram::read(self.encoding, &self.data, mint, maxt, out);
         }
         if mint <= self.min_time && self.max_time <= maxt {
             return crate::decode_xor(&self.data, out);

@@ -27,6 +27,12 @@ pub fn decode_xor(bytes: &[u8], out: &mut Columns) -> Result<(), ChunkError> {
     let done = decode_body(body, &mut out.times[start..], &mut out.values[start..]);
     out.times.truncate(start + done);
     out.values.truncate(start + done);
+    if let Some(h) = &mut out.histograms {
+        h.resize(start + done, None);
+    }
+    if let Some(s) = &mut out.starts {
+        s.resize(start + done, 0);
+    }
     if done == count {
         return Ok(());
     }

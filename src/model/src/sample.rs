@@ -103,6 +103,15 @@ impl Columns {
         }
     }
 
+    /// Appends the sample at position `i` of other columns, whatever it is.
+    pub fn push_from(&mut self, other: &Self, i: usize) {
+        match other.histogram(i) {
+            Some(h) => self.push_histogram(other.times[i], h.clone()),
+            None => self.push(other.times[i], other.values[i]),
+        }
+        self.set_start(other.start(i));
+    }
+
     /// The histogram at position `i`, `None` for a float sample.
     pub fn histogram(&self, i: usize) -> Option<&Arc<FloatHistogram>> {
         self.histograms.as_ref().and_then(|h| h.get(i)).and_then(Option::as_ref)
@@ -141,6 +150,10 @@ mod tests {
         assert_eq!(c.values, [1.0, 7.0, 3.0]);
         assert!(c.histogram(0).is_none() && c.histogram(1).is_some() && c.histogram(2).is_none());
         assert_eq!((c.start(0), c.start(1), c.start(2)), (0, 1, 0));
+        let mut copy = Columns::default();
+        (0..3).for_each(|i| copy.push_from(&c, i));
+        assert_eq!((&copy.times, &copy.values, &copy.starts), (&c.times, &c.values, &c.starts));
+        assert_eq!(copy.histograms, c.histograms);
         c.clear();
         assert!(c.is_empty() && c.histograms.is_none());
     }
