@@ -74,6 +74,14 @@ pub struct RunArgs {
     /// How far back an instant selector looks.
     #[arg(long = "query.lookback-delta", value_name = "DURATION")]
     pub query_lookback_delta: Option<String>,
+    /// Prometheus' feature flags; repeatable. The whole query language is allowed without any.
+    #[arg(
+        long = "enable-feature",
+        env = "KOIOS_ENABLE_FEATURE",
+        value_name = "NAME,...",
+        value_delimiter = ','
+    )]
+    pub enable_feature: Vec<String>,
     /// Label that tells replicas of other producers apart; repeatable. Koios' own replicas need no flag.
     #[arg(long = "query.replica-label", value_name = "LABEL")]
     pub query_replica_label: Vec<String>,

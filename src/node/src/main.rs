@@ -8,6 +8,7 @@ mod banner;
 mod bench;
 mod cli;
 mod commands;
+mod features;
 mod gossiping;
 mod identity;
 mod joining;

@@ -14,6 +14,7 @@ use koios_objstore::BucketConfig;
 use koios_tsdb::SyncMode;
 
 use crate::cli::RunArgs;
+use crate::features::Features;
 
 /// Everything a node needs to know before it starts.
 pub struct Settings {
@@ -30,6 +31,7 @@ pub struct Settings {
     pub query_concurrency: usize,
     pub query_samples_max: u64,
     pub lookback_ms: i64,
+    pub features: Features,
 }
 
 impl Settings {
@@ -79,6 +81,7 @@ impl Settings {
                 as usize,
             query_samples_max: args.query_max_samples.unwrap_or(k.query.max_samples).max(1),
             lookback_ms: lookback_ms.max(1),
+            features: Features::read(&args.enable_feature)?,
             node_name,
             zone,
             roles,
@@ -108,6 +111,7 @@ impl Settings {
             ("cluster.name", self.ring.cluster().to_owned()),
             ("cluster.secret-file", path(&a.cluster_secret_file)),
             ("config.file", path(&self.config.file)),
+            ("enable-feature", a.enable_feature.join(",")),
             ("grpc.listen-address", addr(a.grpc_listen)),
             ("join", self.join.join(",")),
             ("log.format", a.log_format.clone()),

@@ -70,6 +70,7 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let format = if settings.args.log_format == "json" { LogFormat::Json } else { LogFormat::Logfmt };
     init_logging(format, &settings.args.log_level, &me.name).map_err(|e| e.to_string())?;
     install_panic_hook();
+    settings.features.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let listeners = Listeners {
         web: bind("web.listen-address", settings.args.web_listen)?,
         grpc: bind("grpc.listen-address", settings.args.grpc_listen)?,

@@ -190,6 +190,7 @@ impl Foundation {
                 bytes_max: k.query.max_bytes.max(1 << 20),
                 ..Limits::default()
             },
+            options: settings.features.engine.clone(),
         };
         let coordinator = Coordinator { peers: peers.clone(), parts: self.local_parts() };
         let admission = Arc::new(DeskAdmission(room));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use koios_cluster::ClusterView;
 use koios_model::{Clock, Columns, Labels, Matcher};
-use koios_promql::{Control, Limits, Plan, QueryOutput, QueryParams, SeriesSource, parse};
+use koios_promql::{Control, EngineOptions, Limits, Plan, QueryOutput, QueryParams, SeriesSource, parse};
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
@@ -36,6 +36,8 @@ pub struct FrontLimits {
     pub fetch_bytes_max: u64,
     /// Bounds of the evaluation.
     pub engine: Limits,
+    /// Language behaviour that is off unless asked for.
+    pub options: EngineOptions,
 }
 
 /// A query as the API was asked it.
@@ -64,6 +66,19 @@ pub struct QueryResponse {
     pub output: QueryOutput,
     /// What may be missing; empty means complete.
     pub gaps: Vec<Gap>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Stages of a query, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Waiting for a place among the running queries.
+    pub queue_ns: u64,
+    /// Fetching the series.
+    pub fetch_ns: u64,
+    /// Evaluating, sorting the result included, waiting for the pool as well.
+    pub eval_ns: u64,
 }
 
 /// A question about labels or series.
@@ -124,13 +139,16 @@ impl Front {
             lookback_ms: request.lookback_ms.unwrap_or(self.limits.lookback_ms),
             default_subquery_step_ms: self.limits.subquery_step_ms,
             limits: self.limits.engine.clone(),
+            options: self.limits.options.clone(),
             ..QueryParams::instant(request.start_ms)
         };
         let instant = params.is_instant();
         let plan = Plan::new(&expr, &params)?;
         let timeout_ms = request.timeout_ms.unwrap_or(u64::MAX).min(self.limits.timeout_ms);
-        let deadline_ns = self.clock.mono_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let asked_ns = self.clock.mono_ns();
+        let deadline_ns = asked_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
         let ticket = self.admission.admit(&request.query, timeout_ms).await?;
+        let admitted_ns = self.clock.mono_ns();
 
         let view = self.view();
         let query_id = self.query_id();
@@ -166,13 +184,19 @@ impl Front {
         if !gaps.is_empty() && !request.partial.unwrap_or(!instant) {
             return Err(QueryError::Incomplete(gaps));
         }
+        let fetched_ns = self.clock.mono_ns();
         let clock = self.clock.clone();
         let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
         let stop = CancelOnDrop(control.clone());
         let output =
             compute(&*self.coordinator.parts.pool, move || plan.evaluate(inputs, &control)).await??;
         drop((stop, ticket));
-        Ok(QueryResponse { output, gaps })
+        let timings = Timings {
+            queue_ns: admitted_ns.saturating_sub(asked_ns),
+            fetch_ns: fetched_ns.saturating_sub(admitted_ns),
+            eval_ns: self.clock.mono_ns().saturating_sub(fetched_ns),
+        };
+        Ok(QueryResponse { output, gaps, timings })
     }
 
     /// Label sets of matching series, sorted.

@@ -31,7 +31,7 @@ pub use completeness::Gap;
 pub use coordinator::Coordinator;
 pub use error::QueryError;
 
-pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse};
+pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, Timings};
 pub use local::LocalParts;
 pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};

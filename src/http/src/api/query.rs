@@ -6,6 +6,7 @@ use koios_query::{QueryRequest, QueryResponse};
 use crate::codec::params::Params;
 use crate::codec::reply::{ApiError, Notes, success};
 use crate::codec::result;
+use crate::codec::stats::{self, Wanted};
 use crate::state::ApiState;
 
 /// Answers GET and POST.
@@ -16,7 +17,7 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
     let limit = params.limit()?;
     let time = params.time("time", Some(state.clock.now_ms()))?;
     let request = request(&params, time, time, 0)?;
-    run(&state, request, limit).await
+    run(&state, request, limit, stats::wanted(&params)).await
 }
 
 /// The part of a request that instant and range queries share.
@@ -43,12 +44,21 @@ pub(super) async fn run(
     state: &ApiState,
     request: QueryRequest,
     limit: usize,
+    stats: Wanted,
 ) -> Result<HttpResponse, ApiError> {
     let front = state.front.clone();
-    let QueryResponse { mut output, gaps } = state.on_net(async move { front.query(request).await }).await?;
+    let QueryResponse { mut output, gaps, timings } =
+        state.on_net(async move { front.query(request).await }).await?;
     let mut notes = Notes { warnings: output.warnings, infos: output.infos }.gaps(&gaps);
     if result::truncate(&mut output.value, limit) {
         notes = notes.truncated();
     }
-    Ok(success(&result::encode(&output.value), notes))
+    if stats == Wanted::Deprecated {
+        notes.warnings.push(stats::DEPRECATED.to_owned());
+    }
+    let mut data = result::encode(&output.value);
+    if stats != Wanted::No {
+        stats::append(&mut data, &output.stats, &timings);
+    }
+    Ok(success(&data, notes))
 }

@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, web};
 use super::query::{request, run};
 use crate::codec::params::{Params, invalid};
 use crate::codec::reply::ApiError;
+use crate::codec::stats;
 use crate::state::ApiState;
 
 /// Most steps between start and end.
@@ -33,5 +34,5 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
         let why = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
         return Err(ApiError::bad_data(why.to_owned()));
     }
-    run(&state, request(&params, start, end, step)?, limit).await
+    run(&state, request(&params, start, end, step)?, limit, stats::wanted(&params)).await
 }

@@ -4,3 +4,4 @@ pub mod json;
 pub mod params;
 pub mod reply;
 pub mod result;
+pub mod stats;

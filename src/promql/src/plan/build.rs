@@ -10,6 +10,7 @@ use crate::syntax::ast::{
     ValueType, VectorSelector,
 };
 
+use super::TIME_MAX_MS;
 use super::duration::{resolve, resolve_positive};
 use super::node::{Aggregate, Binary, Call, MatrixArg, Node, NodeKind, SelectNode, SubqueryNode};
 
@@ -184,7 +185,7 @@ impl Builder<'_> {
 
     fn at(&self, at: Option<At>) -> Option<i64> {
         at.map(|at| match at {
-            At::Time(t) => t,
+            At::Time(t) => t.clamp(-TIME_MAX_MS, TIME_MAX_MS),
             At::Start => self.params.start_ms,
             At::End => self.params.end_ms,
         })
@@ -291,7 +292,7 @@ impl SubqueryNode {
     pub(crate) fn timeline(&self, outer: &Timeline) -> Timeline {
         let from = self.reference(outer.start).saturating_sub(self.range);
         let to = self.reference(outer.end());
-        let mut start = from - from.rem_euclid(self.step);
+        let mut start = from.saturating_sub(from.rem_euclid(self.step));
         if start <= from {
             start = start.saturating_add(self.step);
         }
@@ -321,7 +322,7 @@ mod info {
                     NodeKind::Matrix(MatrixArg::Subquery(s)) => {
                         let (at, offset) = match s.at {
                             Some(t) => (Some(t), s.offset),
-                            None => (at, offset + s.offset),
+                            None => (at, offset.saturating_add(s.offset)),
                         };
                         find(&s.expr, at, offset)
                     }

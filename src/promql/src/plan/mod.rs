@@ -13,6 +13,9 @@ use crate::syntax::ast::{Expr, ValueType};
 
 pub(crate) use node::{Aggregate, Binary, Call, MatrixArg, Node, NodeKind, SelectNode, SubqueryNode};
 
+/// Farthest that a time may be from the epoch, and longest duration, ms: differences of times stay numbers.
+pub(crate) const TIME_MAX_MS: i64 = 1 << 60;
+
 /// A query that is ready to run once its selects are answered.
 #[derive(Debug)]
 pub struct Plan {
@@ -35,6 +38,11 @@ impl Plan {
         if params.step_ms < 0 || (params.step_ms == 0 && params.end_ms != params.start_ms) {
             let text =
                 "zero or negative query resolution step widths are not accepted. Try a positive integer";
+            return Err(EvalError::BadData(text.to_owned()));
+        }
+        let times = [params.start_ms, params.end_ms, params.step_ms, params.lookback_ms];
+        if times.iter().any(|t| t.unsigned_abs() > TIME_MAX_MS as u64) {
+            let text = "time, step or lookback is too far from the epoch, must be within 36 million years";
             return Err(EvalError::BadData(text.to_owned()));
         }
         let ty = expr.value_type();
