@@ -197,12 +197,15 @@ pub enum Test {
 /// Flags of `koios bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// Series.
+    /// Series, in whole thousands.
     #[arg(long, default_value_t = 10_000)]
     pub series: usize,
-    /// Samples of each series.
+    /// Samples of each series inside the process, at most 480.
     #[arg(long, default_value_t = 480)]
     pub samples: usize,
+    /// Seconds of scraping beside a Prometheus.
+    #[arg(long, default_value_t = 30)]
+    pub seconds: u64,
 }
 
 #[cfg(test)]

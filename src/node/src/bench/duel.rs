@@ -1,0 +1,200 @@
+//! Two processes side by side: this binary, and `prometheus` when one is installed.
+//!
+//! Both get the same targets, interval and machine at the same time, each with its defaults. Memory is what the
+//! resident set grew by since before the first sample; processor time is all that the process used while it
+//! scraped, everything else it does included. Koios forces its log to disk before it counts a scrape as kept;
+//! Prometheus leaves that to the system.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use koios_model::Clock;
+
+use super::Row;
+use super::process::{Process, Scratch, dir_bytes, find, free_port};
+use super::questions::{QUESTIONS, ask};
+use super::targets::Targets;
+
+/// Longest wait for a rival to be ready, or to have scraped everything once.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// After the first scrape: series are made, buffers have grown.
+const SETTLE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What came out.
+pub struct Duel {
+    /// Version of the other side; `None` when there is none.
+    pub rival: Option<String>,
+    /// Figures.
+    pub rows: Vec<Row>,
+}
+
+struct Rival {
+    path: &'static str,
+    base: String,
+    process: Process,
+    wal: PathBuf,
+}
+
+/// A look at a rival.
+#[derive(Clone, Copy)]
+struct Look {
+    cpu_ns: u64,
+    memory: u64,
+    samples: u64,
+    wal: u64,
+}
+
+/// Runs both for `seconds`, then asks both.
+///
+/// # Errors
+/// When a process does not start, or has no answer.
+pub fn run(clock: &Arc<dyn Clock>, series: usize, seconds: u64) -> Result<Duel, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    runtime.block_on(fight(clock, series, seconds))
+}
+
+async fn fight(clock: &Arc<dyn Clock>, series: usize, seconds: u64) -> Result<Duel, String> {
+    let scratch = Scratch::new("duel").map_err(|e| e.to_string())?;
+    let targets = Targets::start(clock, series).await?;
+    let client = reqwest::Client::new();
+    let mut rivals = vec![koios(scratch.path(), &targets)?];
+    let installed = find("prometheus");
+    if let Some(program) = &installed {
+        rivals.push(prometheus(program, scratch.path(), &targets)?);
+    }
+    for rival in &mut rivals {
+        rival.ready(&client).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let empty: Vec<Look> = rivals.iter().map(|r| r.look(&targets)).collect();
+    targets.open();
+    wait_for_all(&rivals, &targets, series as u64).await?;
+    tokio::time::sleep(SETTLE).await;
+
+    let (from, before) = (clock.now_ms(), rivals.iter().map(|r| r.look(&targets)).collect::<Vec<_>>());
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let (until, after) = (clock.now_ms(), rivals.iter().map(|r| r.look(&targets)).collect::<Vec<_>>());
+
+    let mut rows = resources(series, &empty, &before, &after);
+    let bases: Vec<String> = rivals.iter().map(|r| r.base.clone()).collect();
+    for question in &QUESTIONS {
+        let times = ask(&**clock, &client, &bases, question, (from, until)).await?;
+        let kind = if question.range { "range" } else { "instant" };
+        let what = format!("{kind} {}", question.expr);
+        rows.push(Row::new(what, "ms p50", times[0], times.get(1).copied()));
+    }
+    Ok(Duel { rival: installed.map(|p| version(&p)), rows })
+}
+
+fn resources(series: usize, empty: &[Look], before: &[Look], after: &[Look]) -> Vec<Row> {
+    let row = |what, unit, figure: &dyn Fn(usize) -> f64| {
+        Row::new(what, unit, figure(0), (after.len() > 1).then(|| figure(1)))
+    };
+    let samples = |i: usize| (after[i].samples - before[i].samples).max(1) as f64;
+    vec![
+        row("samples scraped", "samples", &samples),
+        row("processor time per scraped sample", "ns", &|i| {
+            (after[i].cpu_ns - before[i].cpu_ns) as f64 / samples(i)
+        }),
+        row("log on disk per scraped sample", "bytes", &|i| {
+            after[i].wal.saturating_sub(before[i].wal) as f64 / samples(i)
+        }),
+        row("memory grown per series", "bytes", &|i| {
+            after[i].memory.saturating_sub(empty[i].memory) as f64 / series as f64
+        }),
+        row("memory in all", "MiB", &|i| after[i].memory as f64 / f64::from(1 << 20)),
+    ]
+}
+
+impl Rival {
+    fn look(&self, targets: &Targets) -> Look {
+        Look {
+            cpu_ns: self.process.cpu_ns(),
+            memory: self.process.resident_bytes(),
+            samples: targets.served(self.path),
+            wal: dir_bytes(&self.wal),
+        }
+    }
+
+    async fn ready(&mut self, client: &reqwest::Client) -> Result<(), String> {
+        let url = format!("{}/-/ready", self.base);
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while self.process.runs() {
+                let answer = client.get(&url).timeout(PATIENCE).send().await;
+                if answer.is_ok_and(|a| a.status().is_success()) {
+                    return true;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            false
+        });
+        if waited.await.unwrap_or(false) { Ok(()) } else { Err(format!("{url} does not turn ready")) }
+    }
+}
+
+async fn wait_for_all(rivals: &[Rival], targets: &Targets, series: u64) -> Result<(), String> {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while rivals.iter().any(|r| targets.served(r.path) < 2 * series) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    waited.await.map_err(|_| format!("not everything was scraped within {PATIENCE:?}"))
+}
+
+/// Scrapes the targets on its own path, once a second.
+fn config(dir: &Path, path: &str, targets: &Targets) -> Result<PathBuf, String> {
+    let list: Vec<String> = targets.addrs.iter().map(|a| format!("'{a}'")).collect();
+    let text = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         scrape_configs:\n- job_name: bench\n  metrics_path: {path}\n  static_configs: [{{targets: [{}]}}]\n",
+        list.join(", ")
+    );
+    let file = dir.join(format!("{}.yml", path.trim_start_matches('/')));
+    std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(file)
+}
+
+fn koios(dir: &Path, targets: &Targets) -> Result<Rival, String> {
+    let (path, storage) = ("/koios", dir.join("koios"));
+    let file = config(dir, path, targets)?;
+    let port = || free_port().map_err(|e| e.to_string());
+    let (web, grpc, cluster) = (port()?, port()?, port()?);
+    let args = [
+        format!("--web.listen-address=127.0.0.1:{web}"),
+        format!("--grpc.listen-address=127.0.0.1:{grpc}"),
+        format!("--cluster.listen-address=127.0.0.1:{cluster}"),
+        format!("--storage.path={}", storage.display()),
+        format!("--config.file={}", file.display()),
+    ];
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let process = Process::start(&own, &args)?;
+    Ok(Rival { path, base: format!("http://127.0.0.1:{web}"), process, wal: storage.join("head") })
+}
+
+fn prometheus(program: &Path, dir: &Path, targets: &Targets) -> Result<Rival, String> {
+    let (path, storage) = ("/prometheus", dir.join("prometheus"));
+    let file = config(dir, path, targets)?;
+    let web = free_port().map_err(|e| e.to_string())?;
+    let args = [
+        format!("--web.listen-address=127.0.0.1:{web}"),
+        format!("--storage.tsdb.path={}", storage.display()),
+        format!("--config.file={}", file.display()),
+    ];
+    let process = Process::start(program, &args)?;
+    Ok(Rival { path, base: format!("http://127.0.0.1:{web}"), process, wal: storage.join("wal") })
+}
+
+fn version(program: &Path) -> String {
+    let out = Command::new(program).arg("--version").output();
+    let text =
+        out.map(|o| String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).into_owned()).unwrap_or_default();
+    // "prometheus, version 2.42.0+ds (branch: ...)"
+    text.split_whitespace().nth(2).map_or_else(|| "prometheus".to_owned(), |v| format!("prometheus {v}"))
+}
