@@ -7,6 +7,7 @@ pub mod api;
 pub mod binary;
 pub mod exporter;
 pub mod generate;
+pub mod made;
 pub mod node;
 pub mod peers;
 pub mod wait;

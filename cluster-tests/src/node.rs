@@ -105,6 +105,11 @@ impl Node {
         Api::new(self.spec.http())
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it printed so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.spec.log_path()).unwrap_or_default()

@@ -4,7 +4,7 @@
 //! indented by two blanks per level.
 
 use super::ast::{Expr, ExprKind};
-use super::print::{aggregate_head, operator_text, subquery_tail};
+use super::print::{aggregate_head, infinite_base, operator_text, subquery_tail};
 
 const LINE_MAX: usize = 100;
 
@@ -31,7 +31,7 @@ fn pretty(expr: &Expr, level: usize) -> String {
         }
         ExprKind::Binary(b) => format!(
             "{}\n{}{}\n{}",
-            pretty(&b.lhs, level + 1),
+            if infinite_base(b) { format!("{}Inf", indent(level + 1)) } else { pretty(&b.lhs, level + 1) },
             indent(level),
             operator_text(b),
             pretty(&b.rhs, level + 1)

@@ -8,8 +8,8 @@ use koios_model::labels::is_legacy_label_name;
 use koios_model::{METRIC_NAME, MatchType};
 
 use super::ast::{
-    AggregateExpr, At, BinaryExpr, Cardinality, Duration, DurationExpr, DurationKind, Edges, Expr, ExprKind,
-    NumberLiteral, VectorMatching, VectorSelector,
+    AggregateExpr, At, BinaryExpr, BinaryOp, Cardinality, Duration, DurationExpr, DurationKind, Edges, Expr,
+    ExprKind, NumberLiteral, VectorMatching, VectorSelector,
 };
 
 impl Display for Expr {
@@ -23,6 +23,7 @@ impl Display for Expr {
                 }
                 write!(f, "{})", a.expr)
             }
+            ExprKind::Binary(b) if infinite_base(b) => write!(f, "Inf {} {}", operator_text(b), b.rhs),
             ExprKind::Binary(b) => write!(f, "{} {} {}", b.lhs, operator_text(b), b.rhs),
             ExprKind::Call(c) => {
                 write!(f, "{}(", c.func.name)?;
@@ -83,6 +84,12 @@ impl Display for DurationExpr {
         }
         f.write_str(if self.wrapped { ")" } else { "" })
     }
+}
+
+/// Whether this is a power of the number `Inf`, whose usual sign would be read as applied to the power.
+pub(super) fn infinite_base(b: &BinaryExpr) -> bool {
+    let infinite = |n: &NumberLiteral| n.value == f64::INFINITY;
+    b.op == BinaryOp::Pow && matches!(&b.lhs.kind, ExprKind::Number(n) if infinite(n))
 }
 
 /// `sum by (a) `, up to the parenthesis.

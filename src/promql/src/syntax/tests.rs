@@ -14,6 +14,13 @@ fn fails(query: &str, expected: &str) {
 }
 
 #[test]
+fn a_power_of_infinity_survives_printing() {
+    prints("Inf ^ x", "Inf ^ x");
+    prints("+Inf ^ x", "+Inf ^ x");
+    prints("x ^ Inf", "x ^ +Inf");
+}
+
+#[test]
 fn prints_as_prometheus() {
     for (query, expected) in [
         ("-2^2", "-2 ^ 2"),
