@@ -140,7 +140,6 @@ impl Front {
             default_subquery_step_ms: self.limits.subquery_step_ms,
             limits: self.limits.engine.clone(),
             options: self.limits.options.clone(),
-            ..QueryParams::instant(request.start_ms)
         };
         let instant = params.is_instant();
         let plan = Plan::new(&expr, &params)?;
