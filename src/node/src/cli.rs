@@ -186,6 +186,12 @@ pub enum Query {
 
 #[derive(Debug, Subcommand)]
 pub enum Test {
+    /// Run rule unit tests (the files of `promtool test rules`).
+    Rules {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Run PromQL test scripts (the language of Prometheus' promqltest).
     Promql {
         /// Files.

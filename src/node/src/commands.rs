@@ -21,6 +21,7 @@ pub fn run(command: Command) -> ExitCode {
             print_from(&url, "/api/v1/query_range", &params)
         }
         Command::Test { what: Test::Promql { files } } => test_promql(&files),
+        Command::Test { what: Test::Rules { files } } => test_rules(&files),
         Command::Bench(args) => bench::run(&args),
     }
 }
@@ -63,6 +64,18 @@ fn test_promql(files: &[PathBuf]) -> ExitCode {
                 f.got
             );
         }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn test_rules(files: &[PathBuf]) -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let report = koios_rules::run_unit_file(file);
+        passed += report.passed;
+        failed += report.failed.len();
+        report.failed.iter().for_each(|why| println!("{}: {why}", file.display()));
     }
     println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

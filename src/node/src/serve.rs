@@ -28,6 +28,8 @@ pub fn http(listener: TcpListener, state: web::Data<ApiState>) -> Result<ServerH
     .workers(workers)
     .max_connections(HTTP_CONNECTIONS_MAX)
     .shutdown_timeout(HTTP_DRAIN_S)
+    // A client that goes away takes its query with it.
+    .h1_allow_half_closed(false)
     .disable_signals()
     .listen(listener)
     .map_err(|e| format!("HTTP listener: {e}"))?

@@ -59,6 +59,8 @@ const SAMPLE_BYTES: u64 = 16;
 #[derive(Debug)]
 pub struct Budget {
     samples: AtomicU64,
+    /// Bytes of what is no sample, above all long label values.
+    bytes: AtomicU64,
     peak: AtomicU64,
     samples_max: u64,
     bytes_max: u64,
@@ -69,6 +71,7 @@ impl Budget {
     pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             samples: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             samples_max: limits.samples_max,
             bytes_max: limits.bytes_max,
@@ -80,7 +83,7 @@ impl Budget {
     /// # Errors
     /// `TooManySamples` or `TooManyBytes`; nothing is taken then.
     pub fn charge(self: &Arc<Self>, samples: u64) -> Result<Charge, EvalError> {
-        let mut charge = Charge { budget: self.clone(), samples: 0 };
+        let mut charge = Charge { budget: self.clone(), samples: 0, bytes: 0 };
         charge.add(samples)?;
         Ok(charge)
     }
@@ -96,6 +99,7 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     samples: u64,
+    bytes: u64,
 }
 
 impl Charge {
@@ -110,7 +114,21 @@ impl Charge {
         if now > self.budget.samples_max {
             return Err(EvalError::TooManySamples);
         }
-        if now.saturating_mul(SAMPLE_BYTES) > self.budget.bytes_max {
+        self.weigh(now, self.budget.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Takes bytes that are no samples.
+    ///
+    /// # Errors
+    /// `TooManyBytes`.
+    pub fn add_bytes(&mut self, bytes: u64) -> Result<(), EvalError> {
+        let now = self.budget.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.bytes += bytes;
+        self.weigh(self.budget.samples.load(Ordering::Relaxed), now)
+    }
+
+    fn weigh(&self, samples: u64, bytes: u64) -> Result<(), EvalError> {
+        if samples.saturating_mul(SAMPLE_BYTES).saturating_add(bytes) > self.budget.bytes_max {
             return Err(EvalError::TooManyBytes(self.budget.bytes_max));
         }
         Ok(())
@@ -120,6 +138,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.samples.fetch_sub(self.samples, Ordering::Relaxed);
+        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +154,16 @@ mod tests {
         drop(a);
         assert!(budget.charge(10).is_ok());
         assert_eq!(budget.peak(), 11);
+    }
+
+    #[test]
+    fn bytes_and_samples_share_one_bound() {
+        let budget = Budget::new(&Limits { bytes_max: 1000, ..Limits::default() });
+        let mut a = budget.charge(50).unwrap();
+        assert!(a.add_bytes(200).is_ok());
+        assert_eq!(a.add_bytes(1).unwrap_err(), EvalError::TooManyBytes(1000));
+        drop(a);
+        assert!(budget.charge(62).is_ok());
     }
 
     #[test]

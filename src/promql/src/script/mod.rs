@@ -7,7 +7,9 @@
 mod compare;
 mod parse;
 mod run;
+mod series;
 mod store;
 mod values;
 
 pub use run::{Failure, ScriptReport, run_script};
+pub use series::{read_histogram, read_metric, read_series};

@@ -52,6 +52,11 @@ impl Store {
             .collect();
     }
 
+    /// The visible series.
+    pub fn series(&self) -> &[Arc<MemorySeries>] {
+        &self.ready
+    }
+
     /// The series that a select asks for.
     pub fn select(&self, select: &Select) -> Vec<Box<dyn SeriesSource>> {
         let matching =
