@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use koios_model::{Labels, Slot};
-use koios_tsdb::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef};
+use koios_tsdb::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef, Value};
 
 use super::error::IngestError;
 use super::shard::{Append, ShardActor};
@@ -43,7 +43,7 @@ pub struct Write {
     /// Milliseconds.
     pub t: i64,
     /// Value.
-    pub v: f64,
+    pub v: Value,
 }
 
 /// What became of a batch of writes.

@@ -144,7 +144,7 @@ impl Scraper {
                     None => Err((slot, self.state.labels_of(s.series).clone())),
                 },
                 t: s.t,
-                v: s.v,
+                v: s.v.into(),
             })
             .collect();
         let distributor = self.setup.distributor.clone();

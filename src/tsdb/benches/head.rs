@@ -116,7 +116,7 @@ fn head(clock: &dyn Clock, series: usize, scrapes: i64) {
         let entries = (from..(from + TARGET).min(series)).map(|n| Entry {
             series: SeriesKey::New(Slot(0), labels(n)),
             t: START,
-            v: value(n, 0),
+            v: value(n, 0).into(),
         });
         let batch = AppendBatch { entries: entries.collect() };
         let start = clock.mono_ns();
@@ -131,7 +131,7 @@ fn head(clock: &dyn Clock, series: usize, scrapes: i64) {
     );
 
     for part in refs.chunks(TARGET) {
-        let entries = part.iter().map(|r| Entry { series: SeriesKey::Ref(*r), t: START, v: 0.0 });
+        let entries = part.iter().map(|r| Entry { series: SeriesKey::Ref(*r), t: START, v: 0.0.into() });
         batches.push(AppendBatch { entries: entries.collect() });
     }
     let own = batches.len() * TARGET * size_of::<Entry>();
@@ -140,7 +140,7 @@ fn head(clock: &dyn Clock, series: usize, scrapes: i64) {
         let mut pass = 0;
         for (b, batch) in batches.iter_mut().enumerate() {
             for (i, e) in batch.entries.iter_mut().enumerate() {
-                (e.t, e.v) = (START + scrape * INTERVAL, value(b * TARGET + i, scrape));
+                (e.t, e.v) = (START + scrape * INTERVAL, value(b * TARGET + i, scrape).into());
             }
             let start = clock.mono_ns();
             let done = shard.append(batch).expect("append");

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use koios_block::{BlockMeta, BlockMetaExtras, BlockWriter};
-use koios_chunk::{Chunk, encode_xor};
+use koios_chunk::{Chunk, encode};
 use koios_model::{BlockId, Columns, Labels, Slot};
 
 use crate::error::TsdbError;
@@ -77,18 +77,16 @@ pub fn cut_block(
 
 /// A series that two shards have, as after a change of their number: by time, the first shard's value wins.
 fn merge(parts: Vec<Vec<Chunk>>) -> Result<Vec<Chunk>, TsdbError> {
-    let mut samples = Vec::new();
-    let mut columns = Columns::default();
+    let mut all = Columns::default();
     for chunk in parts.iter().flatten() {
-        columns.clear();
-        chunk.read(i64::MIN, i64::MAX, &mut columns)?;
-        samples.extend(columns.iter());
+        chunk.read(i64::MIN, i64::MAX, &mut all)?;
     }
-    samples.sort_by_key(|s| s.t);
-    samples.dedup_by_key(|s| s.t);
-    columns.clear();
-    samples.iter().for_each(|s| columns.push(s.t, s.v));
-    Ok(encode_xor(&columns, MERGED_SAMPLES))
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by_key(|&i| all.times[i]);
+    order.dedup_by_key(|i| all.times[*i]);
+    let mut merged = Columns::default();
+    order.into_iter().for_each(|i| merged.push_from(&all, i));
+    Ok(encode(&merged, MERGED_SAMPLES))
 }
 
 /// A label pair's name and value.

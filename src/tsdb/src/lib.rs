@@ -9,8 +9,7 @@
 //! wait for an append or a sync; what was truncated does not come back after a restart; a log that failed to
 //! sync takes no more writes until it is opened again.
 //!
-//! The place of what comes next: native histograms enter at `types::Entry` (a value kind), `head::series`
-//! (`OpenChunk`) and WAL record types 4 and 5; out-of-order samples get a buffer beside `SeriesState::open` and
+//! The place of what comes next: out-of-order samples get a buffer beside `SeriesState::open` and
 //! record type 8 (`Reject::OutOfOrder` is where they are turned away today); exemplars, metadata and tombstones
 //! have record types 6, 7 and 9; foreign (Prometheus) logs get a reader beside `wal::segment`.
 
@@ -29,7 +28,7 @@ pub use error::TsdbError;
 pub use head::{Cardinality, HeadStats, HeadView};
 pub use options::{ShardOptions, SyncMode, WalOptions};
 pub use shard::{CheckpointJob, CheckpointReport, Damage, ReplayReport, Shard, TruncateReport};
-pub use types::{AppendBatch, Appended, Entry, Lsn, Reject, SeriesKey, SeriesRef};
+pub use types::{AppendBatch, Appended, Entry, Lsn, Reject, SeriesKey, SeriesRef, Value};
 pub use wal::WalSyncer;
 
 pub use koios_chunk::SeriesChunks;

@@ -1,5 +1,9 @@
 //! What goes into a shard and what comes back.
 
+use std::sync::Arc;
+
+use koios_chunk::IntHistogram;
+use koios_model::histogram::FloatHistogram;
 use koios_model::{Labels, Slot};
 
 /// Short name of a series inside one shard. Stays valid until the series is removed; then appends to it are
@@ -31,15 +35,67 @@ pub enum SeriesKey {
     New(Slot, Labels),
 }
 
-/// One float sample of one series.
+/// What was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A float, the stale marker included; after a histogram the marker is stored as the histogram's kind.
+    Float(f64),
+    /// A native histogram with integer counts.
+    Histogram(Arc<IntHistogram>),
+    /// A native histogram with float counts.
+    FloatHistogram(Arc<FloatHistogram>),
+}
+
+impl From<f64> for Value {
+    fn from(v: f64) -> Self {
+        Self::Float(v)
+    }
+}
+
+impl Value {
+    /// Whether a repetition of a sample says the same: floats by bits, histograms by content.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Histogram(a), Self::Histogram(b)) => a == b,
+            (Self::FloatHistogram(a), Self::FloatHistogram(b)) => {
+                a == b && koios_model::is_stale(a.sum) == koios_model::is_stale(b.sum)
+            }
+            _ => false,
+        }
+    }
+
+    /// The marker that a series of this kind ended.
+    pub(crate) fn stale_of_kind(&self) -> Self {
+        match self {
+            Self::Float(_) => Self::Float(koios_model::stale_nan()),
+            Self::Histogram(_) => Self::Histogram(Arc::new(IntHistogram::stale())),
+            Self::FloatHistogram(_) => {
+                let stale = FloatHistogram { sum: koios_model::stale_nan(), ..FloatHistogram::default() };
+                Self::FloatHistogram(Arc::new(stale))
+            }
+        }
+    }
+
+    /// Whether spans and buckets fit together.
+    pub(crate) fn is_sound(&self) -> bool {
+        match self {
+            Self::Float(_) => true,
+            Self::Histogram(h) => h.validate().is_ok(),
+            Self::FloatHistogram(h) => h.is_stale() || h.validate().is_ok(),
+        }
+    }
+}
+
+/// One sample of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Which series.
     pub series: SeriesKey,
     /// Milliseconds since the epoch.
     pub t: i64,
-    /// Value, the stale marker included.
-    pub v: f64,
+    /// Value.
+    pub v: Value,
 }
 
 /// Samples that become readable together.
@@ -75,6 +131,9 @@ pub enum Reject {
     /// Further ahead of the clock than allowed.
     #[error("sample is too far in the future")]
     TooFarInFuture,
+    /// Its spans and buckets do not fit, or its schema is none that is stored.
+    #[error("histogram is inconsistent")]
+    BadHistogram,
     /// The reference names no series (any more): send the labels.
     #[error("unknown series reference")]
     UnknownRef,

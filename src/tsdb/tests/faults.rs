@@ -166,7 +166,7 @@ fn readers_never_see_half_a_batch() {
         .collect();
     let refs = shard.append(&batch((0..SERIES).map(|n| new_entry(n, 1, 1.0)))).unwrap().refs;
     for t in 2..1500i64 {
-        let known = refs.iter().map(|r| Entry { series: SeriesKey::Ref(*r), t, v: t as f64 });
+        let known = refs.iter().map(|r| Entry { series: SeriesKey::Ref(*r), t, v: (t as f64).into() });
         shard.append(&batch(known)).unwrap();
         match t % 500 {
             0 => {

@@ -86,7 +86,7 @@ fn append(shard: &mut Shard, naive: &mut Naive, base: i64, samples: &[(usize, i6
         want.extend(reject.map(|r| (i, r)));
         // By reference where one is known to be alive, else by labels.
         entries.push(match naive.refs.get(&n) {
-            Some(r) if i % 2 == 0 => Entry { series: SeriesKey::Ref(*r), t, v },
+            Some(r) if i % 2 == 0 => Entry { series: SeriesKey::Ref(*r), t, v: v.into() },
             _ => new_entry(n, t, v),
         });
     }
@@ -244,7 +244,7 @@ fn limits_and_refusals() {
     let far =
         shard.append(&batch([new_entry(0, NOW + 600_001, 1.0), new_entry(5, NOW - RANGE, 1.0)])).unwrap();
     assert_eq!(far.rejected, [(0, Reject::TooFarInFuture), (1, Reject::TooOld)]);
-    let by_ref = |r, t, v| Entry { series: SeriesKey::Ref(r), t, v };
+    let by_ref = |r, t, v| Entry { series: SeriesKey::Ref(r), t, v: f64::into(v) };
     let same = shard.append(&batch([by_ref(got.refs[0], NOW, 1.0), by_ref(got.refs[1], NOW, 2.0)])).unwrap();
     assert_eq!(same.rejected, [(1, Reject::Duplicate)]);
     assert_eq!(same.lsn, got.lsn, "nothing was written for a repeated sample");

@@ -102,6 +102,15 @@ impl<C: Coder> HistogramAppender<C> {
         self.t
     }
 
+    /// The sample appended last; its hint says no more than a reader would know.
+    pub fn last_value(&self) -> C::Value {
+        if koios_model::is_stale(self.coder.sum()) {
+            return stale::<C>(self.coder.sum());
+        }
+        let gauge = self.header == CounterReset::Gauge;
+        self.coder.value(&self.layout, if gauge { CounterReset::Gauge } else { CounterReset::Unknown })
+    }
+
     /// What the flags say about the counter at the chunk's begin.
     pub fn header(&self) -> CounterReset {
         self.header

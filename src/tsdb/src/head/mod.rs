@@ -6,6 +6,7 @@
 
 pub(crate) mod index;
 pub(crate) mod isolation;
+mod open;
 pub(crate) mod series;
 mod stats;
 pub(crate) mod view;

@@ -1,17 +1,15 @@
 //! One series in memory: its chunks, the open one among them, and what of it readers may see.
 //!
-//! Owns the rule when a chunk is closed (Prometheus' `head_append.go`: aim for N samples, spread evenly to the
-//! end of the block range, never across it) and the per-series half of isolation. Refuses identity and labels,
+//! Owns the per-series half of isolation; `open` has the rule when a chunk is closed. Refuses identity and labels,
 //! which the index has. Invariants: samples ascend strictly over all chunks; a series with samples has an open
 //! chunk; no chunk spans a border of the block range.
 
 use bytes::Bytes;
-use koios_chunk::{Chunk, ChunkError, Encoding, XorAppender, XorIter};
-use koios_model::Columns;
+use koios_chunk::{Chunk, ChunkError, Encoding};
 use parking_lot::Mutex;
 
-/// An XOR chunk is closed when it has more bytes than this, however few samples.
-const CHUNK_BYTES_MAX: usize = 1005;
+use super::open::OpenChunk;
+use crate::types::Value;
 
 /// What the rule for closing chunks needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -66,15 +64,6 @@ impl ClosedChunk {
     }
 }
 
-/// The chunk that takes samples. Floats only today; a histogram appender becomes an alternative of `xor`.
-#[derive(Debug)]
-pub(crate) struct OpenChunk {
-    xor: XorAppender,
-    pub(crate) min_time: i64,
-    /// A sample at or after this opens a new chunk.
-    pub(crate) next_at: i64,
-}
-
 /// A series' samples.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesState {
@@ -96,8 +85,12 @@ impl SeriesState {
         *self = Self { id, before_batch: i64::MIN, ..Self::default() };
     }
 
-    pub(crate) fn last(&self) -> Option<(i64, f64)> {
-        self.open.as_ref().map(|o| (o.xor.last_time(), o.xor.last_value()))
+    pub(crate) fn last_time(&self) -> Option<i64> {
+        self.open.as_ref().map(OpenChunk::last_time)
+    }
+
+    pub(crate) fn last(&self) -> Option<(i64, Value)> {
+        self.open.as_ref().map(|o| (o.last_time(), o.last_value()))
     }
 
     pub(crate) fn first_time(&self) -> Option<i64> {
@@ -111,7 +104,7 @@ impl SeriesState {
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         let closed: usize = self.closed.iter().map(|c| c.data.len()).sum();
-        let open = self.open.as_ref().map_or(0, |o| o.xor.heap_bytes());
+        let open = self.open.as_ref().map_or(0, OpenChunk::heap_bytes);
         closed + open + self.closed.capacity() * size_of::<ClosedChunk>()
     }
 
@@ -128,7 +121,7 @@ impl SeriesState {
         } else if !self.older.is_empty() {
             self.older = Vec::new();
         }
-        self.before_batch = self.last().map_or(i64::MIN, |(t, _)| t);
+        self.before_batch = self.last_time().unwrap_or(i64::MIN);
         self.last_batch = batch;
     }
 
@@ -143,29 +136,31 @@ impl SeriesState {
     /// Appends a sample that is newer than all others. Answers how many chunks were opened, 0 or 1.
     #[inline]
     pub(crate) fn append(&mut self, t: i64, v: f64, rule: ChunkRule) -> usize {
-        if let Some(open) = &mut self.open {
-            let count = open.xor.count();
-            if count == rule.samples / 4 {
-                open.next_at = even_end(open.min_time, open.xor.last_time(), open.next_at);
-            }
-            if t < open.next_at && count < rule.samples * 2 && open.xor.byte_len() <= CHUNK_BYTES_MAX {
-                open.xor.append(t, v);
-                return 0;
-            }
+        if let Some(open) = &mut self.open
+            && open.append_float(t, v, rule)
+        {
+            return 0;
         }
         self.close_open();
-        let mut xor = XorAppender::new();
-        xor.append(t, v);
-        let next_at = range_end(t, rule.range_ms);
-        self.open = Some(OpenChunk { xor, min_time: t, next_at });
+        self.open = Some(OpenChunk::of_float(t, v, rule));
+        1
+    }
+
+    /// The same for any kind of sample.
+    pub(crate) fn append_value(&mut self, t: i64, v: &Value, rule: ChunkRule) -> usize {
+        if let Value::Float(v) = v {
+            return self.append(t, *v, rule);
+        }
+        let Some(next) = OpenChunk::append_histogram(self.open.as_mut(), t, v, rule) else { return 0 };
+        self.close_open();
+        self.open = Some(next);
         1
     }
 
     fn close_open(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let max_time = open.xor.last_time();
-        let data = open.xor.into_bytes().into_boxed_slice();
-        let closed = ClosedChunk::new(open.min_time, max_time, Encoding::Xor, data);
+        let (min_time, max_time, encoding, data) = open.close();
+        let closed = ClosedChunk::new(min_time, max_time, encoding, data);
         if self.closed.len() == self.closed.capacity() {
             self.closed.reserve_exact(2);
         }
@@ -192,22 +187,13 @@ impl SeriesState {
                 push_until(c.to_chunk(), until, out)?;
             }
         }
-        if let Some(open) = &self.open {
-            let max_time = open.xor.last_time();
-            if open.min_time <= maxt.min(until) && max_time >= mint {
-                push_until(self.open_chunk(open), until, out)?;
-            }
+        if let Some(open) = &self.open
+            && open.min_time <= maxt.min(until)
+            && open.last_time() >= mint
+        {
+            push_until(open.to_chunk(), until, out)?;
         }
         Ok(())
-    }
-
-    fn open_chunk(&self, open: &OpenChunk) -> Chunk {
-        Chunk {
-            min_time: open.min_time,
-            max_time: open.xor.last_time(),
-            encoding: Encoding::Xor,
-            data: Bytes::from(open.xor.to_bytes()),
-        }
     }
 
     /// All chunks for a checkpoint, and where the open one, which is the last, ends.
@@ -215,7 +201,7 @@ impl SeriesState {
         out.extend(self.closed.iter().map(ClosedChunk::to_chunk));
         match &self.open {
             Some(open) => {
-                out.push(self.open_chunk(open));
+                out.push(open.to_chunk());
                 open.next_at
             }
             None => 0,
@@ -226,7 +212,12 @@ impl SeriesState {
     ///
     /// # Errors
     /// `ChunkError` when chunks are damaged or out of order.
-    pub(crate) fn restore(&mut self, chunks: Vec<Chunk>, next_at: i64) -> Result<(), ChunkError> {
+    pub(crate) fn restore(
+        &mut self,
+        chunks: Vec<Chunk>,
+        next_at: i64,
+        rule: ChunkRule,
+    ) -> Result<(), ChunkError> {
         let damaged = |what| ChunkError::Damaged { sample: 0, what };
         if chunks.windows(2).any(|w| w[0].max_time >= w[1].min_time) {
             return Err(damaged("chunks of a checkpoint are not in time order"));
@@ -235,15 +226,8 @@ impl SeriesState {
         let count = chunks.len();
         let mut open = None;
         for (i, c) in chunks.into_iter().enumerate() {
-            if c.encoding != Encoding::Xor {
-                return Err(ChunkError::Unsupported(c.encoding));
-            }
             if i + 1 == count {
-                let xor = XorAppender::resume(&c.data)?;
-                if xor.count() == 0 || xor.last_time() != c.max_time {
-                    return Err(damaged("open chunk does not end when it should"));
-                }
-                open = Some(OpenChunk { xor, min_time: c.min_time, next_at });
+                open = Some(OpenChunk::resume(&c, next_at, rule)?);
             } else {
                 let chunk = ClosedChunk::new(c.min_time, c.max_time, c.encoding, c.data.to_vec().into());
                 closed.push(chunk.ok_or_else(|| damaged("chunk spans too much time"))?);
@@ -258,7 +242,7 @@ impl SeriesState {
     ///
     /// # Errors
     /// `ChunkError` when a chunk that must be shortened does not decode; nothing is forgotten then.
-    pub(crate) fn truncate(&mut self, before: i64) -> Result<bool, ChunkError> {
+    pub(crate) fn truncate(&mut self, before: i64, rule: ChunkRule) -> Result<bool, ChunkError> {
         let gone = self.closed.partition_point(|c| c.max_time() < before);
         let mut shortened = None;
         if let Some(c) = self.closed.get(gone).filter(|c| c.min_time < before) {
@@ -266,17 +250,11 @@ impl SeriesState {
             push_clipped(c.to_chunk(), before, i64::MAX, &mut kept)?;
             shortened = kept.pop();
         }
-        if let Some(open) = self.open.as_mut().filter(|o| o.min_time < before) {
-            let mut xor = XorAppender::new();
-            let mut min_time = None;
-            for s in XorIter::new(&open.xor.to_bytes())? {
-                let s = s?;
-                if s.t >= before {
-                    xor.append(s.t, s.v);
-                    min_time.get_or_insert(s.t);
-                }
-            }
-            self.open = min_time.map(|min_time| OpenChunk { xor, min_time, next_at: open.next_at });
+        if let Some(open) = self.open.as_ref().filter(|o| o.min_time < before) {
+            let mut kept = Vec::with_capacity(1);
+            push_clipped(open.to_chunk(), before, i64::MAX, &mut kept)?;
+            let next_at = open.next_at;
+            self.open = kept.pop().map(|c| OpenChunk::resume(&c, next_at, rule)).transpose()?;
         }
         self.closed.drain(..gone);
         if let (Some(c), Some(first)) = (shortened, self.closed.first_mut()) {
@@ -312,9 +290,7 @@ pub(crate) fn push_clipped(
         out.push(chunk);
         return Ok(());
     }
-    let mut columns = Columns::default();
-    chunk.read(mint, maxt, &mut columns)?;
-    out.extend(koios_chunk::encode_xor(&columns, columns.len()));
+    out.extend(chunk.retain(|t| (mint..=maxt).contains(&t))?);
     Ok(())
 }
 
@@ -323,16 +299,10 @@ pub(crate) fn range_end(t: i64, range_ms: i64) -> i64 {
     t.div_euclid(range_ms).saturating_add(1).saturating_mul(range_ms)
 }
 
-/// Where a chunk that is a quarter full should end so that the chunks up to `max` get equally long.
-fn even_end(start: i64, current: i64, max: i64) -> i64 {
-    let span = max.saturating_sub(start);
-    let n = span / current.saturating_sub(start).saturating_add(1).saturating_mul(4).max(1);
-    if n <= 1 { max } else { start + span / n }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use koios_model::Columns;
 
     const RULE: ChunkRule = ChunkRule { range_ms: 7_200_000, samples: 120 };
 
@@ -391,16 +361,19 @@ mod tests {
         (0..300).for_each(|i| {
             s.append(i * 15_000, i as f64, RULE);
         });
-        assert!(s.truncate(130 * 15_000).unwrap());
+        assert!(s.truncate(130 * 15_000, RULE).unwrap());
         assert_eq!(s.first_time(), Some(130 * 15_000));
         let mut columns = Columns::default();
         for c in chunks(&s, u64::MAX) {
             c.read(i64::MIN, i64::MAX, &mut columns).unwrap();
         }
         assert_eq!(columns.values, (130..300).map(f64::from).collect::<Vec<_>>());
-        assert!(s.truncate(299 * 15_000).unwrap());
-        assert_eq!((s.first_time(), s.last()), (Some(299 * 15_000), Some((299 * 15_000, 299.0))));
-        assert!(!s.truncate(300 * 15_000).unwrap());
+        assert!(s.truncate(299 * 15_000, RULE).unwrap());
+        assert_eq!(
+            (s.first_time(), s.last()),
+            (Some(299 * 15_000), Some((299 * 15_000, Value::Float(299.0))))
+        );
+        assert!(!s.truncate(300 * 15_000, RULE).unwrap());
         assert_eq!(s.chunk_count(), 0);
     }
 }

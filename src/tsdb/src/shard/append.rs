@@ -4,14 +4,17 @@
 //! it changes only the writer's own table and notes how to undo that. Then one write. Only when it succeeded
 //! are new series shown and samples put into chunks, which cannot fail.
 
+use std::sync::Arc;
+
 use koios_model::{Labels, Slot};
 
 use super::Shard;
 use super::table::{Hot, series_hash};
 use crate::error::TsdbError;
-use crate::head::series::PAGE;
+use crate::head::series::{ChunkRule, PAGE, Page};
 use crate::options::BATCH_ENTRIES_MAX;
-use crate::types::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef};
+use crate::types::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef, Value};
+use crate::wal::histograms::{self, RawHistogram};
 use crate::wal::record::put_series;
 use crate::wal::segment::put_frame;
 
@@ -27,10 +30,23 @@ struct Pending {
     labels: Labels,
 }
 
+/// A histogram of the batch.
+struct StagedHistogram {
+    cell: u32,
+    /// How many floats of the batch come before it.
+    after: usize,
+    raw: RawHistogram,
+    /// What the cell's last histogram was before, for undoing.
+    before: Option<Value>,
+}
+
 /// What the first pass decided. Reused from batch to batch.
 #[derive(Default)]
 pub(super) struct Staged {
     samples: Vec<(u32, i64, f64)>,
+    histograms: Vec<StagedHistogram>,
+    /// How many of `histograms` are in the log's records already.
+    framed: usize,
     pending: Vec<Pending>,
     /// The table's entries before this batch changed them, in order.
     undo: Vec<(u32, Hot)>,
@@ -71,8 +87,12 @@ impl Shard {
     fn stage(&mut self, entries: &[Entry], answer: &mut Appended) {
         self.columns.clear();
         self.staged.samples.clear();
+        self.staged.histograms.clear();
+        self.staged.framed = 0;
         self.staged.pending.clear();
         self.staged.undo.clear();
+        self.body.clear();
+        self.body.shrink_to(KEEP_FRAMES);
         let ceiling = self.clock.now_ms().saturating_add(self.opts.future_limit_ms);
         let bounds = Bounds { floor: self.append_floor(), ceiling };
         for (i, entry) in entries.iter().enumerate() {
@@ -94,19 +114,27 @@ impl Shard {
             SeriesKey::New(slot, labels) => self.find_labels(*slot, labels),
         };
         let id = known.map_or(0, |cell| self.table.hot[cell as usize].id);
-        let (t, v) = (entry.t, entry.v);
+        let t = entry.t;
         if t < bounds.floor {
             return Err((id, Reject::TooOld));
         }
         if t > bounds.ceiling {
             return Err((id, Reject::TooFarInFuture));
         }
+        let float = match &entry.v {
+            Value::Float(v) => Some(*v),
+            other if other.is_sound() => None,
+            _ => return Err((id, Reject::BadHistogram)),
+        };
         let cell = match (known, &entry.series) {
             (Some(cell), _) => cell,
             (None, SeriesKey::New(slot, labels)) => self.create(*slot, labels).map_err(|r| (0, r))?,
             (None, SeriesKey::Ref(_)) => unreachable!("BUG: an unknown reference was refused above"),
         };
         let hot = &mut self.table.hot[cell as usize];
+        let Some(v) = float.filter(|_| !hot.is_histogram()) else {
+            return self.stage_value(cell, t, &entry.v);
+        };
         if t <= hot.last_t {
             return match t.cmp(&hot.last_t) {
                 std::cmp::Ordering::Equal if v.to_bits() == hot.last_v.to_bits() => Ok(hot.id),
@@ -116,12 +144,66 @@ impl Shard {
             };
         }
         self.staged.undo.push((cell, *hot));
-        let segment = self.wal.segment() as u32;
-        let base = if hot.wal_segment == segment { hot.last_v } else { 0.0 };
-        self.columns.push(hot.id, t, v, base);
-        (hot.last_t, hot.last_v, hot.wal_segment) = (t, v, segment);
+        let segment = self.wal.segment();
+        self.columns.push(hot.id, t, v, hot.base(segment));
+        hot.note_float(t, v, segment);
         self.staged.samples.push((cell, t, v));
         Ok(hot.id)
+    }
+
+    /// A histogram, or a float after one.
+    #[cold]
+    fn stage_value(&mut self, cell: u32, t: i64, v: &Value) -> Result<u64, (u64, Reject)> {
+        let hot = self.table.hot[cell as usize];
+        let last = self.table.histograms.get(&cell).filter(|_| hot.is_histogram());
+        let v = match (v, last) {
+            (Value::Float(f), Some(last)) if koios_model::is_stale(*f) => last.stale_of_kind(),
+            _ => v.clone(),
+        };
+        let last = last.cloned().unwrap_or(Value::Float(hot.last_v));
+        if t <= hot.last_t {
+            return match t.cmp(&hot.last_t) {
+                std::cmp::Ordering::Equal if v.same(&last) => Ok(hot.id),
+                std::cmp::Ordering::Equal => Err((hot.id, Reject::Duplicate)),
+                _ => Err((hot.id, Reject::OutOfOrder)),
+            };
+        }
+        // The log's records go by kind; where a series changes kind the order must survive.
+        if hot.last_t > i64::MIN && std::mem::discriminant(&v) != std::mem::discriminant(&last) {
+            self.frame_staged();
+        }
+        self.staged.undo.push((cell, hot));
+        let segment = self.wal.segment();
+        let hot = &mut self.table.hot[cell as usize];
+        if let Value::Float(v) = v {
+            // The histogram stays in the map until the batch is applied, for undoing.
+            self.columns.push(hot.id, t, v, hot.base(segment));
+            hot.note_float(t, v, segment);
+            self.staged.samples.push((cell, t, v));
+            return Ok(hot.id);
+        }
+        hot.note_histogram(t);
+        let raw = RawHistogram { id: hot.id, t, v: v.clone() };
+        let before = self.table.histograms.insert(cell, v);
+        self.staged.histograms.push(StagedHistogram { cell, after: self.staged.samples.len(), raw, before });
+        Ok(hot.id)
+    }
+
+    /// Puts what was staged since the last call into records.
+    fn frame_staged(&mut self) {
+        if self.columns.len() > 0 {
+            put_frame(&mut self.body, |out| self.columns.put(out));
+            self.columns.clear();
+        }
+        let staged = &self.staged.histograms[self.staged.framed..];
+        for floats in [false, true] {
+            let of_kind = |s: &&StagedHistogram| matches!(s.raw.v, Value::FloatHistogram(_)) == floats;
+            let raw: Vec<RawHistogram> = staged.iter().filter(of_kind).map(|s| s.raw.clone()).collect();
+            if !raw.is_empty() {
+                put_frame(&mut self.body, |out| histograms::put(out, &raw));
+            }
+        }
+        self.staged.framed = self.staged.histograms.len();
     }
 
     pub(super) fn find_labels(&self, slot: Slot, labels: &Labels) -> Option<u32> {
@@ -159,13 +241,22 @@ impl Shard {
             let series = self.staged.pending.iter().map(|p| (hot[p.cell as usize].id, p.slot, &p.labels));
             put_frame(&mut self.frames, |out| put_series(out, series));
         }
-        if self.columns.len() > 0 {
+        if !self.body.is_empty() || !self.staged.histograms.is_empty() {
+            self.frame_staged();
+            self.frames.extend_from_slice(&self.body);
+        } else if self.columns.len() > 0 {
             put_frame(&mut self.frames, |out| self.columns.put(out));
         }
         if self.frames.is_empty() { Ok(self.wal.lsn()) } else { self.wal.write(&self.frames) }
     }
 
     fn undo_staged(&mut self) {
+        for s in self.staged.histograms.drain(..).rev() {
+            match s.before {
+                Some(v) => self.table.histograms.insert(s.cell, v),
+                None => self.table.histograms.remove(&s.cell),
+            };
+        }
         for (cell, hot) in self.staged.undo.drain(..).rev() {
             self.table.hot[cell as usize] = hot;
         }
@@ -188,20 +279,61 @@ impl Shard {
     }
 
     fn apply_staged(&mut self) {
-        if self.staged.samples.is_empty() {
+        let count = self.staged.samples.len() + self.staged.histograms.len();
+        if count == 0 {
             return;
         }
-        let (batch, oldest_reader) = self.view.isolation.begin();
-        let rule = self.rule();
-        let (mut min, mut max, mut chunks) = (i64::MAX, i64::MIN, 0);
-        for &(cell, t, v) in &self.staged.samples {
-            let mut series = self.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
-            series.begin_batch(batch, oldest_reader);
-            chunks += series.append(t, v, rule);
-            min = min.min(t);
-            max = max.max(t);
+        let mut apply = Apply::new(self.view.isolation.begin(), self.rule());
+        let mut from = 0;
+        for s in &self.staged.histograms {
+            apply.floats(&self.table.pages, &self.staged.samples[from..s.after]);
+            apply.value(&self.table.pages, s.cell, s.raw.t, &s.raw.v);
+            from = s.after;
         }
-        self.view.isolation.commit(batch);
-        self.note_samples(min, max, self.staged.samples.len() as u64, chunks as u64);
+        apply.floats(&self.table.pages, &self.staged.samples[from..]);
+        self.view.isolation.commit(apply.batch);
+        self.note_samples(apply.min, apply.max, count as u64, apply.chunks as u64);
+        if !self.table.histograms.is_empty() {
+            for (cell, ..) in &self.staged.samples {
+                if !self.table.hot[*cell as usize].is_histogram() {
+                    self.table.histograms.remove(cell);
+                }
+            }
+        }
+        self.staged.histograms.clear();
+    }
+}
+
+/// Puts a batch into chunks.
+struct Apply {
+    batch: u64,
+    oldest_reader: u64,
+    rule: ChunkRule,
+    min: i64,
+    max: i64,
+    chunks: usize,
+}
+
+impl Apply {
+    fn new((batch, oldest_reader): (u64, u64), rule: ChunkRule) -> Self {
+        Self { batch, oldest_reader, rule, min: i64::MAX, max: i64::MIN, chunks: 0 }
+    }
+
+    fn floats(&mut self, pages: &[Arc<Page>], samples: &[(u32, i64, f64)]) {
+        for &(cell, t, v) in samples {
+            let mut series = pages[cell as usize / PAGE].cell(cell as usize).lock();
+            series.begin_batch(self.batch, self.oldest_reader);
+            self.chunks += series.append(t, v, self.rule);
+            self.min = self.min.min(t);
+            self.max = self.max.max(t);
+        }
+    }
+
+    fn value(&mut self, pages: &[Arc<Page>], cell: u32, t: i64, v: &Value) {
+        let mut series = pages[cell as usize / PAGE].cell(cell as usize).lock();
+        series.begin_batch(self.batch, self.oldest_reader);
+        self.chunks += series.append_value(t, v, self.rule);
+        self.min = self.min.min(t);
+        self.max = self.max.max(t);
     }
 }

@@ -48,6 +48,8 @@ pub struct Shard {
     columns: SampleColumns,
     staged: Staged,
     frames: Vec<u8>,
+    /// Records of the batch's samples while it is staged.
+    body: Vec<u8>,
 }
 
 impl std::fmt::Debug for Shard {

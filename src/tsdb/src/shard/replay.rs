@@ -20,7 +20,9 @@ use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::series::PAGE;
 use crate::options::ShardOptions;
+use crate::types::Value;
 use crate::wal::Wal;
+use crate::wal::histograms;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
 use crate::wal::samples::{self, Bases, RawSample};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
@@ -106,6 +108,7 @@ pub(super) fn open(
         columns: Default::default(),
         staged: Default::default(),
         frames: Vec::new(),
+        body: Vec::new(),
         opts,
     };
     let mut replay = Replay::new(shard);
@@ -223,14 +226,21 @@ impl Replay {
 
     fn restore_chunks(&mut self, record: record::ChunksRecord) -> Result<(), BadRecord> {
         let cell = self.shard.table.cell_of(record.id).ok_or(BadRecord("chunks of an unknown series"))?;
+        let rule = self.shard.rule();
         let mut state = self.shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
         if state.chunk_count() > 0 {
             return Err(BadRecord("chunks of a series stand twice"));
         }
-        state.restore(record.chunks, record.next_at).map_err(|_| BadRecord("chunk does not decode"))?;
+        state.restore(record.chunks, record.next_at, rule).map_err(|_| BadRecord("chunk does not decode"))?;
         let hot = &mut self.shard.table.hot[cell as usize];
         if let Some((first, (t, v))) = state.first_time().zip(state.last()) {
-            (hot.last_t, hot.last_v) = (t, v);
+            match v {
+                Value::Float(v) => hot.note_float(t, v, 0),
+                v => {
+                    hot.note_histogram(t);
+                    self.shard.table.histograms.insert(cell, v);
+                }
+            }
             self.bounds = (self.bounds.0.min(first), self.bounds.1.max(t));
         }
         self.chunks += state.chunk_count() as u64;
@@ -296,10 +306,13 @@ impl Replay {
                 let mut samples = std::mem::take(&mut self.scratch);
                 let read = samples::get(body, &mut self.bases, &mut samples);
                 if read.is_ok() {
-                    samples.iter().for_each(|s| self.sample(s));
+                    samples.iter().for_each(|s| self.sample(s.id, s.t, &Value::Float(s.v)));
                 }
                 self.scratch = samples;
                 read?;
+            }
+            kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS) => {
+                histograms::get(kind, body)?.iter().for_each(|s| self.sample(s.id, s.t, &s.v));
             }
             record::TRUNCATE => {
                 let before = record::get_truncate(body)?;
@@ -334,23 +347,33 @@ impl Replay {
         shard.table.register(&mut shard.view.index.write(), cell, s.slot, &s.labels);
     }
 
-    fn sample(&mut self, s: &RawSample) {
+    fn sample(&mut self, id: u64, t: i64, v: &Value) {
         let shard = &mut self.shard;
-        shard.next_id = shard.next_id.max(s.id.saturating_add(1));
-        let Some(cell) = shard.table.cell_of(s.id) else {
+        shard.next_id = shard.next_id.max(id.saturating_add(1));
+        let Some(cell) = shard.table.cell_of(id) else {
             self.report.unknown_samples += 1;
             return;
         };
         let rule = shard.rule();
         let hot = &mut shard.table.hot[cell as usize];
-        if s.t <= hot.last_t {
+        if t <= hot.last_t {
             self.report.known_samples += 1;
             return;
         }
-        (hot.last_t, hot.last_v) = (s.t, s.v);
+        let was_histogram = hot.is_histogram();
+        match v {
+            // Segments from before this start are no base of anything that is written now.
+            Value::Float(v) => hot.note_float(t, *v, 0),
+            _ => hot.note_histogram(t),
+        }
+        if hot.is_histogram() {
+            shard.table.histograms.insert(cell, v.clone());
+        } else if was_histogram {
+            shard.table.histograms.remove(&cell);
+        }
         let mut state = shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
-        self.chunks += state.append(s.t, s.v, rule) as u64;
-        self.bounds = (self.bounds.0.min(s.t), self.bounds.1.max(s.t));
+        self.chunks += state.append_value(t, v, rule) as u64;
+        self.bounds = (self.bounds.0.min(t), self.bounds.1.max(t));
         self.report.samples += 1;
     }
 

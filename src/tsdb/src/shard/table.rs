@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use koios_model::{Labels, Slot};
 
 use crate::head::HeadView;
 use crate::head::index::Index;
 use crate::head::series::{PAGE, Page};
+use crate::types::Value;
 
 /// What the writer keeps per series.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +22,40 @@ pub(super) struct Hot {
     pub(super) last_t: i64,
     pub(super) last_v: f64,
     hash: u64,
-    /// Segment in which `last_v` was written; the base of the next value is 0 in any other.
-    pub(super) wal_segment: u32,
+    /// Segment in which `last_v`, the last float, was written; the base of the next value is 0 in any other. The
+    /// top bit says that the last sample was a histogram, which `SeriesTable::histograms` has.
+    wal: u32,
     pub(super) ordinal: u32,
 }
 
-const FREE: Hot = Hot { id: 0, last_t: i64::MIN, last_v: 0.0, hash: 0, wal_segment: 0, ordinal: u32::MAX };
+const FREE: Hot = Hot { id: 0, last_t: i64::MIN, last_v: 0.0, hash: 0, wal: 0, ordinal: u32::MAX };
+/// The last sample was a histogram.
+const HISTOGRAM: u32 = 1 << 31;
+
+impl Hot {
+    /// What the next float's value is coded against.
+    #[inline]
+    pub(super) fn base(&self, segment: u64) -> f64 {
+        if self.wal & !HISTOGRAM == segment as u32 & !HISTOGRAM { self.last_v } else { 0.0 }
+    }
+
+    /// Notes a float that goes into `segment`.
+    #[inline]
+    pub(super) fn note_float(&mut self, t: i64, v: f64, segment: u64) {
+        (self.last_t, self.last_v, self.wal) = (t, v, segment as u32 & !HISTOGRAM);
+    }
+
+    pub(super) fn note_histogram(&mut self, t: i64) {
+        self.last_t = t;
+        self.wal |= HISTOGRAM;
+    }
+
+    #[inline]
+    pub(super) fn is_histogram(&self) -> bool {
+        self.wal & HISTOGRAM != 0
+    }
+}
+
 /// No cell.
 const NONE: u32 = u32::MAX;
 /// References of one page of the map.
@@ -40,6 +69,8 @@ pub(super) struct SeriesTable {
     /// Cells by reference; the first page holds references from `first_page` x 256 on.
     by_ref: Vec<Option<Box<[u32; REFS as usize]>>>,
     first_page: u64,
+    /// The last sample of each cell whose last sample is a histogram.
+    pub(super) histograms: HashMap<u32, Value>,
     pub(super) pages: Vec<Arc<Page>>,
 }
 
@@ -129,6 +160,9 @@ impl SeriesTable {
         let hot = std::mem::replace(&mut self.hot[cell as usize], FREE);
         if let Ok(entry) = self.by_labels.find_entry(hot.hash, |&c| c == cell) {
             entry.remove();
+        }
+        if hot.is_histogram() {
+            self.histograms.remove(&cell);
         }
         self.clear_ref(hot.id);
         self.free.push(cell);

@@ -76,13 +76,14 @@ impl Shard {
     /// Lets go of samples before `before` in memory.
     pub(super) fn forget(&mut self, before: i64) -> Result<TruncateReport, TsdbError> {
         let mut report = TruncateReport::default();
+        let rule = self.rule();
         let mut dead = Vec::new();
         let (mut min_time, mut chunks) = (i64::MAX, 0);
         for (cell, hot) in self.table.hot.iter().enumerate().filter(|(_, h)| h.id != 0) {
             let mut series = self.table.pages[cell / PAGE].cell(cell).lock();
             debug_assert_eq!(series.id, hot.id, "BUG: a cell belongs to another series");
             let had = series.chunk_count();
-            if series.truncate(before)? {
+            if series.truncate(before, rule)? {
                 min_time = min_time.min(series.first_time().unwrap_or(i64::MAX));
             } else {
                 dead.push(cell as u32);

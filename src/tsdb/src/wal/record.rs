@@ -5,7 +5,8 @@
 //! | 1 | series: references with slot and labels | log, checkpoint |
 //! | 2 | float samples in columns (`samples`) | log |
 //! | 3 | truncation: nothing before this time counts any more | log |
-//! | 4-9 | kept free for histograms, float histograms, exemplars, metadata, out-of-order samples, tombstones | – |
+//! | 4, 5 | native histograms with integer and with float counts (`histograms`) | log |
+//! | 6-9 | kept free for exemplars, metadata, out-of-order samples, tombstones | – |
 //! | 16 | head: next reference, oldest valid time | checkpoint, first |
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
@@ -20,6 +21,8 @@ use koios_model::{Labels, Slot};
 pub(crate) const SERIES: u8 = 1;
 pub(crate) const SAMPLES: u8 = 2;
 pub(crate) const TRUNCATE: u8 = 3;
+pub(crate) const HISTOGRAMS: u8 = 4;
+pub(crate) const FLOAT_HISTOGRAMS: u8 = 5;
 pub(crate) const HEAD: u8 = 16;
 pub(crate) const CHUNKS: u8 = 17;
 pub(crate) const END: u8 = 18;

@@ -22,7 +22,7 @@ pub fn labels(n: usize) -> Labels {
 }
 
 pub fn new_entry(n: usize, t: i64, v: f64) -> Entry {
-    Entry { series: SeriesKey::New(Slot((n % 2) as u8), labels(n)), t, v }
+    Entry { series: SeriesKey::New(Slot((n % 2) as u8), labels(n)), t, v: v.into() }
 }
 
 pub fn batch(entries: impl IntoIterator<Item = Entry>) -> AppendBatch {
