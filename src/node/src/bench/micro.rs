@@ -94,7 +94,7 @@ fn head(clock: &dyn Clock, series: usize, samples: usize) -> Result<Vec<Row>, St
 fn create(clock: &dyn Clock, shard: &mut Shard, series: usize) -> Result<(Vec<SeriesRef>, u64), String> {
     let (mut refs, mut ns) = (Vec::with_capacity(series), 0);
     for from in (0..series).step_by(TARGET) {
-        let entry = |n| Entry { series: SeriesKey::New(Slot(0), labels(n)), t: START, v: value(n, 0) };
+        let entry = |n| Entry { series: SeriesKey::New(Slot(0), labels(n)), t: START, v: value(n, 0).into() };
         let batch = AppendBatch { entries: (from..from + TARGET).map(entry).collect() };
         let start = clock.mono_ns();
         let appended = shard.append(&batch).map_err(|e| e.to_string())?;
@@ -111,7 +111,7 @@ fn append_all(clock: &dyn Clock, shard: &mut Shard, refs: &[SeriesRef], tick: us
         let entry = |(i, r): (usize, &SeriesRef)| Entry {
             series: SeriesKey::Ref(*r),
             t,
-            v: value(part * TARGET + i, tick as u64),
+            v: value(part * TARGET + i, tick as u64).into(),
         };
         let batch = AppendBatch { entries: refs.iter().enumerate().map(entry).collect() };
         let start = clock.mono_ns();
