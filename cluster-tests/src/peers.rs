@@ -12,6 +12,13 @@ pub struct PeerProcess {
     child: Child,
 }
 
+impl PeerProcess {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for PeerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -47,4 +54,17 @@ pub fn prometheus(data: &Path, config: &Path) -> PeerProcess {
         "--storage.tsdb.max-block-duration=2h".to_owned(),
     ];
     start("prometheus", port, &args)
+}
+
+/// Debian's `victoria-metrics` on its own data directory, keeping everything, without a cache of results.
+pub fn victoria_metrics(data: &Path) -> PeerProcess {
+    let [port] = free_ports();
+    let args = [
+        format!("-httpListenAddr=127.0.0.1:{port}"),
+        format!("-storageDataPath={}", data.display()),
+        "-retentionPeriod=100y".to_owned(),
+        "-search.disableCache".to_owned(),
+        "-search.latencyOffset=0s".to_owned(),
+    ];
+    start("victoria-metrics", port, &args)
 }

@@ -7,6 +7,9 @@ use crate::plan::Node;
 
 use super::{Cell, Ctx, Res, Row, Timeline, drop_metadata, merge_rows};
 
+/// What a row of the result counts for among the elements of `check_now_and_then`.
+const ROW_WORK: usize = 255;
+
 impl Ctx<'_> {
     pub(super) fn scalar_result(&self, root: &Node, tl: &Timeline) -> Res<Value> {
         let values = self.scalar(root, tl)?;
@@ -20,7 +23,8 @@ impl Ctx<'_> {
     pub(super) fn vector_result(&self, root: &Node, tl: &Timeline) -> Res<Value> {
         let collected = self.collect(root, tl)?;
         let mut rows = collected.rows;
-        for row in &mut rows {
+        for (i, row) in rows.iter_mut().enumerate() {
+            self.check_now_and_then(i, ROW_WORK)?;
             if row.drop_name {
                 row.labels = drop_metadata(&row.labels);
             }

@@ -12,6 +12,8 @@ use super::{Column, Ctx, Point, Res, Row, Sink, Timeline};
 
 /// Series between two looks at cancel flag and deadline.
 const CHECK_EVERY: usize = 64;
+/// Steps of one series between two looks; a power of two.
+const STEPS_UNCHECKED: usize = 1 << 17;
 
 impl Ctx<'_> {
     /// Calls `f` with the samples of every series of a select.
@@ -54,7 +56,7 @@ impl Ctx<'_> {
                     Some(h) => col.set(i, Point::Hist(h.clone())),
                     None => col.set_float(i, columns.values[at]),
                 }
-            });
+            })?;
             self.samples_queryable.set(self.samples_queryable.get() + points);
             if points == 0 {
                 return Ok(());
@@ -70,11 +72,14 @@ impl Ctx<'_> {
         tl: &Timeline,
         columns: &Columns,
         mut f: impl FnMut(usize, usize),
-    ) {
+    ) -> Res<()> {
         let lookback = self.plan.params.lookback_ms;
         let times = &columns.times;
         let mut next = 0;
         for i in 0..tl.n {
+            if i & (STEPS_UNCHECKED - 1) == STEPS_UNCHECKED - 1 {
+                self.control.check()?;
+            }
             let reference = select.reference(tl.at(i));
             while next < times.len() && times[next] <= reference {
                 next += 1;
@@ -87,6 +92,7 @@ impl Ctx<'_> {
                 f(i, at);
             }
         }
+        Ok(())
     }
 }
 

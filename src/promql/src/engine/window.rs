@@ -10,6 +10,11 @@ use crate::syntax::ast::Edges;
 
 use super::{Cell, Ctx, Point, Res, Row, Timeline};
 
+/// Samples in windows between two looks at cancel flag and deadline.
+const WORK_UNCHECKED: usize = 1 << 18;
+/// How many floats a histogram counts for there.
+const HISTOGRAM_WORK: usize = 256;
+
 /// The samples of one series without stale markers.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
@@ -271,6 +276,11 @@ impl Ctx<'_> {
         let mut seen = 0u64;
         let mut unchecked = 0usize;
         for i in 0..tl.n {
+            unchecked += 1;
+            if unchecked > WORK_UNCHECKED {
+                self.control.check()?;
+                unchecked = 0;
+            }
             let (from, to, start, end) = bounds(&series.samples, i);
             if from >= to {
                 continue;
@@ -284,11 +294,7 @@ impl Ctx<'_> {
                 hist_count: series.samples.hists_in(from, to),
             };
             seen += window.len() as u64;
-            unchecked += window.len();
-            if unchecked > 1 << 18 {
-                self.control.check()?;
-                unchecked = 0;
-            }
+            unchecked += window.len() + window.hist_count * HISTOGRAM_WORK;
             f(i, window)?;
         }
         self.samples_queryable.set(self.samples_queryable.get() + seen);

@@ -77,7 +77,7 @@ impl Ctx<'_> {
             self.each_instant(select, tl, columns, |i, at| {
                 histogram |= columns.histogram(at).is_some();
                 times[i] = Some(columns.times[at]);
-            });
+            })?;
             if histogram {
                 let text = format!("this should be an info metric, with float samples: {}", source.labels());
                 return Err(EvalError::exec(text));

@@ -29,6 +29,9 @@ enum Hist<'h> {
     Native(&'h FloatHistogram),
 }
 
+/// What sorting a row into its family counts for among the elements of `check_now_and_then`.
+const ROW_WORK: usize = 255;
+
 impl Ctx<'_> {
     pub(super) fn quantile_function(&self, c: &Call, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let q = self.scalar(&c.args[0], tl)?;
@@ -137,7 +140,8 @@ impl Ctx<'_> {
         mut f: impl FnMut(usize, Hist<'_>, &str) -> f64,
     ) -> Res<Vec<Row>> {
         let mut families: Groups<Family<'_>> = Groups::new();
-        for row in &input.rows {
+        for (i, row) in input.rows.iter().enumerate() {
+            self.check_now_and_then(i, ROW_WORK)?;
             let labels = row.labels.without(&[BUCKET]);
             let g = families.find(labels, row.drop_name, Family::default);
             let has_floats = row.col.present().any(|(_, c)| matches!(c, Cell::Float(_)));

@@ -26,7 +26,7 @@ impl Ctx<'_> {
             self.each_instant(select, tl, columns, |i, at| {
                 let t = if start { columns.start(at) } else { columns.times[at] };
                 col.set_float(i, seconds(t));
-            });
+            })?;
             if col.is_empty() {
                 return Ok(());
             }

@@ -1,0 +1,176 @@
+//! A range query is its instant queries, and the order of series never matters: to the bit.
+//!
+//! The queries are those of the conformance scripts and a few of our own, on two hours of made data. What
+//! names the range itself (`start()`, `end()`, `step()`, `range()`) is left out, since that differs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use koios_model::histogram::Buckets;
+use koios_model::{Columns, FloatHistogram, Labels};
+use koios_promql::{
+    Control, EngineOptions, Expr, MemorySeries, Plan, QueryParams, SampleValue, SeriesSource, Value, parse,
+};
+
+const START: i64 = 3_600_000;
+const END: i64 = 5_400_000;
+const STEP: i64 = 137_000;
+
+fn queries() -> Vec<String> {
+    let own = [
+        "sum by (job) (rate(http_requests[5m]))",
+        "avg_over_time(testmetric[10m]) / on (job) group_left () max by (job) (http_requests)",
+        "stddev_over_time(testmetric[13m:41s])",
+        "sum(testhistogram) + histogram_quantile(0.9, testhistogram)",
+        "quantile by (job) (0.4, rate(testmetric[7m]))",
+        "topk(2, http_requests) or bottomk(1, testmetric)",
+        "avg(http_requests * 0.1) without (i)",
+        "sum(rate(testhistogram[5m])) by (job)",
+    ];
+    let mut all: Vec<String> = own.iter().map(|q| (*q).to_owned()).collect();
+    let shared = std::env::var_os("KOIOS_SHARED").map(PathBuf::from);
+    let shared = shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));
+    let entries = std::fs::read_dir(shared.join("conformance/promql")).expect("the conformance scripts");
+    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    files.sort();
+    for text in files.iter().filter_map(|f| std::fs::read_to_string(f).ok()) {
+        for line in text.lines().map(str::trim).filter(|l| l.starts_with("eval")) {
+            let words = if line.contains(" instant ") { 4 } else { 8 };
+            all.extend(line.splitn(words + 1, char::is_whitespace).nth(words).map(str::to_owned));
+        }
+    }
+    let of_range = ["start()", "end()", "step()", "range()"];
+    all.retain(|q| !of_range.iter().any(|w| q.to_lowercase().contains(&w[..w.len() - 1])));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Metric names that the scripts use most, so that most queries find something.
+const NAMES: [&str; 16] = [
+    "http_requests",
+    "http_requests_total",
+    "metric",
+    "testmetric",
+    "testcounter_reset_middle",
+    "foo",
+    "bar",
+    "x",
+    "y",
+    "testhistogram",
+    "request_duration_seconds_bucket",
+    "data",
+    "series",
+    "some_metric",
+    "node_cpu",
+    "up",
+];
+
+fn store() -> Vec<Arc<MemorySeries>> {
+    let mut all = Vec::new();
+    for (n, name) in NAMES.into_iter().enumerate() {
+        for i in 0..6usize {
+            let mut columns = Columns::default();
+            for k in 0..480i64 {
+                if (k + i as i64 * 37) % 101 < 3 {
+                    continue;
+                }
+                let v = (k * 7919 + (i * n) as i64 * 31) % 997;
+                if name == "testhistogram" {
+                    let counts: Vec<(i32, f64)> =
+                        (0..5).map(|b| (b, (k * i64::from(b + 1) + i as i64) as f64)).collect();
+                    let h = FloatHistogram {
+                        count: (k * 15 + 5 * i as i64) as f64,
+                        sum: v as f64 * 0.1,
+                        positive: Buckets::from_sorted(counts),
+                        ..FloatHistogram::default()
+                    };
+                    columns.push_histogram(k * 15_000, Arc::new(h));
+                } else {
+                    columns.push(k * 15_000, v as f64 * 0.1);
+                }
+            }
+            let le = ["0.1", "0.5", "+Inf"][i % 3].to_owned();
+            let labels = [
+                ("__name__", name.to_owned()),
+                ("job", format!("j{}", i / 3)),
+                ("i", i.to_string()),
+                ("le", le),
+            ];
+            all.push(Arc::new(MemorySeries { labels: Labels::from_pairs(labels), columns }));
+        }
+    }
+    all
+}
+
+/// `labels` → `time` → bits, or the error.
+type Answer = Result<BTreeMap<String, BTreeMap<i64, String>>, String>;
+
+fn bits(v: &SampleValue) -> String {
+    match v {
+        SampleValue::Float(f) => format!("{:x}", f.to_bits()),
+        SampleValue::Histogram(h) => format!("{:x} {:x} {h:?}", h.sum.to_bits(), h.count.to_bits()),
+    }
+}
+
+fn run(store: &[Arc<MemorySeries>], expr: &Expr, params: &QueryParams) -> Answer {
+    let plan = Plan::new(expr, params).map_err(|e| e.to_string())?;
+    let inputs = plan.selects().iter().map(|s| {
+        let wanted = |m: &&Arc<MemorySeries>| s.matchers.iter().all(|k| k.matches(m.labels.value(&k.name)));
+        store.iter().filter(wanted).map(|m| Box::new(m.clone()) as Box<dyn SeriesSource>).collect()
+    });
+    let output = plan.evaluate(inputs.collect(), &Control::new()).map_err(|e| e.to_string())?;
+    let mut all: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
+    match output.value {
+        Value::Scalar(t, v) => {
+            drop(all.entry("{}".to_owned()).or_default().insert(t, bits(&SampleValue::Float(v))))
+        }
+        Value::Vector(v) => {
+            for s in v {
+                let before = all.entry(s.labels.to_string()).or_default().insert(s.t_ms, bits(&s.value));
+                assert!(before.is_none(), "{} comes twice", s.labels);
+            }
+        }
+        Value::Matrix(m) => {
+            for s in m {
+                let points = all.entry(s.labels.to_string()).or_default();
+                points.extend(s.floats.iter().map(|(t, v)| (*t, bits(&SampleValue::Float(*v)))));
+                points
+                    .extend(s.histograms.iter().map(|(t, h)| (*t, bits(&SampleValue::Histogram(h.clone())))));
+            }
+        }
+        Value::String(..) => {}
+    }
+    Ok(all)
+}
+
+#[test]
+fn ranges_are_their_instants_and_order_never_matters() {
+    let store = store();
+    let mut reversed = store.clone();
+    reversed.reverse();
+    reversed.rotate_left(17);
+    let (mut compared, mut found) = (0, 0);
+    for query in queries() {
+        let Ok(expr) = parse(&query) else { continue };
+        let options = EngineOptions::default();
+        let range = QueryParams { options: options.clone(), ..QueryParams::range(START, END, STEP) };
+        let Ok(whole) = run(&store, &expr, &range) else { continue };
+        assert_eq!(run(&reversed, &expr, &range).as_ref(), Ok(&whole), "another order of series: {query}");
+        let mut t = START;
+        while t <= END {
+            let instant = QueryParams { options: options.clone(), ..QueryParams::instant(t) };
+            let one = run(&store, &expr, &instant).unwrap_or_else(|e| panic!("{query} at {t}: {e}"));
+            let of_whole: BTreeMap<_, _> = whole
+                .iter()
+                .filter_map(|(l, points)| Some((l.clone(), BTreeMap::from([(t, points.get(&t)?.clone())]))))
+                .collect();
+            assert_eq!(one, of_whole, "{query} at {t}");
+            (compared, found) = (compared + 1, found + u32::from(!one.is_empty()));
+            t += STEP;
+        }
+    }
+    println!("{compared} instants compared, {found} of them with a result");
+    assert!(compared > 5000 && found > 1500, "{compared} compared, {found} found");
+}
