@@ -116,7 +116,8 @@ impl Distributor {
         Ok(written)
     }
 
-    fn shard_of(&self, slot: Slot, labels: &Labels) -> usize {
+    /// Which shard a series belongs to.
+    pub fn shard_of(&self, slot: Slot, labels: &Labels) -> usize {
         let hash = labels.hash64() ^ u64::from(slot.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // The upper bits: the lower ones also pick buckets inside the shard.
         ((u128::from(hash) * self.shards.len() as u128) >> 64) as usize

@@ -43,6 +43,7 @@ fn api_routes(config: &mut web::ServiceConfig) {
     }
     get_and_post!("/query", api::query::handle);
     get_and_post!("/query_range", api::query_range::handle);
+    get_and_post!("/query_exemplars", api::query_exemplars::handle);
     get_and_post!("/series", api::series::handle);
     get_and_post!("/labels", api::labels::handle);
     get_and_post!("/label/{name}/values", api::label_values::handle);

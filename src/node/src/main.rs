@@ -14,6 +14,7 @@ mod identity;
 mod joining;
 mod listen;
 mod metrics;
+mod moving_in;
 mod port;
 mod rpc;
 mod serve;

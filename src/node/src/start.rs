@@ -167,6 +167,7 @@ impl Node {
     /// Replays the logs and starts what keeps and cuts samples.
     async fn open_engines(&self, http: ServerHandle, port: &Arc<Port>) -> Result<Ending, String> {
         let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
+        crate::moving_in::run(s, f).await?;
         f.open_catalogue();
         port.runtime.write().corruptions = f.open_shards(s).await?;
         let sole = SoleTracker::open(&s.args.storage_path.join("cluster"));

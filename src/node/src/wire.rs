@@ -298,7 +298,8 @@ pub fn jobs(settings: &Settings) -> Jobs {
     Jobs { configured: Vec::new(), own: own.map(|c: ScrapeConfig| Arc::new(c)) }
 }
 
-fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
+/// How shard `number` is opened.
+pub fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
     let dir = settings.args.storage_path.join("head").join(format!("shard-{number}"));
     let defaults = ShardOptions::new(dir, number as u16);
     let series_max = match settings.config.koios.limits.max_series {

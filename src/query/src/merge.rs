@@ -6,7 +6,10 @@
 //! the same whoever asks, in whatever order the parts arrive and whatever range is asked. For `up` the
 //! healthiest slot counts.
 
+use std::sync::Arc;
+
 use koios_chunk::{Chunk, ChunkError};
+use koios_model::histogram::{CounterReset, FloatHistogram};
 use koios_model::{Columns, Labels, Slot, is_stale};
 
 /// All parts of one series.
@@ -75,27 +78,51 @@ impl MergedSeries {
 /// Merges ascending runs into `out`.
 fn merge_runs(runs: &[(Slot, Columns)], healthiest: bool, out: &mut Columns) {
     if let [(_, only)] = runs {
-        out.times.extend_from_slice(&only.times);
-        out.values.extend_from_slice(&only.values);
+        if only.histograms.is_none()
+            && only.starts.is_none()
+            && out.histograms.is_none()
+            && out.starts.is_none()
+        {
+            out.times.extend_from_slice(&only.times);
+            out.values.extend_from_slice(&only.values);
+        } else {
+            (0..only.len()).for_each(|i| out.push_from(only, i));
+        }
         return;
     }
     let mut at = vec![0usize; runs.len()];
+    let mut last_run = None;
     loop {
         let next = runs.iter().zip(&at).filter_map(|((_, c), i)| c.times.get(*i)).min().copied();
         let Some(t) = next else { return };
-        let mut best: Option<(Slot, f64)> = None;
-        for ((slot, c), i) in runs.iter().zip(&mut at) {
+        let mut best: Option<((Slot, f64), usize)> = None;
+        for (run, ((slot, c), i)) in runs.iter().zip(&at).enumerate() {
             if c.times.get(*i) == Some(&t) {
                 let candidate = (*slot, c.values[*i]);
-                if best.is_none_or(|b| wins(candidate, b, healthiest)) {
-                    best = Some(candidate);
+                if best.is_none_or(|(b, _)| wins(candidate, b, healthiest)) {
+                    best = Some((candidate, run));
                 }
-                *i += 1;
             }
         }
-        if let Some((_, v)) = best {
-            out.push(t, v);
+        if let Some((_, run)) = best {
+            push(out, &runs[run].1, at[run], last_run == Some(run));
+            last_run = Some(run);
         }
+        for ((_, c), i) in runs.iter().zip(&mut at) {
+            *i += usize::from(c.times.get(*i) == Some(&t));
+        }
+    }
+}
+
+/// Takes one sample over. What a histogram's run knows about resets holds only beside its own predecessor.
+fn push(out: &mut Columns, run: &Columns, i: usize, continues: bool) {
+    match run.histogram(i) {
+        Some(h) if !continues && h.hint == CounterReset::NotReset => {
+            let unsure = FloatHistogram { hint: CounterReset::Unknown, ..(**h).clone() };
+            out.push_histogram(run.times[i], Arc::new(unsure));
+            out.set_start(run.start(i));
+        }
+        _ => out.push_from(run, i),
     }
 }
 

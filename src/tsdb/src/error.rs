@@ -36,6 +36,9 @@ pub enum TsdbError {
     /// A batch larger than a shard takes.
     #[error("a batch of {0} samples is larger than {max}; split it", max = crate::options::BATCH_ENTRIES_MAX)]
     BatchTooLarge(usize),
+    /// Data of another program that cannot be taken over as it is.
+    #[error("{0}")]
+    Foreign(String),
     /// Writing a block failed.
     #[error(transparent)]
     Block(#[from] BlockError),
@@ -59,7 +62,7 @@ impl Coded for TsdbError {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Unavailable,
                 _ => Code::Internal,
             },
-            Self::Options(_) | Self::BatchTooLarge(_) => Code::BadData,
+            Self::Options(_) | Self::BatchTooLarge(_) | Self::Foreign(_) => Code::BadData,
             Self::Block(e) => e.code(),
             Self::Chunk(e) => e.code(),
         }

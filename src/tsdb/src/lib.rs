@@ -1,7 +1,8 @@
 //! The storage engine of one core: a head shard in memory, its write-ahead log, and the way into blocks.
 //!
 //! Owns: series and their open chunks (`head`), the log with its checkpoints (`wal`), appending, replay and
-//! truncation (`shard`), and cutting a block out of one or more shards (`cut`). Refuses: threads, timers,
+//! truncation (`shard`), cutting a block out of one or more shards (`cut`), and taking over the data directory of a
+//! Prometheus (`foreign`). Refuses: threads, timers,
 //! network, and any clock but the one handed in; grouping commits and deciding when to cut belong to the actor
 //! that owns a shard.
 //!
@@ -11,11 +12,12 @@
 //!
 //! The place of what comes next: out-of-order samples get a buffer beside `SeriesState::open` and
 //! record type 8 (`Reject::OutOfOrder` is where they are turned away today); exemplars, metadata and tombstones
-//! have record types 6, 7 and 9; foreign (Prometheus) logs get a reader beside `wal::segment`.
+//! have record types 6, 7 and 9.
 
 mod cut;
 mod disk;
 mod error;
+pub mod foreign;
 mod head;
 mod options;
 mod shard;

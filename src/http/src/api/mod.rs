@@ -6,6 +6,7 @@ pub mod label_values;
 pub mod labels;
 pub mod parse_query;
 pub mod query;
+pub mod query_exemplars;
 pub mod query_range;
 pub mod series;
 pub mod status_buildinfo;
