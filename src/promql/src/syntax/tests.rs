@@ -94,6 +94,14 @@ fn error_texts_are_prometheus() {
             "1 offset 1m",
             "1:1: parse error: offset modifier must be preceded by an instant vector selector or range vector selector or a subquery",
         ),
+    ] {
+        fails(query, expected);
+    }
+}
+
+#[test]
+fn error_texts_of_types_and_literals_are_prometheus() {
+    for (query, expected) in [
         ("sum()", "1:1: parse error: no arguments for aggregate expression provided"),
         (
             "topk(x)",
