@@ -8,13 +8,13 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{batch, far_clock, new_entry, options};
 use koios_block::{BlockMeta, IndexReader, Tombstones, list_blocks};
 use koios_chunk::{Chunk, Encoding};
-use koios_model::Columns;
+use koios_model::{Columns, SystemClock};
 use koios_tsdb::Shard;
 use koios_tsdb::foreign::{Log, decode_record, read_head_chunks};
 
@@ -79,16 +79,18 @@ fn snapshot() -> PathBuf {
 /// Runs a target on mutations of its corpus, over and over while time is left.
 fn fuzz(name: &str, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
     let seconds = std::env::var("KOIOS_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-    let (start, more) = (Instant::now(), Duration::from_secs(seconds));
+    let clock = SystemClock::shared();
+    let since = |from: u64| Duration::from_nanos(clock.mono_ns() - from);
+    let (start, more) = (clock.mono_ns(), Duration::from_secs(seconds));
     let mut round = 0;
-    while round < ROUNDS || start.elapsed() < more {
+    while round < ROUNDS || since(start) < more {
         let mut random = Random(round);
         let pick = random.below(corpus.len());
         let bytes = random.mutate(&corpus[pick]);
-        let began = Instant::now();
+        let began = clock.mono_ns();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| target(&bytes)));
         assert!(outcome.is_ok(), "{name} panics in round {round}");
-        assert!(began.elapsed() < HANG, "{name} takes {:?} in round {round}", began.elapsed());
+        assert!(since(began) < HANG, "{name} takes {:?} in round {round}", since(began));
         round += 1;
     }
 }
