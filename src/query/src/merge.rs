@@ -174,6 +174,30 @@ mod tests {
     }
 
     #[test]
+    fn histograms_survive_and_lose_hints_where_replicas_alternate() {
+        let part = |times: &[i64]| {
+            let mut c = Columns::default();
+            times.iter().for_each(|&t| {
+                let h = FloatHistogram { count: t as f64, sum: 1.0, ..FloatHistogram::default() };
+                c.push_histogram(t, Arc::new(h));
+            });
+            koios_chunk::encode(&c, 100)
+        };
+        let hints = |parts: &[&[i64]]| {
+            let mut m = MergedSeries::new(Labels::from_pairs([("__name__", "h")]));
+            parts.iter().enumerate().for_each(|(slot, times)| m.add(Slot(slot as u8), part(times)));
+            m.seal();
+            let mut out = Columns::default();
+            m.read(i64::MIN, i64::MAX, &mut out).unwrap();
+            (0..out.len()).map(|i| (out.times[i], out.histogram(i).unwrap().hint)).collect::<Vec<_>>()
+        };
+        let (unknown, not) = (CounterReset::Unknown, CounterReset::NotReset);
+        assert_eq!(hints(&[&[1, 2, 3]]), [(1, unknown), (2, not), (3, not)]);
+        let both = hints(&[&[1, 2, 5], &[1, 3, 4]]);
+        assert_eq!(both, [(1, unknown), (2, not), (3, unknown), (4, not), (5, unknown)]);
+    }
+
+    #[test]
     fn up_is_what_the_healthiest_slot_saw() {
         assert_eq!(read("up", &[(0, &[(1, 0.0)]), (1, &[(1, 1.0)])]), [(1, 1.0f64.to_bits())]);
         assert_eq!(read("down", &[(0, &[(1, 0.0)]), (1, &[(1, 1.0)])]), [(1, 0.0f64.to_bits())]);
