@@ -152,7 +152,7 @@ async fn prometheus_answers_from_our_blocks() {
 
     let bucket = node.spec.dir.join("bucket");
     let found = until("whole blocks in the bucket", Duration::from_secs(90), || async {
-        // The first block begins in the middle of its range.
+        // The first block begins in the middle of its range, the second one holds young counters.
         let found = blocks(&bucket);
         if found.len() >= 3 { Ok(found) } else { Err(format!("{} blocks", found.len())) }
     })
@@ -161,7 +161,8 @@ async fn prometheus_answers_from_our_blocks() {
         assert_eq!(pair[0].max, pair[1].min, "blocks join without gap or overlap");
         assert_eq!(pair[1].max - pair[1].min, RANGE_MS);
     }
-    let (first, last) = (found[0].min + RANGE_MS, found[found.len() - 1].max);
+    // Young counters are left out: Prometheus 2 guards their extrapolation below zero in another order.
+    let (first, last) = (found[0].max + RANGE_MS, found[found.len() - 1].max);
 
     let data = root.path().join("copy");
     for b in &found {
