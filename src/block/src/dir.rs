@@ -62,5 +62,6 @@ pub fn remove_leftovers(dir: &Path) -> Result<usize, BlockError> {
 /// # Errors
 /// `BlockError::Io`.
 pub fn sync_dir(dir: &Path) -> Result<(), BlockError> {
+    koios_model::failpoint::pass("block directory sync");
     File::open(dir).and_then(|d| d.sync_all()).map_err(BlockError::io("sync", dir))
 }

@@ -26,6 +26,8 @@ pub struct CatalogueView {
     pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
     /// Blocks put aside, with the reason.
     pub damaged: BTreeMap<BlockId, String>,
+    /// Whether the bucket was read at all: an empty picture of a bucket that nobody looked at says nothing.
+    pub read: bool,
 }
 
 impl CatalogueView {
@@ -100,7 +102,7 @@ impl Catalogue {
             );
             ids.drain(..ids.len() - BLOCKS_MAX);
         }
-        let mut next = CatalogueView::default();
+        let mut next = CatalogueView { read: true, ..CatalogueView::default() };
         let mut unread = Vec::new();
         for id in ids {
             match self.view.blocks.get(&id) {
