@@ -35,6 +35,8 @@ pub struct BadRegexp {
     pub detail: String,
 }
 
+/// Programs are not told apart below this size.
+const PROGRAM_BYTES_MIN: usize = 1 << 10;
 /// Bytes a compiled program may take.
 const COMPILED_BYTES_MAX: usize = 8 << 20;
 
@@ -50,6 +52,15 @@ impl Regexp {
             .build()
             .map_err(|e| bad(last_line(&e.to_string())))?;
         Ok(Self { source: pattern.into(), compiled, literals: Arc::new(literals(pattern)) })
+    }
+
+    /// Bytes that the compiled program takes, rounded up to a power of two. A match that needs the groups
+    /// may take as many units of time for every byte of its text.
+    pub fn program_bytes(&self) -> usize {
+        let pattern = format!("^(?s:{})$", ascii_classes(&self.source));
+        let fits = |limit: &usize| regex::RegexBuilder::new(&pattern).size_limit(*limit).build().is_ok();
+        let limits = std::iter::successors(Some(PROGRAM_BYTES_MIN), |n| Some(n * 2));
+        limits.take_while(|n| *n < COMPILED_BYTES_MAX).find(fits).unwrap_or(COMPILED_BYTES_MAX)
     }
 
     /// All texts that match, sorted, when the pattern is nothing but alternatives of plain text (`a|b`).
@@ -218,6 +229,13 @@ impl Eq for Regexp {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_grow_with_repetitions() {
+        let bytes = |p: &str| Regexp::new(p).unwrap().program_bytes();
+        assert!(bytes("(.*)") <= 4096, "{}", bytes("(.*)"));
+        assert!(bytes("(a?){500}") > 8 * bytes("(.*)"));
+    }
 
     #[test]
     fn anchored_dot_all_ascii() {

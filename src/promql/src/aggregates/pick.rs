@@ -13,6 +13,9 @@ use crate::syntax::ast::AggOp;
 
 use super::Groups;
 
+/// Units of work of ranking one element.
+const RANK_WORK: usize = 16;
+
 impl Ctx<'_> {
     pub(super) fn pick_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let Some(param) = &a.param else {
@@ -34,15 +37,15 @@ impl Ctx<'_> {
         }
         let mut groups: Groups<Vec<usize>> = Groups::new();
         for (i, row) in rows.iter().enumerate() {
+            self.work_row(row)?;
             let g = groups.find_group(row, a, Vec::new);
             groups.list[g].2.push(i);
         }
         let mut picked: Vec<Column> = rows.iter().map(|_| Column::absent(tl.n)).collect();
         let mut order = Vec::new();
         for (_, _, members) in &groups.list {
-            self.control.check()?;
             for (step, k) in counts.iter().enumerate() {
-                self.check_now_and_then(step, members.len())?;
+                self.work(RANK_WORK * (1 + members.len()))?;
                 let chosen = choose(a.op, rows, members, step, usize::try_from(*k).unwrap_or(0));
                 for &i in &chosen {
                     if let Some(p) = rows[i].col.get(step).to_point() {
@@ -83,6 +86,7 @@ impl Ctx<'_> {
             return Ok(());
         }
         self.rows(&a.expr, tl, &mut |mut row| {
+            self.work_row(&row)?;
             let offset = go_labels_hash(&row.labels) as f64 / u64::MAX as f64;
             row.col = row.col.map(|i, c| {
                 let r = ratios[i];

@@ -187,3 +187,10 @@ pub(crate) struct Row {
     pub drop_name: bool,
     pub col: Column,
 }
+
+impl Row {
+    /// What is left where a row was taken away.
+    pub fn nothing() -> Self {
+        Self { labels: Labels::empty(), drop_name: false, col: Column::absent(0) }
+    }
+}

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use crate::api::{MatrixSeries, SampleValue, Value, VectorSample};
 use crate::plan::Node;
 
-use super::{Cell, Ctx, Res, Row, Timeline, drop_metadata, merge_rows};
-
-/// What a row of the result counts for among the elements of `check_now_and_then`.
-const ROW_WORK: usize = 255;
+use super::{Cell, Ctx, Res, Row, Timeline, drop_metadata, sorted};
 
 impl Ctx<'_> {
     pub(super) fn scalar_result(&self, root: &Node, tl: &Timeline) -> Res<Value> {
@@ -23,24 +20,28 @@ impl Ctx<'_> {
     pub(super) fn vector_result(&self, root: &Node, tl: &Timeline) -> Res<Value> {
         let collected = self.collect(root, tl)?;
         let mut rows = collected.rows;
-        for (i, row) in rows.iter_mut().enumerate() {
-            self.check_now_and_then(i, ROW_WORK)?;
+        for row in &mut rows {
+            self.work_row(row)?;
             if row.drop_name {
                 row.labels = drop_metadata(&row.labels);
             }
         }
-        let mut rows = merge_rows(rows)?;
+        let mut rows = self.merge_rows(rows)?;
         rows.retain(|r| !r.col.is_empty());
         if !self.is_range() {
             return Ok(Value::Vector(rows.iter().filter_map(|r| sample(r, tl.start)).collect()));
         }
         let mut series: Vec<MatrixSeries> = Vec::with_capacity(rows.len());
         for row in rows {
-            self.control.check()?;
+            self.work_row(&row)?;
             series.push(matrix_series(&row, tl));
         }
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(Value::Matrix(series))
+        Ok(Value::Matrix(self.by_labels(series)?))
+    }
+
+    fn by_labels(&self, series: Vec<MatrixSeries>) -> Res<Vec<MatrixSeries>> {
+        let longest = series.iter().map(|s| s.labels.heap_bytes()).max().unwrap_or(0);
+        sorted(series, longest, self.control, |a, b| a.labels.cmp(&b.labels))
     }
 
     /// Raw samples of a range selector or subquery at an instant.
@@ -67,7 +68,7 @@ impl Ctx<'_> {
             }
             Ok(())
         })?;
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let all = self.by_labels(all)?;
         if all.windows(2).any(|w| w[0].labels == w[1].labels) {
             return Err(super::rows::same_labelset());
         }

@@ -15,6 +15,7 @@ mod select;
 mod smooth;
 mod timeline;
 mod window;
+mod work;
 
 use std::cell::Cell as StdCell;
 use std::sync::Arc;
@@ -25,11 +26,12 @@ use crate::syntax::ast::ValueType;
 
 pub(crate) use column::{Cell, Column, Point, Row};
 pub(crate) use notes::{Forced, HistOp, Notes};
-pub(crate) use rows::{drop_metadata, merge_rows};
+pub(crate) use rows::drop_metadata;
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
 pub(crate) use window::{Samples, Window};
+pub(crate) use work::sorted;
 
 pub(crate) type Res<T> = Result<T, EvalError>;
 /// Where rows go.
@@ -44,6 +46,8 @@ pub(crate) struct Ctx<'a> {
     pub notes: Notes,
     pub samples_read: StdCell<u64>,
     pub samples_queryable: StdCell<u64>,
+    /// Units of work since the last look at the control block.
+    pub worked: StdCell<usize>,
 }
 
 /// Rows held together, and their share of the budget.
@@ -83,6 +87,7 @@ fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &
         notes: Notes::default(),
         samples_read: StdCell::new(0),
         samples_queryable: StdCell::new(0),
+        worked: StdCell::new(0),
     };
     let value = ctx.top_level()?;
     let stats = QueryStats {
@@ -122,18 +127,13 @@ impl Ctx<'_> {
         let mut rows = Vec::new();
         let mut charge = self.budget.charge(0)?;
         self.rows(node, tl, &mut |row| {
+            self.work_row(&row)?;
             charge.add(row.col.weight())?;
+            charge.add_bytes(row.labels.heap_bytes() as u64)?;
             rows.push(row);
             Ok(())
         })?;
         Ok(Rows { rows, _charge: charge })
-    }
-
-    /// Looks at the control block once in about a hundred thousand elements of a loop over steps.
-    pub fn check_now_and_then(&self, step: usize, elements: usize) -> Res<()> {
-        const ELEMENTS: usize = 1 << 17;
-        let every = (ELEMENTS / (elements + 1)).max(1);
-        if step.is_multiple_of(every) { self.control.check() } else { Ok(()) }
     }
 
     /// Whether metric names stay until the end.

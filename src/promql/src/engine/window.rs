@@ -10,10 +10,11 @@ use crate::syntax::ast::Edges;
 
 use super::{Cell, Ctx, Point, Res, Row, Timeline};
 
-/// Samples in windows between two looks at cancel flag and deadline.
-const WORK_UNCHECKED: usize = 1 << 18;
-/// How many floats a histogram counts for there.
-const HISTOGRAM_WORK: usize = 256;
+/// Units of work of one sample in a window, more when it is a histogram.
+const SAMPLE_WORK: usize = 4;
+const HISTOGRAM_WORK: usize = 512;
+/// Units that are counted here before they go to the common count.
+const WORK_UNSEEN: usize = 1 << 15;
 
 /// The samples of one series without stale markers.
 #[derive(Debug, Default)]
@@ -60,9 +61,12 @@ impl Samples {
     }
 
     /// The results of a subquery. Samples may repeat there, so reset hints mean nothing any more.
-    fn from_row(row: &Row, tl: &Timeline) -> Self {
+    fn from_row(ctx: &Ctx<'_>, row: &Row, tl: &Timeline) -> Res<Self> {
         let mut out = Self::default();
-        for (i, c) in row.col.present() {
+        for (n, (i, c)) in row.col.present().enumerate() {
+            if n % WORK_UNSEEN == 0 {
+                ctx.work(SAMPLE_WORK * WORK_UNSEEN.min(row.col.len()))?;
+            }
             out.times.push(tl.at(i));
             match c {
                 Cell::Float(v) => out.push(v, None),
@@ -76,7 +80,7 @@ impl Samples {
             }
         }
         out.index();
-        out
+        Ok(out)
     }
 
     fn push(&mut self, value: f64, hist: Option<Arc<FloatHistogram>>) {
@@ -252,8 +256,9 @@ impl Ctx<'_> {
             return Ok(());
         }
         self.rows(&s.expr, &inner, &mut |row| {
+            self.work_row(&row)?;
             let _charge = self.budget.charge(row.col.weight())?;
-            let samples = Samples::from_row(&row, &inner);
+            let samples = Samples::from_row(self, &row, &inner)?;
             let mut slide = Slide::default();
             let series = RangeSeries { labels: &row.labels, drop_name: row.drop_name, samples };
             f(&series, &mut |samples, i| {
@@ -274,13 +279,12 @@ impl Ctx<'_> {
         mut f: impl FnMut(usize, Window<'_>) -> Res<()>,
     ) -> Res<()> {
         let mut seen = 0u64;
-        let mut unchecked = 0usize;
+        let mut unseen = 0usize;
         for i in 0..tl.n {
-            unchecked += 1;
-            if unchecked > WORK_UNCHECKED {
-                self.control.check()?;
-                unchecked = 0;
+            if unseen > WORK_UNSEEN {
+                self.work(std::mem::take(&mut unseen))?;
             }
+            unseen += SAMPLE_WORK;
             let (from, to, start, end) = bounds(&series.samples, i);
             if from >= to {
                 continue;
@@ -294,11 +298,11 @@ impl Ctx<'_> {
                 hist_count: series.samples.hists_in(from, to),
             };
             seen += window.len() as u64;
-            unchecked += window.len() + window.hist_count * HISTOGRAM_WORK;
+            unseen += SAMPLE_WORK * window.len() + window.hist_count * HISTOGRAM_WORK;
             f(i, window)?;
         }
         self.samples_queryable.set(self.samples_queryable.get() + seen);
-        Ok(())
+        self.work(unseen)
     }
 
     /// A row of the results of a function on each window.

@@ -28,6 +28,7 @@ impl Ctx<'_> {
     pub(super) fn absent_rows(&self, arg: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let mut present = vec![false; tl.n];
         self.rows(arg, tl, &mut |row| {
+            self.work_row(&row)?;
             for (i, _) in row.col.present() {
                 present[i] = true;
             }
