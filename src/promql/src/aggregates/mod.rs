@@ -1,12 +1,13 @@
 //! Aggregation operators.
 //!
-//! Simple aggregations fold each arriving row into the accumulators of its group and forget it; those that
-//! rank or pick elements (`topk`, `limitk`, …) collect the rows of their argument.
+//! Simple aggregations fold each arriving row into the accumulators of its group and forget it, and so do `topk`
+//! and `bottomk` once there are many; `limitk` and `quantile` collect the rows of their argument.
 
 mod count_values;
 mod fold;
 mod pick;
 mod quantile;
+mod rank;
 
 use hashbrown::HashMap;
 use koios_model::{Labels, METRIC_NAME};

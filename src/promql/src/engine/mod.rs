@@ -2,8 +2,8 @@
 //!
 //! Rows (one series over all steps) flow from selectors through functions into whatever consumes them, one
 //! at a time: a rate below a sum never exists as a whole. Operators that need all rows at once collect them
-//! against the budget. Pure and single-threaded per plan; the order of inputs does not matter because every
-//! select is sorted by labels first.
+//! against the budget. The order of inputs does not matter because every select is sorted by labels first, and
+//! neither does the number of threads, see `shards`.
 
 mod column;
 mod finish;
@@ -12,6 +12,7 @@ mod order;
 mod rows;
 mod scalar;
 mod select;
+mod shards;
 mod smooth;
 mod timeline;
 mod window;
@@ -20,9 +21,10 @@ mod work;
 use std::cell::Cell as StdCell;
 use std::sync::Arc;
 
-use crate::api::{Budget, Charge, Control, EvalError, QueryOutput, QueryStats, SeriesSource, Value};
+use crate::api::{Budget, Charge, Control, EvalError, Helpers, QueryOutput, QueryStats, SeriesSource, Value};
 use crate::plan::{Node, NodeKind, Plan};
 use crate::syntax::ast::ValueType;
+use shards::{Part, Shared};
 
 pub(crate) use column::{Cell, Column, Point, Row};
 pub(crate) use notes::{Forced, HistOp, Notes};
@@ -40,7 +42,7 @@ pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> Res<()>;
 /// Everything an evaluation shares.
 pub(crate) struct Ctx<'a> {
     pub plan: &'a Plan,
-    pub inputs: Vec<Vec<Box<dyn SeriesSource>>>,
+    pub inputs: Arc<Inputs>,
     pub control: &'a Control,
     pub budget: Arc<Budget>,
     pub notes: Notes,
@@ -48,6 +50,10 @@ pub(crate) struct Ctx<'a> {
     pub samples_queryable: StdCell<u64>,
     /// Units of work since the last look at the control block.
     pub worked: StdCell<usize>,
+    /// The only series of one select that are to be read.
+    pub part: Option<Part>,
+    /// What other threads need to help.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// Rows held together, and their share of the budget.
@@ -56,17 +62,37 @@ pub(crate) struct Rows {
     _charge: Charge,
 }
 
-/// Runs a plan.
-pub(crate) fn run(
-    plan: &Plan,
-    inputs: Vec<Vec<Box<dyn SeriesSource>>>,
-    control: &Control,
-) -> Res<QueryOutput> {
-    crate::stack::with_room(plan.height as usize, || run_here(plan, inputs, control))
-        .map_err(EvalError::exec)?
+/// Series of all selects.
+pub(crate) type Inputs = Vec<Vec<Box<dyn SeriesSource>>>;
+
+/// Runs a plan on this thread.
+pub(crate) fn run(plan: &Plan, inputs: Inputs, control: &Control) -> Res<QueryOutput> {
+    crate::stack::with_room(plan.height as usize, || {
+        let inputs = sorted_inputs(plan, inputs, control)?;
+        Ctx::new(plan, inputs, control, Budget::new(&plan.params.limits)).output()
+    })
+    .map_err(EvalError::exec)?
 }
 
-fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &Control) -> Res<QueryOutput> {
+/// Runs a plan on this thread and on what others lend.
+pub(crate) fn run_helped(
+    plan: &Arc<Plan>,
+    inputs: Inputs,
+    control: &Control,
+    helpers: Arc<dyn Helpers>,
+) -> Res<QueryOutput> {
+    crate::stack::with_room(plan.height as usize, || {
+        let inputs = sorted_inputs(plan, inputs, control)?;
+        let budget = Budget::new(&plan.params.limits);
+        let mut ctx = Ctx::new(plan, inputs.clone(), control, budget.clone());
+        let control = control.clone();
+        ctx.shared = Some(Arc::new(Shared { plan: plan.clone(), inputs, control, budget, helpers }));
+        ctx.output()
+    })
+    .map_err(EvalError::exec)?
+}
+
+fn sorted_inputs(plan: &Plan, mut inputs: Inputs, control: &Control) -> Res<Arc<Inputs>> {
     if inputs.len() != plan.selects.len() {
         let (want, got) = (plan.selects.len(), inputs.len());
         return Err(EvalError::exec(format!("plan has {want} selects, got series for {got}")));
@@ -79,25 +105,37 @@ fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &
         control.check()?;
         *list = order::sort_series(std::mem::take(list), control)?;
     }
-    let ctx = Ctx {
-        plan,
-        inputs,
-        control,
-        budget: Budget::new(&plan.params.limits),
-        notes: Notes::default(),
-        samples_read: StdCell::new(0),
-        samples_queryable: StdCell::new(0),
-        worked: StdCell::new(0),
-    };
-    let value = ctx.top_level()?;
-    let stats = QueryStats {
-        samples_read: ctx.samples_read.get(),
-        samples_queryable: ctx.samples_queryable.get(),
-        samples_peak: ctx.budget.peak(),
-        series,
-    };
-    let (warnings, infos) = ctx.notes.finish();
-    Ok(QueryOutput { value, warnings, infos, stats })
+    Ok(Arc::new(inputs))
+}
+
+impl<'a> Ctx<'a> {
+    /// Nothing evaluated yet; no help.
+    pub fn new(plan: &'a Plan, inputs: Arc<Inputs>, control: &'a Control, budget: Arc<Budget>) -> Self {
+        Self {
+            plan,
+            inputs,
+            control,
+            budget,
+            notes: Notes::default(),
+            samples_read: StdCell::new(0),
+            samples_queryable: StdCell::new(0),
+            worked: StdCell::new(0),
+            part: None,
+            shared: None,
+        }
+    }
+
+    fn output(self) -> Res<QueryOutput> {
+        let value = self.top_level()?;
+        let stats = QueryStats {
+            samples_read: self.samples_read.get(),
+            samples_queryable: self.samples_queryable.get(),
+            samples_peak: self.budget.peak(),
+            series: self.inputs.iter().map(|i| i.len() as u64).sum(),
+        };
+        let (warnings, infos) = self.notes.finish();
+        Ok(QueryOutput { value, warnings, infos, stats })
+    }
 }
 
 impl Ctx<'_> {

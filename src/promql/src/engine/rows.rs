@@ -65,8 +65,11 @@ impl Ctx<'_> {
         self.raw_rows(node, tl, sink)
     }
 
-    fn raw_rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
+    pub(super) fn raw_rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         self.control.check()?;
+        if self.shared_rows(node, tl, sink)? {
+            return Ok(());
+        }
         match &node.kind {
             NodeKind::Select(s) => self.instant_rows(s, tl, sink),
             NodeKind::Paren(inner) => self.rows(inner, tl, sink),

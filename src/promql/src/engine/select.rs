@@ -26,7 +26,12 @@ impl Ctx<'_> {
         mut f: impl FnMut(&dyn SeriesSource, &mut Columns) -> Res<()>,
     ) -> Res<()> {
         let mut columns = Columns::default();
-        for source in &self.inputs[select.input] {
+        let all = &self.inputs[select.input];
+        let wanted = match &self.part {
+            Some(part) if part.input == select.input => &all[part.series.clone()],
+            _ => &all[..],
+        };
+        for source in wanted {
             columns.clear();
             source.read(select.bounds.0, select.bounds.1, &mut columns).map_err(EvalError::Source)?;
             self.work(SERIES_WORK + SAMPLE_WORK * columns.len())?;
