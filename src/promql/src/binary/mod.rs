@@ -7,12 +7,15 @@ mod labels;
 mod matching;
 mod sets;
 
-use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline, merge_rows};
+use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline};
 use crate::plan::{Binary, Node};
 use crate::syntax::ast::{BinaryOp, Span, ValueType};
 
 pub(crate) use element::scalar_op;
 pub(crate) use labels::go_labels;
+
+/// Units of work of an operator on two elements.
+const ELEMENT_WORK: usize = 8;
 
 /// Whether the result is a new quantity, which has no name.
 pub(crate) fn changes_schema(op: BinaryOp) -> bool {
@@ -66,6 +69,7 @@ impl Ctx<'_> {
         };
         if !drop || self.stays_unique(vector) {
             return self.rows(vector, tl, &mut |mut row| {
+                self.work(ELEMENT_WORK * row.col.len())?;
                 row.col = apply(&row);
                 if row.col.is_empty() {
                     return Ok(());
@@ -73,12 +77,14 @@ impl Ctx<'_> {
                 sink(if drop { self.unnamed(row) } else { row })
             });
         }
-        let mut rows = self.collect(vector, tl)?.rows;
-        for row in &mut rows {
+        let mut collected = self.collect(vector, tl)?;
+        let rows = &mut collected.rows;
+        for row in rows.iter_mut() {
+            self.work(ELEMENT_WORK * row.col.len())?;
             row.col = apply(row);
         }
         rows.retain(|r| !r.col.is_empty());
-        let rows = rows.into_iter().map(|r| self.unnamed(r)).collect();
-        merge_rows(rows)?.into_iter().try_for_each(sink)
+        let rows = std::mem::take(rows).into_iter().map(|r| self.unnamed(r)).collect();
+        self.emit_merged(rows, sink)
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use koios_model::{FloatHistogram, Labels};
 
-const ABSENT: u64 = 0x7ff4_0000_0000_ab5e;
+use crate::api::ABSENT;
+
 const HISTOGRAM: u64 = 0x7ff4_0000_0000_4157;
 
 /// One cell, borrowed.
@@ -70,6 +71,11 @@ impl Column {
             *v = sane(*v);
         }
         Self { values, hists: None }
+    }
+
+    /// The float array of a column without histograms.
+    pub fn into_raw(self) -> Vec<f64> {
+        self.values
     }
 
     /// The float array; `is_present` tells which of a column without histograms are values.
@@ -186,4 +192,11 @@ pub(crate) struct Row {
     /// The metric name and its metadata are to be removed at the end.
     pub drop_name: bool,
     pub col: Column,
+}
+
+impl Row {
+    /// What is left where a row was taken away.
+    pub fn nothing() -> Self {
+        Self { labels: Labels::empty(), drop_name: false, col: Column::absent(0) }
+    }
 }

@@ -59,6 +59,7 @@ impl Reach {
     }
 
     /// The scale when extrapolation to the left ends where the counter would be zero, if that is nearer.
+    #[inline]
     fn limited(&self, first: f64, change: f64, per_second: bool) -> f64 {
         // Far from zero, which is the rule, a multiplication tells as much as the division.
         let clearly_far = self.sampled * first > self.to_start * change * 1.000_001;
@@ -73,6 +74,7 @@ impl Reach {
 
 /// By how much the sampled change is scaled. `level` is the first value of a counter and its change, when
 /// the counter could reach zero.
+#[inline]
 pub(super) fn factor(
     w: &Window<'_>,
     left: Left,

@@ -110,6 +110,17 @@ struct Cx<'a> {
     pub memo: std::cell::Cell<extrapolate::Reach>,
 }
 
+impl Cx<'_> {
+    /// Goes to a step.
+    #[inline]
+    fn at(&mut self, i: usize, tl: &Timeline, params: &[Vec<f64>]) {
+        self.t = tl.at(i);
+        for (value, values) in self.params.iter_mut().zip(params) {
+            *value = values[i];
+        }
+    }
+}
+
 impl Kernel {
     fn eval(self, w: &Window<'_>, cx: &Cx<'_>) -> Res<Option<Point>> {
         let float = |v: Option<f64>| v.map(Point::Float);
@@ -168,7 +179,7 @@ impl Ctx<'_> {
         let use_starts = self.plan.params.options.start_timestamps;
         let drop = !kernel.keeps_name();
         let mut seen: Option<HashSet<Labels>> = (!self.stays_unique(arg)).then(HashSet::new);
-        self.each_range(arg, tl, |series, bounds| {
+        self.each_range(arg, tl, |series, frame| {
             let metric = series.labels.metric_name().to_owned();
             let mut rolling = Rolling::new(kernel, &series.samples, tl.n);
             let mut cx = Cx {
@@ -182,16 +193,21 @@ impl Ctx<'_> {
                 use_starts,
                 memo: std::cell::Cell::default(),
             };
-            let row = self.window_row(series, tl, bounds, |i, w| {
-                cx.t = tl.at(i);
-                for (value, values) in cx.params.iter_mut().zip(&params) {
-                    *value = values[i];
+            let plain = edges == Edges::Plain && series.samples.hists.is_none();
+            let row = match (kernel, &mut rolling) {
+                (Kernel::Extrapolated { counter, per_second }, _) if plain && !(counter && use_starts) => {
+                    let rate = rate::Floats { counter, per_second };
+                    self.float_row(series, tl, frame, |_, w| rate.eval(w, &cx.memo))
                 }
-                match &mut rolling {
-                    Some(rolling) if edges == Edges::Plain => Ok(Some(rolling.eval(&w, &cx).into())),
-                    _ => kernel.eval(&w, &cx),
-                }
-            })?;
+                (_, Some(rolling)) if plain => self.float_row(series, tl, frame, |i, w| {
+                    cx.at(i, tl, &params);
+                    Some(rolling.eval(w, &cx))
+                }),
+                _ => self.window_row(series, tl, frame, |i, w| {
+                    cx.at(i, tl, &params);
+                    kernel.eval(&w, &cx)
+                }),
+            }?;
             if row.col.is_empty() {
                 return Ok(());
             }
