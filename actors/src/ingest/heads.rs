@@ -55,6 +55,9 @@ impl HeadViews {
             min_time: i64::MAX,
             max_time: i64::MIN,
             samples_appended: 0,
+            out_of_order_appended: 0,
+            out_of_order_repeated: 0,
+            out_of_order_window_ms: 0,
             label_pairs: 0,
         };
         for s in views.iter().map(|v| v.stats()) {
@@ -63,6 +66,9 @@ impl HeadViews {
             sum.min_time = sum.min_time.min(s.min_time);
             sum.max_time = sum.max_time.max(s.max_time);
             sum.samples_appended += s.samples_appended;
+            sum.out_of_order_appended += s.out_of_order_appended;
+            sum.out_of_order_repeated += s.out_of_order_repeated;
+            sum.out_of_order_window_ms = sum.out_of_order_window_ms.max(s.out_of_order_window_ms);
             sum.label_pairs += s.label_pairs;
         }
         Some(sum)

@@ -308,6 +308,7 @@ pub fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
     };
     ShardOptions {
         block_range_ms: settings.config.koios.storage.block_range_ms,
+        out_of_order_window_ms: settings.config.out_of_order_window_ms(),
         wal: WalOptions { sync: settings.wal_sync, ..WalOptions::default() },
         series_max,
         ..defaults

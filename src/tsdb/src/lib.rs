@@ -10,9 +10,8 @@
 //! wait for an append or a sync; what was truncated does not come back after a restart; a log that failed to
 //! sync takes no more writes until it is opened again.
 //!
-//! The place of what comes next: out-of-order samples get a buffer beside `SeriesState::open` and
-//! record type 8 (`Reject::OutOfOrder` is where they are turned away today); exemplars, metadata and tombstones
-//! have record types 6, 7 and 9.
+//! Samples that are older than the newest of their series are taken within a window and put between the others
+//! (`head/late`); exemplars, metadata and tombstones have record types 6, 7 and 9.
 
 mod cut;
 mod disk;

@@ -1,4 +1,4 @@
-//! The head in memory: who the series are (`index`), what they hold (`series`), who may see what
+//! The head in memory: who the series are (`index`), what they hold (`series`, `open`, `late`, `pack`), who may see what
 //! (`isolation`), and how it is read (`view`).
 //!
 //! One writer, the shard, and any number of readers. The writer takes a series' small lock for one sample at a
@@ -6,7 +6,9 @@
 
 pub(crate) mod index;
 pub(crate) mod isolation;
+pub(crate) mod late;
 mod open;
+mod pack;
 pub(crate) mod series;
 mod stats;
 pub(crate) mod view;

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use super::index::Index;
 use super::isolation::Isolation;
+use super::series::ChunkRule;
 use super::stats::{Cardinality, Counters, HeadStats, cardinality};
 use crate::error::TsdbError;
 
@@ -22,6 +23,8 @@ const PIECE: usize = 512;
 /// The readable side of a shard.
 pub struct HeadView {
     shard: u16,
+    pub(crate) rule: ChunkRule,
+    late_window_ms: i64,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -37,9 +40,9 @@ impl std::fmt::Debug for HeadView {
 struct Renumbered;
 
 impl HeadView {
-    pub(crate) fn new(shard: u16) -> Self {
+    pub(crate) fn new(shard: u16, rule: ChunkRule, late_window_ms: i64) -> Self {
         let (index, isolation, counters) = Default::default();
-        Self { shard, index, isolation, counters }
+        Self { shard, rule, late_window_ms, index, isolation, counters }
     }
 
     /// Number of the shard this shows.
@@ -48,7 +51,7 @@ impl HeadView {
     }
 
     /// Series that satisfy all matchers and have samples in `mint..=maxt`, in no particular order, with the
-    /// chunks that overlap the range.
+    /// chunks that overlap the range, in time order and without overlap.
     ///
     /// # Errors
     /// `TsdbError::Chunk` when a chunk in memory does not decode.
@@ -60,7 +63,7 @@ impl HeadView {
             let done = self.scan(matchers, &mut |index, ordinal| {
                 let series = &index.series[ordinal as usize];
                 if let Some(cell) = index.cell(series.cell) {
-                    cell.lock().read(mint, maxt, reader.upto, &mut chunks)?;
+                    cell.lock().read(mint, maxt, reader.upto, self.rule, &mut chunks)?;
                 }
                 if !chunks.is_empty() {
                     let chunks: Vec<Chunk> = std::mem::take(&mut chunks);
@@ -127,7 +130,7 @@ impl HeadView {
     /// Counts.
     pub fn stats(&self) -> HeadStats {
         let pairs = self.index.read().pair_counts().count() as u64;
-        self.counters.snapshot(pairs)
+        self.counters.snapshot(pairs, self.late_window_ms)
     }
 
     /// The `limit` largest contributors of each kind.

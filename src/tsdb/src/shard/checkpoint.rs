@@ -14,7 +14,9 @@ use std::sync::Arc;
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::wal::WalSyncer;
-use crate::wal::record::{ChunksRecord, HeadRecord, put_chunks, put_end, put_head, put_series};
+use crate::wal::record::{
+    CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
+};
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
 
 /// Bytes of frames gathered before they are written.
@@ -80,14 +82,22 @@ impl CheckpointJob {
                 let series = &index.series[ordinal];
                 let Some(cell) = index.cell(series.cell) else { return Ok(()) };
                 let mut chunks = Vec::new();
-                let next_at = cell.lock().all_chunks(&mut chunks);
+                let (next_at, late) = {
+                    let state = cell.lock();
+                    (state.all_chunks(&mut chunks), state.late_chunks(self.view.rule))
+                };
                 if chunks.is_empty() {
                     return Ok(());
                 }
                 let labels = index.labels(&series.pairs);
                 let out = &mut *frames.borrow_mut();
                 put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
-                put_frame(out, |out| put_chunks(out, &ChunksRecord { id: series.id, next_at, chunks }));
+                let id = series.id;
+                put_frame(out, |out| put_chunks(out, CHUNKS, &ChunksRecord { id, next_at, chunks }));
+                if !late.is_empty() {
+                    let record = ChunksRecord { id, next_at: 0, chunks: late };
+                    put_frame(out, |out| put_chunks(out, LATE_CHUNKS, &record));
+                }
                 series_written += 1;
                 Ok(())
             },

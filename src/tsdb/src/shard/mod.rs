@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoint;
+mod late;
 mod replay;
 mod table;
 mod truncate;
@@ -105,9 +106,10 @@ impl Shard {
         self.view.slots_present()
     }
 
-    /// Oldest time that an append can have now; `i64::MIN` while everything goes.
+    /// Oldest time that an append can have now; `i64::MIN` while everything goes. Half a block range before the
+    /// newest sample, or the out-of-order window when that is longer.
     pub fn append_floor(&self) -> i64 {
-        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2);
+        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2).min(self.late_floor());
         self.min_valid.max(self.refused_before).max(newest)
     }
 
