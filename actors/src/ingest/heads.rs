@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use koios_chunk::SeriesChunks;
 use koios_model::{Matcher, Slot};
 use koios_query::HeadPort;
-use koios_tsdb::{HeadStats, HeadView};
+use koios_tsdb::{ExemplarStats, HeadStats, HeadView, SeriesExemplars};
 
 /// Views by shard number.
 #[derive(Debug)]
@@ -72,6 +72,36 @@ impl HeadViews {
             sum.label_pairs += s.label_pairs;
         }
         Some(sum)
+    }
+
+    /// Exemplars with `start <= t <= end` of the series that satisfy all matchers of any set, by labels and slot:
+    /// what `/api/v1/query_exemplars` asks of this node.
+    ///
+    /// # Errors
+    /// When a shard is not open.
+    pub fn exemplars(
+        &self,
+        sets: &[Vec<Matcher>],
+        start: i64,
+        end: i64,
+    ) -> Result<Vec<SeriesExemplars>, String> {
+        let mut out: Vec<SeriesExemplars> =
+            self.all()?.iter().flat_map(|v| v.exemplars(sets, start, end)).collect();
+        out.sort_by(|a, b| (&a.labels, a.slot).cmp(&(&b.labels, b.slot)));
+        Ok(out)
+    }
+
+    /// Counts of the exemplars of all shards together; `None` while one is not open.
+    pub fn exemplar_stats(&self) -> Option<ExemplarStats> {
+        let views = self.all().ok()?;
+        views.iter().map(|v| v.exemplar_stats()).reduce(|a, b| ExemplarStats {
+            stored: a.stored + b.stored,
+            series: a.series + b.series,
+            max: a.max + b.max,
+            appended: a.appended + b.appended,
+            out_of_order: a.out_of_order + b.out_of_order,
+            newest: a.newest.max(b.newest),
+        })
     }
 
     /// Slots with series in any shard.

@@ -11,7 +11,8 @@
 //! sync takes no more writes until it is opened again.
 //!
 //! Samples that are older than the newest of their series are taken within a window and put between the others
-//! (`head/late`); exemplars, metadata and tombstones have record types 6, 7 and 9.
+//! (`head/late`). Exemplars live in a ring of their own (`head/exemplars`); metadata and tombstones have record
+//! types 7 and 9.
 
 mod cut;
 mod disk;
@@ -29,7 +30,10 @@ pub use error::TsdbError;
 pub use head::{Cardinality, HeadStats, HeadView};
 pub use options::{ShardOptions, SyncMode, WalOptions};
 pub use shard::{CheckpointJob, CheckpointReport, Damage, ReplayReport, Shard, TruncateReport};
-pub use types::{AppendBatch, Appended, Entry, Lsn, Reject, SeriesKey, SeriesRef, Value};
+pub use types::{
+    AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, ExemplarStats, ExemplarsAppended, Lsn,
+    Reject, SeriesExemplars, SeriesKey, SeriesRef, Value,
+};
 pub use wal::WalSyncer;
 
 pub use koios_chunk::SeriesChunks;

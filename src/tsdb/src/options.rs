@@ -53,12 +53,15 @@ pub struct ShardOptions {
     pub out_of_order_window_ms: i64,
     /// Most series at a time.
     pub series_max: u32,
+    /// Most exemplars of this shard; 0 takes none.
+    pub exemplars_max: u32,
     /// The log.
     pub wal: WalOptions,
 }
 
 impl ShardOptions {
-    /// Defaults: two-hour blocks, 120 samples a chunk, 10 minutes ahead, 30 minutes behind, 10 million series.
+    /// Defaults: two-hour blocks, 120 samples a chunk, 10 minutes ahead, 30 minutes behind, 10 million series,
+    /// 100,000 exemplars.
     pub fn new(dir: impl Into<PathBuf>, shard: u16) -> Self {
         Self {
             dir: dir.into(),
@@ -68,6 +71,7 @@ impl ShardOptions {
             future_limit_ms: 600_000,
             out_of_order_window_ms: 1_800_000,
             series_max: 10_000_000,
+            exemplars_max: 100_000,
             wal: WalOptions::default(),
         }
     }

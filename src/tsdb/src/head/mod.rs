@@ -4,6 +4,7 @@
 //! One writer, the shard, and any number of readers. The writer takes a series' small lock for one sample at a
 //! time and the index lock only to add or remove series, a few at a time.
 
+pub(crate) mod exemplars;
 pub(crate) mod index;
 pub(crate) mod isolation;
 pub(crate) mod late;

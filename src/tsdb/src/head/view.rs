@@ -11,11 +11,14 @@ use koios_chunk::{Chunk, SeriesChunks};
 use koios_model::{Labels, Matcher, Slot};
 use parking_lot::RwLock;
 
+use super::exemplars::ExemplarRing;
 use super::index::Index;
 use super::isolation::Isolation;
 use super::series::ChunkRule;
 use super::stats::{Cardinality, Counters, HeadStats, cardinality};
 use crate::error::TsdbError;
+use crate::options::ShardOptions;
+use crate::types::{ExemplarStats, SeriesExemplars};
 
 /// Series looked at under one hold of the index lock.
 const PIECE: usize = 512;
@@ -25,6 +28,7 @@ pub struct HeadView {
     shard: u16,
     pub(crate) rule: ChunkRule,
     late_window_ms: i64,
+    pub(crate) exemplars: RwLock<ExemplarRing>,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -40,9 +44,17 @@ impl std::fmt::Debug for HeadView {
 struct Renumbered;
 
 impl HeadView {
-    pub(crate) fn new(shard: u16, rule: ChunkRule, late_window_ms: i64) -> Self {
+    pub(crate) fn new(opts: &ShardOptions) -> Self {
         let (index, isolation, counters) = Default::default();
-        Self { shard, rule, late_window_ms, index, isolation, counters }
+        Self {
+            shard: opts.shard,
+            rule: ChunkRule { range_ms: opts.block_range_ms, samples: opts.samples_per_chunk },
+            late_window_ms: opts.out_of_order_window_ms,
+            exemplars: RwLock::new(ExemplarRing::new(opts.exemplars_max as usize)),
+            index,
+            isolation,
+            counters,
+        }
     }
 
     /// Number of the shard this shows.
@@ -125,6 +137,17 @@ impl HeadView {
     pub fn slots_present(&self) -> Vec<Slot> {
         let index = self.index.read();
         index.series.iter().map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Exemplars with `start <= t <= end` of the series that satisfy all matchers of any set, by labels and slot.
+    /// Series that left the head keep theirs until newer ones take the room.
+    pub fn exemplars(&self, sets: &[Vec<Matcher>], start: i64, end: i64) -> Vec<SeriesExemplars> {
+        self.exemplars.read().select(sets, start, end)
+    }
+
+    /// Counts of exemplars.
+    pub fn exemplar_stats(&self) -> ExemplarStats {
+        self.exemplars.read().stats()
     }
 
     /// Counts.

@@ -13,14 +13,16 @@ use std::sync::Arc;
 
 use crate::error::TsdbError;
 use crate::head::HeadView;
-use crate::wal::WalSyncer;
 use crate::wal::record::{
     CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
 };
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
+use crate::wal::{WalSyncer, exemplars};
 
 /// Bytes of frames gathered before they are written.
 const WRITE_BYTES: usize = 1 << 18;
+/// Exemplars of one record.
+const EXEMPLARS_PIECE: usize = 1024;
 /// Suffix of a checkpoint that is being written.
 pub(super) const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
@@ -111,6 +113,9 @@ impl CheckpointJob {
             },
         )?;
         let mut frames = frames.into_inner();
+        self.view.exemplars.read().pieces(EXEMPLARS_PIECE, &mut |series, own| {
+            put_frame(&mut frames, |out| exemplars::put_owned(out, series, own));
+        });
         report.series = series_written;
         put_frame(&mut frames, |out| put_end(out, report.series));
         file.write_all(&frames).map_err(io)?;

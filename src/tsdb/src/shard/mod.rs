@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoint;
+mod exemplars;
 mod late;
 mod replay;
 mod table;
@@ -124,7 +125,7 @@ impl Shard {
     }
 
     fn rule(&self) -> ChunkRule {
-        ChunkRule { range_ms: self.opts.block_range_ms, samples: self.opts.samples_per_chunk }
+        self.view.rule
     }
 
     fn note_samples(&mut self, min: i64, max: i64, samples: u64, chunks: u64) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use koios_model::Clock;
+use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
 use super::table::{SeriesTable, series_hash};
@@ -19,14 +19,14 @@ use crate::disk::Disk;
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::late::Writer;
-use crate::head::series::{ChunkRule, PAGE};
+use crate::head::series::PAGE;
 use crate::options::ShardOptions;
 use crate::types::Value;
 use crate::wal::Wal;
-use crate::wal::histograms;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
 use crate::wal::samples::{self, Bases, RawSample};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
+use crate::wal::{exemplars, histograms};
 
 /// Damaged files kept for a look; the oldest go first.
 const QUARANTINE_MAX: usize = 16;
@@ -66,6 +66,8 @@ pub struct ReplayReport {
     pub damaged: Vec<Damage>,
     /// Samples whose series record was lost or is older than the checkpoint.
     pub unknown_samples: u64,
+    /// The same for exemplars.
+    pub unknown_exemplars: u64,
     /// Records of types this version does not know, passed over.
     pub unknown_records: u64,
 }
@@ -98,11 +100,7 @@ pub(super) fn open(
     let next_segment = segments.last().map_or(start.max(1), |last| last + 1);
     let wal = Wal::start(opts.shard, &dir, disk, next_segment, opts.wal.segment_bytes)?;
     let shard = Shard {
-        view: Arc::new(HeadView::new(
-            opts.shard,
-            ChunkRule { range_ms: opts.block_range_ms, samples: opts.samples_per_chunk },
-            opts.out_of_order_window_ms,
-        )),
+        view: Arc::new(HeadView::new(&opts)),
         wal,
         clock,
         table: SeriesTable::default(),
@@ -224,6 +222,7 @@ impl Replay {
             record::SERIES => record::get_series(body)?.into_iter().for_each(|s| self.series(s)),
             record::CHUNKS => self.restore_chunks(record::get_chunks(body)?)?,
             record::LATE_CHUNKS => self.restore_late(record::get_chunks(body)?)?,
+            record::OWNED_EXEMPLARS => self.restore_exemplars(exemplars::get_owned(body)?),
             record::END => return record::get_end(body).map(Some),
             _ => self.report.unknown_records += 1,
         }
@@ -266,6 +265,35 @@ impl Replay {
         self.chunks += (state.chunk_count() - before) as u64;
         self.bounds.0 = self.bounds.0.min(state.first_time().unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// The ring is as it was, also where the series are gone.
+    fn restore_exemplars(&mut self, (series, exemplars): exemplars::Owned) {
+        let mut ring = self.shard.view.exemplars.write();
+        for (id, e) in exemplars {
+            let at = series.binary_search_by_key(&id, |s| s.id);
+            if let Ok(at) = at
+                && ring.check(id, None, &e) == Ok(true)
+            {
+                ring.push(id, e, || (series[at].slot, series[at].labels.clone()));
+            }
+        }
+    }
+
+    /// What the checkpoint has already is a repetition or too old.
+    fn exemplar(&mut self, id: u64, e: Exemplar) {
+        let shard = &mut self.shard;
+        let Some(cell) = shard.table.cell_of(id) else {
+            self.report.unknown_exemplars += 1;
+            return;
+        };
+        let hot = &shard.table.hot[cell as usize];
+        let index = shard.view.index.read();
+        let mut ring = shard.view.exemplars.write();
+        if ring.check(hot.id, None, &e) == Ok(true) {
+            let series = &index.series[hot.ordinal as usize];
+            ring.push(hot.id, e, || (series.slot, index.labels(&series.pairs)));
+        }
     }
 
     fn segment(&mut self, dir: &Path, number: u64, last: bool) -> Result<(), TsdbError> {
@@ -335,6 +363,7 @@ impl Replay {
                 histograms::get(kind, body)?.iter().for_each(|s| self.sample(s.id, s.t, &s.v));
             }
             record::LATE => self.late_record(body)?,
+            record::EXEMPLARS => exemplars::get(body)?.into_iter().for_each(|(id, e)| self.exemplar(id, e)),
             record::TRUNCATE => {
                 let before = record::get_truncate(body)?;
                 self.before = Some(self.before.map_or(before, |b| b.max(before)));

@@ -7,11 +7,13 @@
 //! | 3 | truncation: nothing before this time counts any more | log |
 //! | 4, 5 | native histograms with integer and with float counts (`histograms`) | log |
 //! | 8 | late samples: a record of type 2, 4 or 5 whose samples are out of order | log |
-//! | 6, 7, 9 | kept free for exemplars, metadata, tombstones | – |
+//! | 6 | exemplars (`exemplars`) | log |
+//! | 7, 9 | kept free for metadata, tombstones | – |
 //! | 16 | head: next reference, oldest valid time | checkpoint, first |
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
 //! | 19 | chunks of late samples of one series | checkpoint |
+//! | 20 | exemplars with the labels of their series (`exemplars`) | checkpoint |
 //!
 //! Invariant: decoding never allocates more than a small multiple of the record's length.
 
@@ -25,11 +27,13 @@ pub(crate) const SAMPLES: u8 = 2;
 pub(crate) const TRUNCATE: u8 = 3;
 pub(crate) const HISTOGRAMS: u8 = 4;
 pub(crate) const FLOAT_HISTOGRAMS: u8 = 5;
+pub(crate) const EXEMPLARS: u8 = 6;
 pub(crate) const LATE: u8 = 8;
 pub(crate) const HEAD: u8 = 16;
 pub(crate) const CHUNKS: u8 = 17;
 pub(crate) const END: u8 = 18;
 pub(crate) const LATE_CHUNKS: u8 = 19;
+pub(crate) const OWNED_EXEMPLARS: u8 = 20;
 
 /// A record whose bytes mean nothing although its checksum fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
