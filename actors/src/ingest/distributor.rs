@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use koios_model::{Exemplar, Labels, Slot};
+use koios_model::metadata::MetricMetadata;
+use koios_model::{Exemplar, Labels, METRIC_NAME, Slot};
 use koios_tsdb::{
     AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, Reject, SeriesKey, SeriesRef, Value,
 };
 
 use super::error::IngestError;
-use super::shard::{Append, AppendExemplars, ShardActor};
+use super::shard::{Append, AppendExemplars, AppendMetadata, ShardActor};
 use crate::kit::Mailroom;
 
 /// Longest wait for a shard to take and sync a batch.
@@ -161,6 +162,28 @@ impl Distributor {
         }
         written.rejected.sort_unstable_by_key(|(at, _)| *at);
         Ok(written)
+    }
+
+    /// Keeps what is said about metric families; each family has one shard. Answers how many changed.
+    ///
+    /// # Errors
+    /// When a shard could not take its part; saying it again is safe.
+    pub async fn write_metadata(&self, said: Vec<(String, MetricMetadata)>) -> Result<usize, IngestError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(IngestError::Draining);
+        }
+        let mut parts: Vec<Vec<(String, MetricMetadata)>> = vec![Vec::new(); self.shards.len()];
+        for (name, m) in said {
+            let shard = self.shard_of(Slot(0), &Labels::from_pairs([(METRIC_NAME, name.as_str())]));
+            parts[shard].push((name, m));
+        }
+        let asks = parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty());
+        let asks = asks.map(|(shard, part)| self.shards[shard].ask(AppendMetadata(part), PATIENCE));
+        let mut changed = 0;
+        for answer in join_all(asks).await {
+            changed += answer??;
+        }
+        Ok(changed)
     }
 
     /// Shard and name there of a series.

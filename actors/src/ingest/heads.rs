@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use koios_chunk::SeriesChunks;
+use koios_model::metadata::MetricMetadata;
 use koios_model::{Matcher, Slot};
 use koios_query::HeadPort;
 use koios_tsdb::{ExemplarStats, HeadStats, HeadView, SeriesExemplars};
@@ -89,6 +90,14 @@ impl HeadViews {
             self.all()?.iter().flat_map(|v| v.exemplars(sets, start, end)).collect();
         out.sort_by(|a, b| (&a.labels, a.slot).cmp(&(&b.labels, b.slot)));
         Ok(out)
+    }
+
+    /// Metadata that writers pushed, of one family or of all; scraped targets have theirs on the board.
+    ///
+    /// # Errors
+    /// When a shard is not open.
+    pub fn metadata(&self, family: Option<&str>) -> Result<Vec<(String, MetricMetadata)>, String> {
+        Ok(self.all()?.iter().flat_map(|v| v.metadata(family)).collect())
     }
 
     /// Counts of the exemplars of all shards together; `None` while one is not open.

@@ -13,7 +13,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use koios_model::{Clock, Exemplar, Slot};
 use koios_scrape::{
     BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutExemplar, OutSample, ScrapeLoopState,
-    ScrapeReport, Target, next_due,
+    ScrapeReport, SharedFamilies, Target, next_due,
 };
 use koios_tsdb::Reject;
 use tokio::runtime::Handle;
@@ -50,6 +50,8 @@ pub struct ScraperSetup {
     pub net: Handle,
     /// Where outcomes are shown.
     pub status: SharedStatus,
+    /// Where what the target says about its families is shown.
+    pub families: SharedFamilies,
 }
 
 /// The actor.
@@ -68,7 +70,8 @@ pub struct Scraper {
 impl Scraper {
     /// A loop with an empty cache.
     pub fn new(setup: ScraperSetup, flare: Flare) -> Self {
-        let state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
+        let mut state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
+        state.share_families(setup.families.clone());
         Self {
             setup,
             state,

@@ -1,6 +1,6 @@
 //! The vocabulary of Koios: what a series, a sample, a matcher and a moment are.
 //!
-//! Owns: labels in one compact allocation, matchers, samples and the stale marker, exemplars, native histograms with
+//! Owns: labels in one compact allocation, matchers, samples and the stale marker, exemplars, metadata, native histograms with
 //! their arithmetic, compensated sums, `i64` millisecond
 //! timestamps, Prometheus durations, block ids, the clock trait, the closed set of error codes, and
 //! numbers printed exactly as Go prints them.
@@ -20,6 +20,7 @@ pub mod ids;
 pub mod kahan;
 pub mod labels;
 pub mod matcher;
+pub mod metadata;
 pub mod regexp;
 pub mod sample;
 pub mod size;

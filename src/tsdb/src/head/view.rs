@@ -4,10 +4,11 @@
 //! series at a time, so that a new series never waits long for it. Invariant: what a call answers is the state
 //! between two batches, never half of one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use koios_block::select_postings;
 use koios_chunk::{Chunk, SeriesChunks};
+use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, Slot};
 use parking_lot::RwLock;
 
@@ -29,6 +30,7 @@ pub struct HeadView {
     pub(crate) rule: ChunkRule,
     late_window_ms: i64,
     pub(crate) exemplars: RwLock<ExemplarRing>,
+    pub(crate) metadata: RwLock<BTreeMap<String, MetricMetadata>>,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -51,6 +53,7 @@ impl HeadView {
             rule: ChunkRule { range_ms: opts.block_range_ms, samples: opts.samples_per_chunk },
             late_window_ms: opts.out_of_order_window_ms,
             exemplars: RwLock::new(ExemplarRing::new(opts.exemplars_max as usize)),
+            metadata: RwLock::default(),
             index,
             isolation,
             counters,

@@ -17,12 +17,12 @@ use crate::wal::record::{
     CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
 };
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
-use crate::wal::{WalSyncer, exemplars};
+use crate::wal::{WalSyncer, exemplars, metadata};
 
 /// Bytes of frames gathered before they are written.
 const WRITE_BYTES: usize = 1 << 18;
-/// Exemplars of one record.
-const EXEMPLARS_PIECE: usize = 1024;
+/// Exemplars or families of one record.
+const PIECE: usize = 1024;
 /// Suffix of a checkpoint that is being written.
 pub(super) const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
@@ -113,9 +113,14 @@ impl CheckpointJob {
             },
         )?;
         let mut frames = frames.into_inner();
-        self.view.exemplars.read().pieces(EXEMPLARS_PIECE, &mut |series, own| {
+        self.view.exemplars.read().pieces(PIECE, &mut |series, own| {
             put_frame(&mut frames, |out| exemplars::put_owned(out, series, own));
         });
+        let families: Vec<_> = self.view.metadata(None);
+        for piece in families.chunks(PIECE) {
+            let said = piece.iter().map(|(n, m)| (n.as_str(), m));
+            put_frame(&mut frames, |out| metadata::put(out, said));
+        }
         report.series = series_written;
         put_frame(&mut frames, |out| put_end(out, report.series));
         file.write_all(&frames).map_err(io)?;

@@ -7,6 +7,7 @@ mod append;
 mod checkpoint;
 mod exemplars;
 mod late;
+mod metadata;
 mod replay;
 mod table;
 mod truncate;

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
+use super::metadata::FAMILIES_MAX;
 use super::table::{SeriesTable, series_hash};
 use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
@@ -26,7 +27,7 @@ use crate::wal::Wal;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
 use crate::wal::samples::{self, Bases, RawSample};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
-use crate::wal::{exemplars, histograms};
+use crate::wal::{exemplars, histograms, metadata};
 
 /// Damaged files kept for a look; the oldest go first.
 const QUARANTINE_MAX: usize = 16;
@@ -223,6 +224,7 @@ impl Replay {
             record::CHUNKS => self.restore_chunks(record::get_chunks(body)?)?,
             record::LATE_CHUNKS => self.restore_late(record::get_chunks(body)?)?,
             record::OWNED_EXEMPLARS => self.restore_exemplars(exemplars::get_owned(body)?),
+            record::METADATA => self.metadata(body)?,
             record::END => return record::get_end(body).map(Some),
             _ => self.report.unknown_records += 1,
         }
@@ -278,6 +280,16 @@ impl Replay {
                 ring.push(id, e, || (series[at].slot, series[at].labels.clone()));
             }
         }
+    }
+
+    fn metadata(&mut self, body: &[u8]) -> Result<(), BadRecord> {
+        let mut known = self.shard.view.metadata.write();
+        for (name, m) in metadata::get(body)? {
+            if known.len() < FAMILIES_MAX || known.contains_key(&name) {
+                known.insert(name, m);
+            }
+        }
+        Ok(())
     }
 
     /// What the checkpoint has already is a repetition or too old.
@@ -364,6 +376,7 @@ impl Replay {
             }
             record::LATE => self.late_record(body)?,
             record::EXEMPLARS => exemplars::get(body)?.into_iter().for_each(|(id, e)| self.exemplar(id, e)),
+            record::METADATA => self.metadata(body)?,
             record::TRUNCATE => {
                 let before = record::get_truncate(body)?;
                 self.before = Some(self.before.map_or(before, |b| b.max(before)));

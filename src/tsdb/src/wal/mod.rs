@@ -7,6 +7,7 @@
 
 pub(crate) mod exemplars;
 pub(crate) mod histograms;
+pub(crate) mod metadata;
 pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod segment;

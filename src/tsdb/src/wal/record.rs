@@ -8,7 +8,8 @@
 //! | 4, 5 | native histograms with integer and with float counts (`histograms`) | log |
 //! | 8 | late samples: a record of type 2, 4 or 5 whose samples are out of order | log |
 //! | 6 | exemplars (`exemplars`) | log |
-//! | 7, 9 | kept free for metadata, tombstones | – |
+//! | 7 | metadata of families (`metadata`) | log, checkpoint |
+//! | 9 | kept free for tombstones | – |
 //! | 16 | head: next reference, oldest valid time | checkpoint, first |
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
@@ -28,6 +29,7 @@ pub(crate) const TRUNCATE: u8 = 3;
 pub(crate) const HISTOGRAMS: u8 = 4;
 pub(crate) const FLOAT_HISTOGRAMS: u8 = 5;
 pub(crate) const EXEMPLARS: u8 = 6;
+pub(crate) const METADATA: u8 = 7;
 pub(crate) const LATE: u8 = 8;
 pub(crate) const HEAD: u8 = 16;
 pub(crate) const CHUNKS: u8 = 17;
