@@ -152,7 +152,7 @@ impl UploaderSetup {
 
     fn next_range(&self) -> Option<(i64, i64)> {
         let stats = self.heads.stats()?;
-        next_cut_range(stats.min_time, stats.max_time, self.block_range_ms)
+        next_cut_range(stats.min_time, stats.max_time, self.block_range_ms, stats.out_of_order_window_ms)
     }
 
     async fn cut_everything(&self) -> Result<CutReport, String> {

@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use koios_model::{Labels, Slot};
-use koios_tsdb::{AppendBatch, Appended, Entry, Reject, SeriesKey, SeriesRef, Value};
+use koios_model::metadata::MetricMetadata;
+use koios_model::{Exemplar, Labels, METRIC_NAME, Slot};
+use koios_tsdb::{
+    AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, Reject, SeriesKey, SeriesRef, Value,
+};
 
 use super::error::IngestError;
-use super::shard::{Append, ShardActor};
+use super::shard::{Append, AppendExemplars, AppendMetadata, ShardActor};
 use crate::kit::Mailroom;
 
 /// Longest wait for a shard to take and sync a batch.
@@ -44,6 +47,24 @@ pub struct Write {
     pub t: i64,
     /// Value.
     pub v: Value,
+}
+
+/// One exemplar to keep.
+#[derive(Clone, Debug)]
+pub struct WriteExemplar {
+    /// The id from an earlier write, or slot and labels. A series that is not there is not made.
+    pub series: Result<SeriesId, (Slot, Labels)>,
+    /// The exemplar.
+    pub exemplar: Exemplar,
+}
+
+/// What became of exemplars.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WrittenExemplars {
+    /// How many were new.
+    pub stored: u64,
+    /// Refused ones by position; repetitions are not among them.
+    pub rejected: Vec<(usize, ExemplarReject)>,
 }
 
 /// What became of a batch of writes.
@@ -91,13 +112,7 @@ impl Distributor {
         let mut written = Written { ids: vec![None; writes.len()], rejected: Vec::new() };
         let mut parts: Vec<(AppendBatch, Vec<usize>)> = vec![Default::default(); self.shards.len()];
         for (at, w) in writes.into_iter().enumerate() {
-            let (shard, series) = match w.series {
-                Ok(id) => {
-                    let (shard, reference) = id.split();
-                    (shard, SeriesKey::Ref(reference))
-                }
-                Err((slot, labels)) => (self.shard_of(slot, &labels), SeriesKey::New(slot, labels)),
-            };
+            let (shard, series) = self.place(w.series);
             let Some((batch, positions)) = parts.get_mut(shard) else {
                 written.rejected.push((at, Reject::UnknownRef));
                 continue;
@@ -114,6 +129,72 @@ impl Distributor {
             absorb(&mut written, shard, &positions, answer??);
         }
         Ok(written)
+    }
+
+    /// Keeps exemplars of series that are there. They are written to the log but nobody waits for the disk.
+    ///
+    /// # Errors
+    /// When a shard could not take its part; sending all of it again is safe.
+    pub async fn write_exemplars(&self, writes: Vec<WriteExemplar>) -> Result<WrittenExemplars, IngestError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(IngestError::Draining);
+        }
+        let mut written = WrittenExemplars::default();
+        let mut parts: Vec<(Vec<ExemplarEntry>, Vec<usize>)> = vec![Default::default(); self.shards.len()];
+        for (at, w) in writes.into_iter().enumerate() {
+            let (shard, series) = self.place(w.series);
+            let Some((entries, positions)) = parts.get_mut(shard) else {
+                written.rejected.push((at, ExemplarReject::UnknownSeries));
+                continue;
+            };
+            entries.push(ExemplarEntry { series, exemplar: w.exemplar });
+            positions.push(at);
+        }
+        let asks = parts.into_iter().enumerate().filter(|(_, (e, _))| !e.is_empty()).map(
+            |(shard, (entries, positions))| async move {
+                (positions, self.shards[shard].ask(AppendExemplars(entries), PATIENCE).await)
+            },
+        );
+        for (positions, answer) in join_all(asks).await {
+            let done = answer??;
+            written.stored += done.stored;
+            written.rejected.extend(done.rejected.into_iter().map(|(i, why)| (positions[i], why)));
+        }
+        written.rejected.sort_unstable_by_key(|(at, _)| *at);
+        Ok(written)
+    }
+
+    /// Keeps what is said about metric families; each family has one shard. Answers how many changed.
+    ///
+    /// # Errors
+    /// When a shard could not take its part; saying it again is safe.
+    pub async fn write_metadata(&self, said: Vec<(String, MetricMetadata)>) -> Result<usize, IngestError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(IngestError::Draining);
+        }
+        let mut parts: Vec<Vec<(String, MetricMetadata)>> = vec![Vec::new(); self.shards.len()];
+        for (name, m) in said {
+            let shard = self.shard_of(Slot(0), &Labels::from_pairs([(METRIC_NAME, name.as_str())]));
+            parts[shard].push((name, m));
+        }
+        let asks = parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty());
+        let asks = asks.map(|(shard, part)| self.shards[shard].ask(AppendMetadata(part), PATIENCE));
+        let mut changed = 0;
+        for answer in join_all(asks).await {
+            changed += answer??;
+        }
+        Ok(changed)
+    }
+
+    /// Shard and name there of a series.
+    fn place(&self, series: Result<SeriesId, (Slot, Labels)>) -> (usize, SeriesKey) {
+        match series {
+            Ok(id) => {
+                let (shard, reference) = id.split();
+                (shard, SeriesKey::Ref(reference))
+            }
+            Err((slot, labels)) => (self.shard_of(slot, &labels), SeriesKey::New(slot, labels)),
+        }
     }
 
     /// Which shard a series belongs to.

@@ -1,13 +1,16 @@
 //! Shard: owns one slice of the head and its log.
 //!
-//! Takes `Append` (a batch) and `Truncate`. Answers an append when it is as durable as the configured mode
+//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `RefuseBefore` and `Truncate`. Answers an append when it is as durable as the configured mode
 //! promises. Publishes its `HeadView` in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages.
 //! On death: the warden opens the shard again from its log, which holds everything that was acknowledged.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use koios_tsdb::{AppendBatch, Appended, CheckpointJob, Shard, SyncMode, TruncateReport};
+use koios_model::metadata::MetricMetadata;
+use koios_tsdb::{
+    AppendBatch, Appended, CheckpointJob, ExemplarEntry, ExemplarsAppended, Shard, SyncMode, TruncateReport,
+};
 
 use super::error::IngestError;
 use super::heads::HeadViews;
@@ -83,6 +86,38 @@ impl Handler<Letter<Append>> for ShardActor {
             drop(permit);
             Ok(appended)
         })
+    }
+}
+
+/// Appends exemplars. The answer does not wait for the disk: nobody is promised an exemplar.
+pub struct AppendExemplars(pub Vec<ExemplarEntry>);
+
+impl Message for AppendExemplars {
+    type Result = Result<ExemplarsAppended, IngestError>;
+}
+
+impl Handler<Letter<AppendExemplars>> for ShardActor {
+    type Result = Result<ExemplarsAppended, IngestError>;
+
+    fn handle(&mut self, m: Letter<AppendExemplars>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        Ok(shard.append_exemplars(&m.body.0)?)
+    }
+}
+
+/// Keeps what is said about families. The answer, how many changed, does not wait for the disk.
+pub struct AppendMetadata(pub Vec<(String, MetricMetadata)>);
+
+impl Message for AppendMetadata {
+    type Result = Result<usize, IngestError>;
+}
+
+impl Handler<Letter<AppendMetadata>> for ShardActor {
+    type Result = Result<usize, IngestError>;
+
+    fn handle(&mut self, m: Letter<AppendMetadata>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        Ok(shard.append_metadata(&m.body.0)?.1)
     }
 }
 

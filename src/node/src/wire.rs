@@ -308,8 +308,16 @@ pub fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
     };
     ShardOptions {
         block_range_ms: settings.config.koios.storage.block_range_ms,
+        out_of_order_window_ms: settings.config.out_of_order_window_ms(),
         wal: WalOptions { sync: settings.wal_sync, ..WalOptions::default() },
         series_max,
+        exemplars_max: exemplars_of_a_shard(settings),
         ..defaults
     }
+}
+
+/// The configured bound is the node's; shards are as many as cores.
+fn exemplars_of_a_shard(settings: &Settings) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    u32::try_from(settings.config.storage.max_exemplars.div_ceil(cores)).unwrap_or(u32::MAX)
 }

@@ -15,12 +15,16 @@ use koios_model::failpoint::{self, Watched};
 
 use crate::error::TsdbError;
 use crate::head::HeadView;
-use crate::wal::WalSyncer;
-use crate::wal::record::{ChunksRecord, HeadRecord, put_chunks, put_end, put_head, put_series};
+use crate::wal::record::{
+    CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
+};
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
+use crate::wal::{WalSyncer, exemplars, metadata};
 
 /// Bytes of frames gathered before they are written.
 const WRITE_BYTES: usize = 1 << 18;
+/// Exemplars or families of one record.
+const PIECE: usize = 1024;
 /// Suffix of a checkpoint that is being written.
 pub(super) const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
@@ -87,14 +91,22 @@ impl CheckpointJob {
                 let series = &index.series[ordinal];
                 let Some(cell) = index.cell(series.cell) else { return Ok(()) };
                 let mut chunks = Vec::new();
-                let next_at = cell.lock().all_chunks(&mut chunks);
+                let (next_at, late) = {
+                    let state = cell.lock();
+                    (state.all_chunks(&mut chunks), state.late_chunks(self.view.rule))
+                };
                 if chunks.is_empty() {
                     return Ok(());
                 }
                 let labels = index.labels(&series.pairs);
                 let out = &mut *frames.borrow_mut();
                 put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
-                put_frame(out, |out| put_chunks(out, &ChunksRecord { id: series.id, next_at, chunks }));
+                let id = series.id;
+                put_frame(out, |out| put_chunks(out, CHUNKS, &ChunksRecord { id, next_at, chunks }));
+                if !late.is_empty() {
+                    let record = ChunksRecord { id, next_at: 0, chunks: late };
+                    put_frame(out, |out| put_chunks(out, LATE_CHUNKS, &record));
+                }
                 series_written += 1;
                 Ok(())
             },
@@ -108,6 +120,14 @@ impl CheckpointJob {
             },
         )?;
         let mut frames = frames.into_inner();
+        self.view.exemplars.read().pieces(PIECE, &mut |series, own| {
+            put_frame(&mut frames, |out| exemplars::put_owned(out, series, own));
+        });
+        let families: Vec<_> = self.view.metadata(None);
+        for piece in families.chunks(PIECE) {
+            let said = piece.iter().map(|(n, m)| (n.as_str(), m));
+            put_frame(&mut frames, |out| metadata::put(out, said));
+        }
         report.series = series_written;
         put_frame(&mut frames, |out| put_end(out, report.series));
         file.write_all(&frames).map_err(io)?;

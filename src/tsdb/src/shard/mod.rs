@@ -5,6 +5,9 @@
 
 mod append;
 mod checkpoint;
+mod exemplars;
+mod late;
+mod metadata;
 mod replay;
 mod table;
 mod truncate;
@@ -105,9 +108,10 @@ impl Shard {
         self.view.slots_present()
     }
 
-    /// Oldest time that an append can have now; `i64::MIN` while everything goes.
+    /// Oldest time that an append can have now; `i64::MIN` while everything goes. Half a block range before the
+    /// newest sample, or the out-of-order window when that is longer.
     pub fn append_floor(&self) -> i64 {
-        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2);
+        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2).min(self.late_floor());
         self.min_valid.max(self.refused_before).max(newest)
     }
 
@@ -122,7 +126,7 @@ impl Shard {
     }
 
     fn rule(&self) -> ChunkRule {
-        ChunkRule { range_ms: self.opts.block_range_ms, samples: self.opts.samples_per_chunk }
+        self.view.rule
     }
 
     fn note_samples(&mut self, min: i64, max: i64, samples: u64, chunks: u64) {

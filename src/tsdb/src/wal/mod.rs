@@ -5,7 +5,9 @@
 //! Invariants: a failed write leaves no trace (cut off again) or closes the log; a failed sync closes the log;
 //! a closed log never takes or confirms anything again.
 
+pub(crate) mod exemplars;
 pub(crate) mod histograms;
+pub(crate) mod metadata;
 pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod segment;
