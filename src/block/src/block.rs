@@ -251,6 +251,6 @@ impl Block {
     }
 
     fn bad(&self, number: u32, what: &'static str) -> BlockError {
-        crate::dec::damaged(INDEX_FILE, u64::from(number) * crate::index::SERIES_ALIGN, what)
+        crate::dec::damaged(INDEX_FILE, self.index.offset(number), what)
     }
 }
