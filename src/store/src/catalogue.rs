@@ -29,20 +29,19 @@ pub struct CatalogueView {
 }
 
 impl CatalogueView {
-    /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those whose sources
-    /// another such block holds completely. Ascending by id.
+    /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those that
+    /// another such block supersedes (`BlockMeta::supersedes`). Ascending by id.
     pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
         let candidates: Vec<&Arc<BlockMeta>> =
             self.blocks.values().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).collect();
-        let superseded = |m: &BlockMeta| {
-            candidates.iter().any(|other| {
-                other.ulid != m.ulid
-                    && same_stream(other, m)
-                    && subset(&m.compaction.sources, &other.compaction.sources)
-                    && (other.compaction.sources.len() > m.compaction.sources.len() || other.ulid < m.ulid)
-            })
-        };
+        let superseded = |m: &BlockMeta| candidates.iter().any(|other| other.supersedes(m));
         candidates.iter().filter(|m| !superseded(m)).map(|m| m.ulid).collect()
+    }
+
+    /// Whether the samples of block `id` are here: itself, or a block made from it.
+    pub fn holds(&self, id: BlockId) -> bool {
+        self.blocks.contains_key(&id)
+            || self.blocks.values().any(|m| m.resolution() == 0 && m.compaction.sources.contains(&id))
     }
 
     /// First moment of any block, milliseconds.
@@ -57,15 +56,6 @@ impl CatalogueView {
             d ^ ((bits as u64) ^ ((bits >> 64) as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
     }
-}
-
-fn same_stream(a: &BlockMeta, b: &BlockMeta) -> bool {
-    let labels = |m: &BlockMeta| m.thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default();
-    labels(a) == labels(b)
-}
-
-fn subset(small: &[BlockId], large: &[BlockId]) -> bool {
-    !small.is_empty() && small.iter().all(|s| large.contains(s))
 }
 
 /// Reads the bucket and keeps what it has read.
@@ -178,6 +168,8 @@ mod tests {
         assert_eq!(v.cover(25, 26), [id(4)]);
         assert_eq!(v.cover(30, 40), [], "maxTime is exclusive");
         assert_eq!(v.min_time(), Some(0));
+        let later = view(vec![meta(3, (0, 20), &[1, 2], 0)]);
+        assert!(later.holds(id(1)) && later.holds(id(3)) && !later.holds(id(4)));
         assert_ne!(v.digest(), view(vec![]).digest());
     }
 

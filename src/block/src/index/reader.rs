@@ -158,6 +158,11 @@ impl IndexReader {
         Ok(out)
     }
 
+    /// Length of the file.
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Number of distinct label texts.
     pub fn symbol_count(&self) -> u32 {
         self.symbols.len()
