@@ -26,7 +26,7 @@ pub mod meta;
 
 pub use block::{Block, VerifyReport};
 pub use crc::crc32c;
-pub use dir::{BlockEntry, list_blocks, remove_leftovers, sync_dir};
+pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftovers, sync_dir};
 pub use error::BlockError;
 pub use index::{ChunkRef, IndexReader, IndexWriter, SeriesEntry};
 pub use meta::{BlockMeta, BlockMetaExtras};

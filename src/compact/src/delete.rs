@@ -26,7 +26,7 @@ pub fn delete_from_block(
         for number in block.index().select(set).map_err(&of)? {
             let chunks = block.index().series(number).map_err(&of)?.chunks;
             let inside = || chunks.iter().filter(|c| c.min_time <= maxt && mint <= c.max_time);
-            let (Some(first), Some(last)) = (inside().next(), inside().last()) else { continue };
+            let (Some(first), Some(last)) = (inside().next(), inside().next_back()) else { continue };
             let gone = Interval { mint: mint.max(first.min_time), maxt: maxt.min(last.max_time) };
             let known =
                 stones.get(u64::from(number)).iter().any(|i| i.mint <= gone.mint && gone.maxt <= i.maxt);

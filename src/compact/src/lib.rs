@@ -9,6 +9,7 @@
 //! bounded by one series' chunks and the output's index, not by the blocks.
 
 mod delete;
+pub mod disk;
 mod error;
 mod merge;
 mod plan;

@@ -22,9 +22,10 @@ const READS_IN_FLIGHT: usize = 16;
 /// An immutable picture of the bucket.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueView {
-    /// Readable blocks.
+    /// Blocks with a readable meta.json.
     pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
-    /// Blocks put aside, with the reason.
+    /// Blocks put aside, with the reason. One that is in `blocks` too counts for nothing that a sound one holds; where
+    /// none does, `cover` still names it, so that an answer says what it lacks.
     pub damaged: BTreeMap<BlockId, String>,
 }
 
@@ -34,8 +35,28 @@ impl CatalogueView {
     pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
         let candidates: Vec<&Arc<BlockMeta>> =
             self.blocks.values().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).collect();
-        let superseded = |m: &BlockMeta| candidates.iter().any(|other| other.supersedes(m));
-        candidates.iter().filter(|m| !superseded(m)).map(|m| m.ulid).collect()
+        candidates.iter().filter(|m| !self.superseded_among(m, &candidates)).map(|m| m.ulid).collect()
+    }
+
+    /// Whether sound blocks hold everything that is in this one.
+    pub fn superseded(&self, m: &BlockMeta) -> bool {
+        self.superseded_among(m, &self.blocks.values().collect::<Vec<_>>())
+    }
+
+    /// `others` are at least those that overlap `m`.
+    fn superseded_among(&self, m: &BlockMeta, others: &[&Arc<BlockMeta>]) -> bool {
+        let sound = |o: &BlockMeta| !self.damaged.contains_key(&o.ulid);
+        if others.iter().any(|o| o.supersedes(m) && sound(o)) {
+            return true;
+        }
+        // A damaged output whose sources are all still there.
+        let held = |s: &BlockId| {
+            let holds = |o: &&Arc<BlockMeta>| {
+                o.ulid != m.ulid && o.resolution() == m.resolution() && o.compaction.sources.contains(s)
+            };
+            self.blocks.values().any(|o| holds(&o) && sound(o))
+        };
+        !sound(m) && !m.compaction.sources.is_empty() && m.compaction.sources.iter().all(held)
     }
 
     /// Whether the samples of block `id` are here: itself, or a block made from it.
@@ -168,6 +189,11 @@ mod tests {
         assert_eq!(v.cover(25, 26), [id(4)]);
         assert_eq!(v.cover(30, 40), [], "maxTime is exclusive");
         assert_eq!(v.min_time(), Some(0));
+        let mut torn = v.clone();
+        torn.damaged = [3, 6].map(|n| (id(n), "torn".to_owned())).into();
+        assert_eq!(torn.cover(0, 100), [id(1), id(2), id(4)], "sources stand in for damaged outputs");
+        torn.blocks.remove(&id(2));
+        assert_eq!(torn.cover(0, 100), [id(1), id(3), id(4), id(6)], "what is missing is named");
         let later = view(vec![meta(3, (0, 20), &[1, 2], 0)]);
         assert!(later.holds(id(1)) && later.holds(id(3)) && !later.holds(id(4)));
         assert_ne!(v.digest(), view(vec![]).digest());
