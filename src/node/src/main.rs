@@ -13,6 +13,7 @@ mod gossiping;
 mod identity;
 mod joining;
 mod listen;
+mod local_blocks;
 mod metrics;
 mod moving_in;
 mod port;
