@@ -15,9 +15,12 @@ mod merge;
 mod plan;
 pub mod retention;
 mod series;
+pub mod show;
+mod walk;
 
 pub use delete::delete_from_block;
 pub use error::CompactError;
 pub use merge::{Merge, merge_blocks};
 pub use plan::{Plan, Reason, level_ranges, plan};
 pub use series::merge_series;
+pub use walk::{Found, Walk};

@@ -4,8 +4,7 @@
 //! series numbers (four bytes each) and the output's index is in memory. Deleted ranges are left out, so the output
 //! has no tombstones. The output appears in `parent` complete or not at all.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use koios_block::meta::{BlockDesc, ThanosMeta};
@@ -15,6 +14,7 @@ use koios_model::{BlockId, Labels};
 
 use crate::error::CompactError;
 use crate::series::merge_series;
+use crate::walk::Walk;
 
 /// What the `thanos` section says about who made the block.
 const MADE_BY: &str = "koios";
@@ -31,23 +31,6 @@ pub struct Merge<'a> {
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// A source and the series it is at.
-struct Source<'a> {
-    block: &'a Block,
-    numbers: std::vec::IntoIter<u32>,
-}
-
-impl Source<'_> {
-    fn id(&self) -> BlockId {
-        self.block.meta().ulid
-    }
-
-    fn next(&mut self) -> Result<Option<(Labels, Vec<Chunk>)>, CompactError> {
-        let Some(number) = self.numbers.next() else { return Ok(None) };
-        self.block.series_chunks(number).map(Some).map_err(CompactError::of(self.id()))
-    }
-}
-
 /// Merges `sources` (one is allowed: it is written again without what is deleted) into block `merge.id`. `None` when
 /// nothing is left, and then nothing was written.
 ///
@@ -57,40 +40,13 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<Block
     let mut ordered: Vec<&Block> = sources.iter().collect();
     ordered.sort_by_key(|b| (b.meta().min_time, b.meta().ulid));
     check_alike(&ordered)?;
-    let mut open = Vec::with_capacity(ordered.len());
-    for &block in &ordered {
-        let numbers = block.index().select(&[]).map_err(CompactError::of(block.meta().ulid))?;
-        open.push(Source { block, numbers: numbers.into_iter() });
-    }
-    let mut heads: Vec<Option<Vec<Chunk>>> = open.iter().map(|_| None).collect();
-    let mut queue = BinaryHeap::new();
-    for (i, source) in open.iter_mut().enumerate() {
-        if let Some((labels, chunks)) = source.next()? {
-            heads[i] = Some(chunks);
-            queue.push(Reverse((labels, i)));
-        }
-    }
+    let mut walk = Walk::new(ordered.clone(), &[])?;
     let mut writer: Option<BlockWriter> = None;
-    while let Some(Reverse((labels, first))) = queue.pop() {
+    while let Some((labels, parts)) = walk.next_series()? {
         if (merge.stop)() {
             return Err(CompactError::Stopped);
         }
-        let mut holders = vec![first];
-        while queue.peek().is_some_and(|Reverse((l, _))| *l == labels) {
-            holders.extend(queue.pop().map(|Reverse((_, i))| i));
-        }
-        let parts: Vec<Vec<Chunk>> = holders.iter().map(|&i| heads[i].take().unwrap_or_default()).collect();
-        for &i in &holders {
-            if let Some((next, chunks)) = open[i].next()? {
-                if next <= labels {
-                    return Err(CompactError::of(open[i].id())(unsorted(&next)));
-                }
-                heads[i] = Some(chunks);
-                queue.push(Reverse((next, i)));
-            }
-        }
-        let chunks = merge_series(parts, labels.metric_name() == "up")
-            .map_err(|(part, source)| CompactError::of(open[holders[part]].id())(undecodable(source)))?;
+        let chunks = merged_chunks(&ordered, &labels, parts)?;
         if chunks.is_empty() {
             continue;
         }
@@ -106,13 +62,17 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<Block
     Ok(Some(writer.finish(min, max, lineage(&ordered))?))
 }
 
-fn unsorted(labels: &Labels) -> BlockError {
-    BlockError::Write(format!("series {labels} does not sort after the one before it"))
-}
-
-fn undecodable(source: koios_chunk::ChunkError) -> BlockError {
-    // The reference is lost in the merge; the block is what matters.
-    BlockError::Chunk { reference: 0, source }
+/// One series out of what the blocks have of it.
+pub(crate) fn merged_chunks(
+    blocks: &[&Block],
+    labels: &Labels,
+    parts: Vec<(usize, Vec<Chunk>)>,
+) -> Result<Vec<Chunk>, CompactError> {
+    let (holders, parts): (Vec<usize>, Vec<Vec<Chunk>>) = parts.into_iter().unzip();
+    merge_series(parts, labels.metric_name() == "up").map_err(|(part, source)| {
+        // The reference is lost in the merge; the block is what matters.
+        CompactError::of(blocks[holders[part]].meta().ulid)(BlockError::Chunk { reference: 0, source })
+    })
 }
 
 fn check_alike(blocks: &[&Block]) -> Result<(), CompactError> {

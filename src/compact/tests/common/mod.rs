@@ -1,4 +1,5 @@
 //! Blocks made of plain maps, and maps made of blocks.
+#![allow(dead_code)] // each test binary uses another part
 
 use std::collections::BTreeMap;
 use std::path::Path;
