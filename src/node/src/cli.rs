@@ -134,6 +134,11 @@ pub enum Command {
         #[command(subcommand)]
         what: Test,
     },
+    /// Look into blocks on disk.
+    Tsdb {
+        #[command(subcommand)]
+        what: crate::tsdb_tool::Tsdb,
+    },
     /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
     Bench(BenchArgs),
 }

@@ -23,6 +23,7 @@ mod settings;
 mod shutdown;
 mod start;
 mod status;
+mod tsdb_tool;
 mod wire;
 
 use std::process::ExitCode;
