@@ -3,6 +3,7 @@
 //! Owns starting them on free ports, waiting for conditions (never sleeping and hoping), and stopping what
 //! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary.
 
+pub mod acks;
 pub mod api;
 pub mod binary;
 pub mod exporter;

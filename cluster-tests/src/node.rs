@@ -69,10 +69,16 @@ impl NodeSpec {
 
     /// Starts the node; its log goes to a file beside its storage.
     pub fn start(&self) -> Node {
+        self.start_with(&[])
+    }
+
+    /// Starts the node with further environment variables.
+    pub fn start_with(&self, environment: &[(&str, String)]) -> Node {
         std::fs::create_dir_all(&self.dir).expect("storage directory");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("log file");
         let child = self
             .command()
+            .envs(environment.iter().map(|(k, v)| (k, v)))
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
             .spawn()
@@ -134,6 +140,11 @@ impl Node {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Whether the process is there.
+    pub fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Sends SIGTERM.

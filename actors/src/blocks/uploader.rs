@@ -28,7 +28,9 @@ use crate::kit::{ComputePool, Flare, Letter};
 
 /// Most messages.
 pub const BOUND: usize = 4;
-const LOOK: Duration = Duration::from_secs(5);
+/// Longest time between looks whether a range is complete; a short range is looked at twenty times.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+const LOOK_MIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the head waits for peers to see a new block before it forgets all the same: they refresh every
 /// 10 s, and a peer that is gone must not hold the head for ever.
@@ -90,15 +92,16 @@ impl Actor for Uploader {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        look(ctx);
+        look(self, ctx);
     }
 }
 
-fn look(ctx: &mut Context<Uploader>) {
-    ctx.run_later(LOOK, |me, ctx| {
+fn look(me: &Uploader, ctx: &mut Context<Uploader>) {
+    let every = Duration::from_millis((me.setup.block_range_ms / 20).max(0) as u64);
+    ctx.run_later(every.clamp(LOOK_MIN, LOOK_MAX), |me, ctx| {
         let setup = me.setup.clone();
         let work = me.setup.net.clone().spawn(async move { setup.cut_complete_ranges().await });
-        let done = work.into_actor(me).map(|joined, _, ctx| {
+        let done = work.into_actor(me).map(|joined, me, ctx| {
             match joined {
                 Ok(Ok(report)) if !report.blocks.is_empty() => {
                     tracing::info!(
@@ -111,7 +114,7 @@ fn look(ctx: &mut Context<Uploader>) {
                 Ok(Err(why)) => tracing::warn!(why, "head not cut; it keeps its samples and is tried again"),
                 Err(e) => tracing::error!(error = %e, "cut failed inside"),
             }
-            look(ctx);
+            look(me, ctx);
         });
         ctx.spawn(done);
     });

@@ -120,6 +120,7 @@ fn link_file(from: &Path, to: &Path) -> Result<(), BlockError> {
 /// # Errors
 /// `BlockError::Io`.
 pub fn sync_dir(dir: &Path) -> Result<(), BlockError> {
+    koios_model::failpoint::pass("block directory sync");
     File::open(dir).and_then(|d| d.sync_all()).map_err(BlockError::io("sync", dir))
 }
 

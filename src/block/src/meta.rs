@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use koios_model::{BlockId, Slot};
+use koios_model::{BlockId, Slot, failpoint};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -229,9 +229,12 @@ impl BlockMeta {
     pub fn write(&self, dir: &Path) -> Result<(), BlockError> {
         let tmp = dir.join("meta.json.tmp");
         let mut file = File::create(&tmp).map_err(BlockError::io("create", &tmp))?;
-        file.write_all(&self.to_json()).map_err(BlockError::io("write", &tmp))?;
+        failpoint::write("meta write", &self.to_json(), |part| file.write_all(part))
+            .map_err(BlockError::io("write", &tmp))?;
+        failpoint::pass("meta sync");
         file.sync_all().map_err(BlockError::io("sync", &tmp))?;
         let path = dir.join(META_FILE);
+        failpoint::pass("meta rename");
         fs::rename(&tmp, &path).map_err(BlockError::io("rename", &tmp))?;
         crate::dir::sync_dir(dir)
     }

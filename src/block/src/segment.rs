@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use koios_chunk::{Chunk, ChunkError, Encoding, varint};
+use koios_model::failpoint::{self, Watched};
 
 use crate::crc::{Crc, crc32c};
 use crate::dec::{Dec, damaged};
@@ -121,7 +122,7 @@ fn check_header(bytes: &[u8], file: &str) -> Result<(), BlockError> {
 pub struct SegmentWriter {
     dir: PathBuf,
     limit: u64,
-    current: Option<BufWriter<File>>,
+    current: Option<BufWriter<Watched<File>>>,
     at: u64,
     finished: Vec<FileEntry>,
     head: Vec<u8>,
@@ -181,7 +182,7 @@ impl SegmentWriter {
         self.close()?;
         let path = self.path(self.finished.len());
         let file = File::create_new(&path).map_err(BlockError::io("create", &path))?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let mut file = BufWriter::with_capacity(1 << 20, Watched::new("chunks write", file));
         let mut header = MAGIC.to_be_bytes().to_vec();
         header.extend([VERSION, 0, 0, 0]);
         file.write_all(&header).map_err(BlockError::io("write", &path))?;
@@ -193,7 +194,9 @@ impl SegmentWriter {
     fn close(&mut self) -> Result<(), BlockError> {
         let Some(file) = self.current.take() else { return Ok(()) };
         let path = self.path(self.finished.len());
-        let file = file.into_inner().map_err(|e| BlockError::io("write", &path)(e.into_error()))?;
+        let file =
+            file.into_inner().map_err(|e| BlockError::io("write", &path)(e.into_error()))?.into_inner();
+        failpoint::pass("chunks sync");
         file.sync_all().map_err(BlockError::io("sync", &path))?;
         let rel_path = format!("chunks/{:06}", self.finished.len() + 1);
         self.finished.push(FileEntry { rel_path, size_bytes: self.at, ..FileEntry::default() });

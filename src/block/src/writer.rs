@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use koios_chunk::{Chunk, Encoding};
-use koios_model::{BlockId, Labels};
+use koios_model::{BlockId, Labels, failpoint};
 
 use crate::dir::{CREATING, sync_dir};
 use crate::error::BlockError;
@@ -132,6 +132,7 @@ impl BlockWriter {
         };
         meta.write(&tmp)?;
         let path = self.parent.join(self.id.to_string());
+        failpoint::pass("block rename");
         fs::rename(&tmp, &path).map_err(BlockError::io("rename", &tmp))?;
         self.tmp.finished = true;
         sync_dir(&self.parent)?;
@@ -156,6 +157,8 @@ impl Drop for TmpDir {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), BlockError> {
-    fs::write(path, bytes).map_err(BlockError::io("write", path))?;
+    failpoint::write("tombstones write", bytes, |part| fs::write(path, part))
+        .map_err(BlockError::io("write", path))?;
+    failpoint::pass("tombstones sync");
     fs::File::open(path).and_then(|f| f.sync_all()).map_err(BlockError::io("sync", path))
 }

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod failpoint;
 pub mod format;
 pub mod histogram;
 pub mod ids;

@@ -32,6 +32,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    #[cfg(debug_assertions)]
+    koios_model::failpoint::arm_from_environment();
     // Two crypto providers may be compiled in through dependencies; without a default rustls would panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {

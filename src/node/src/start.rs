@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web;
+use koios_actors::blocks::{CatalogueHandle, Refresh};
 use koios_actors::cluster::SetState;
 use koios_cluster::{NodeState, SoleTracker, doorbell};
 use koios_http::state::RuntimeFacts;
@@ -191,7 +192,12 @@ impl Node {
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
-        let work = async move { joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await };
+        let catalogue = self.foundation.catalogue.clone();
+        let work = async move {
+            let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
+            bucket_read(&catalogue).await;
+            joined
+        };
         tokio::select! {
             joined = self.foundation.net.spawn(work) => {
                 let joined = joined.map_err(|e| e.to_string())?.map_err(|problem| format!("cannot join: {problem}"))?;
@@ -285,4 +291,21 @@ async fn open_bucket(settings: &Settings, clock: &dyn Clock, net: &Handle) -> Re
 
 fn revision() -> String {
     option_env!("KOIOS_REVISION").unwrap_or("unknown").to_owned()
+}
+
+/// Longest wait for the first look into the bucket. Without it answers say what is missing.
+const BUCKET_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until the bucket was looked at once.
+async fn bucket_read(catalogue: &CatalogueHandle) {
+    let read = async {
+        while !catalogue.view.load().read {
+            if catalogue.room.ask(Refresh, BUCKET_PATIENCE).await.is_err() || !catalogue.view.load().read {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    if tokio::time::timeout(BUCKET_PATIENCE, read).await.is_err() {
+        tracing::warn!("the bucket could not be read yet; answers say so until it can");
+    }
 }

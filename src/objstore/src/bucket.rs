@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use koios_model::BlockId;
+use koios_model::{BlockId, failpoint};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -135,6 +135,7 @@ impl Bucket {
     /// What the store says.
     pub async fn put(&self, path: &str, bytes: impl Into<PutPayload>) -> Result<(), ObjstoreError> {
         let path = Path::from(path);
+        failpoint::pass("bucket put");
         self.store.put(&path, bytes.into()).await.map(drop).map_err(|e| ObjstoreError::store("put", &path, e))
     }
 
@@ -144,6 +145,7 @@ impl Bucket {
     /// `Exists` when somebody was first, else what the store says.
     pub async fn create(&self, path: &str, bytes: Vec<u8>) -> Result<(), ObjstoreError> {
         let path = Path::from(path);
+        failpoint::pass("bucket create");
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.store.put_opts(&path, bytes.into(), options).await;
         put.map(drop).map_err(|e| ObjstoreError::store("create", &path, e))
@@ -155,6 +157,7 @@ impl Bucket {
     /// What the store says.
     pub async fn delete(&self, path: &str) -> Result<(), ObjstoreError> {
         let path = Path::from(path);
+        failpoint::pass("bucket removal");
         match self.store.delete(&path).await.map_err(|e| ObjstoreError::store("delete", &path, e)) {
             Err(ObjstoreError::NotFound(_)) => Ok(()),
             other => other,

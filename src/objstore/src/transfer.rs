@@ -7,7 +7,7 @@
 use std::path::{Path as FsPath, PathBuf};
 
 use futures::StreamExt;
-use koios_model::BlockId;
+use koios_model::{BlockId, failpoint};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,7 @@ pub async fn fetch_block(bucket: &Bucket, dir: &FsPath, id: BlockId) -> Result<P
         fetch_file(bucket, &path, &tmp.join(rest)).await?;
     }
     let _ = std::fs::remove_dir_all(&target);
+    failpoint::pass("fetched block rename");
     std::fs::rename(&tmp, &target).map_err(|e| ObjstoreError::local("rename", &tmp, e))?;
     Ok(target)
 }
@@ -111,6 +112,7 @@ async fn upload_file(bucket: &Bucket, file: &FsPath, object: &str) -> Result<u64
         writer.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(failed)?;
         writer.write(&buf[..n]);
     }
+    failpoint::pass("bucket upload end");
     writer.finish().await.map_err(failed)?;
     Ok(size)
 }

@@ -144,6 +144,7 @@ impl Coordinator {
         }
         let catalogue = self.parts.catalogue.load_full();
         let cover = catalogue.cover(want.mint, want.maxt);
+        let mut seen = Seen { read: catalogue.read, blocks: cover.iter().copied().collect() };
         let ejected = |m: &Member| self.peers.reach().is_ejected(&m.name, m.generation);
         let first = plan::plan(view, &cover, &ejected, (want.mint, want.maxt));
         let mut state = Rounds::new(view, want, &catalogue, first.absent);
@@ -170,10 +171,39 @@ impl Coordinator {
             }
             questions = state.next_questions(&ejected);
             if questions.is_empty() {
+                questions = self.newly_cut(view, want, &mut seen);
+            }
+            if questions.is_empty() {
                 break;
             }
         }
+        if !seen.read {
+            let holders = vec![format!("the bucket of {}", view.me)];
+            let reason = "has not been read yet".to_owned();
+            state.gaps.push(Gap { from: want.mint, until: want.maxt, holders, reason });
+        }
         Ok((payloads, state.verdict()))
+    }
+}
+
+/// What the catalogue showed when it was looked at last.
+struct Seen {
+    read: bool,
+    blocks: BTreeSet<BlockId>,
+}
+
+impl Coordinator {
+    /// Blocks that appeared while the heads answered. A head forgets only what the catalogue shows already, so
+    /// looking once more after the heads have answered leaves no sample between the two.
+    fn newly_cut(&self, view: &ClusterView, want: &Want, seen: &mut Seen) -> Vec<(Arc<Member>, Scope)> {
+        let now = self.parts.catalogue.load_full();
+        seen.read = now.read;
+        let cover = now.cover(want.mint, want.maxt);
+        let new: Vec<BlockId> = cover.into_iter().filter(|id| seen.blocks.insert(*id)).collect();
+        match view.own() {
+            Some(me) if !new.is_empty() => vec![(me.clone(), want.scope(false, new, false))],
+            _ => Vec::new(),
+        }
     }
 }
 

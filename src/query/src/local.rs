@@ -39,15 +39,23 @@ impl LocalParts {
         matchers: Vec<Matcher>,
         labels_only: bool,
     ) -> Result<Answer, QueryError> {
-        let (blocks, missing) = self.open(scope).await;
-        let (head, scope) = (self.head.clone(), scope.clone());
-        compute(&*self.pool, move || {
-            let mut answer = Answer { missing, ..Answer::default() };
-            let mut bytes = 0;
-            if scope.own {
-                let read = head.select(&matchers, scope.mint, scope.maxt);
+        let mut answer = Answer::default();
+        let mut bytes = 0;
+        if scope.own {
+            let (head, scope, wanted) = (self.head.clone(), scope.clone(), matchers.clone());
+            (answer, bytes) = compute(&*self.pool, move || {
+                let read = head.select(&wanted, scope.mint, scope.maxt);
+                let (mut answer, mut bytes) = (Answer::default(), 0);
                 absorb(&mut answer, &mut bytes, Part::Own, read, &scope)?;
-            }
+                Ok::<_, QueryError>((answer, bytes))
+            })
+            .await??;
+        }
+        // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
+        let (blocks, missing) = self.open(scope).await;
+        let scope = scope.clone();
+        compute(&*self.pool, move || {
+            answer.missing.extend(missing);
             for block in blocks {
                 let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
                 absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
@@ -70,18 +78,25 @@ impl LocalParts {
         name: String,
         matchers: Vec<Matcher>,
     ) -> Result<Words, QueryError> {
-        let (blocks, missing) = self.open(scope).await;
-        let (head, scope) = (self.head.clone(), scope.clone());
-        compute(&*self.pool, move || {
-            let mut words = Words { missing, ..Words::default() };
-            let (mint, maxt) = (scope.mint, scope.maxt);
-            if scope.own {
+        let (mint, maxt) = (scope.mint, scope.maxt);
+        let mut words = Words::default();
+        if scope.own {
+            let (head, name, wanted) = (self.head.clone(), name.clone(), matchers.clone());
+            words = compute(&*self.pool, move || {
                 let read = match name.as_str() {
-                    "" => head.label_names(&matchers, mint, maxt),
-                    name => head.label_values(name, &matchers, mint, maxt),
+                    "" => head.label_names(&wanted, mint, maxt),
+                    name => head.label_values(name, &wanted, mint, maxt),
                 };
+                let mut words = Words::default();
                 absorb_words(&mut words, Part::Own, read);
-            }
+                words
+            })
+            .await?;
+        }
+        // After the head, as in `select`.
+        let (blocks, missing) = self.open(scope).await;
+        compute(&*self.pool, move || {
+            words.missing.extend(missing);
             for block in blocks {
                 let read = match name.as_str() {
                     "" => block.label_names(&matchers, mint, maxt),

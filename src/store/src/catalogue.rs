@@ -27,6 +27,8 @@ pub struct CatalogueView {
     /// Blocks put aside, with the reason. One that is in `blocks` too counts for nothing that a sound one holds; where
     /// none does, `cover` still names it, so that an answer says what it lacks.
     pub damaged: BTreeMap<BlockId, String>,
+    /// Whether the bucket was read at all: an empty picture of a bucket that nobody looked at says nothing.
+    pub read: bool,
 }
 
 impl CatalogueView {
@@ -111,7 +113,7 @@ impl Catalogue {
             );
             ids.drain(..ids.len() - BLOCKS_MAX);
         }
-        let mut next = CatalogueView::default();
+        let mut next = CatalogueView { read: true, ..CatalogueView::default() };
         let mut unread = Vec::new();
         for id in ids {
             match self.view.blocks.get(&id) {

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use koios_model::failpoint;
+
 /// An open segment.
 pub trait DiskFile: Send + Sync {
     /// Writes all bytes at a position.
@@ -50,25 +52,29 @@ struct OsFile(File);
 
 impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        failpoint::pass("log create");
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         Ok(Arc::new(OsFile(file)))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        failpoint::pass("log directory sync");
         File::open(dir)?.sync_all()
     }
 }
 
 impl DiskFile for OsFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        failpoint::write("log write", bytes, |part| self.0.write_all_at(part, offset))
     }
 
     fn sync(&self) -> io::Result<()> {
+        failpoint::pass("log sync");
         self.0.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        failpoint::pass("log cut");
         self.0.set_len(len)
     }
 }

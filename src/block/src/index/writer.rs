@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use koios_chunk::varint::{put_uvarint, put_varint};
 use koios_model::Labels;
+use koios_model::failpoint::{self, Watched};
 
 use super::{ChunkRef, HEADER_BYTES, INDEX_FILE, MAGIC, SERIES_ALIGN, Toc, VERSION};
 use crate::crc::{Crc, crc32c};
@@ -226,7 +227,7 @@ fn write_postings(out: &mut Out, symbols: &[&str], mut postings: Postings) -> Re
 
 /// The index file with its position.
 struct Out {
-    file: BufWriter<File>,
+    file: BufWriter<Watched<File>>,
     path: PathBuf,
     at: u64,
 }
@@ -234,7 +235,11 @@ struct Out {
 impl Out {
     fn create(path: &Path) -> Result<Self, BlockError> {
         let file = File::create_new(path).map_err(BlockError::io("create", path))?;
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), path: path.to_path_buf(), at: 0 })
+        Ok(Self {
+            file: BufWriter::with_capacity(1 << 20, Watched::new("index write", file)),
+            path: path.to_path_buf(),
+            at: 0,
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
@@ -262,6 +267,8 @@ impl Out {
 
     fn finish(self) -> Result<u64, BlockError> {
         let file = self.file.into_inner().map_err(|e| BlockError::io("write", &self.path)(e.into_error()))?;
+        let file = file.into_inner();
+        failpoint::pass("index sync");
         file.sync_all().map_err(BlockError::io("sync", &self.path))?;
         Ok(self.at)
     }

@@ -11,6 +11,8 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use koios_model::failpoint::{self, Watched};
+
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::wal::WalSyncer;
@@ -60,7 +62,9 @@ impl CheckpointJob {
         // The record that explains the checkpoint must not be younger than the checkpoint.
         self.syncer.sync()?;
         let path = checkpoint_path(&self.dir, self.segment);
+        failpoint::pass("checkpoint rename");
         fs::rename(&tmp, &path).map_err(TsdbError::io("rename", &tmp))?;
+        failpoint::pass("checkpoint directory sync");
         File::open(&self.dir).and_then(|d| d.sync_all()).map_err(TsdbError::io("sync", &self.dir))?;
         report.segments_removed = remove_replaced(&self.dir, self.segment)?;
         Ok(report)
@@ -68,7 +72,10 @@ impl CheckpointJob {
 
     fn write(&self, tmp: &std::path::Path) -> Result<CheckpointReport, TsdbError> {
         let io = |e| TsdbError::io("write", tmp)(e);
-        let mut file = BufWriter::with_capacity(WRITE_BYTES, File::create(tmp).map_err(io)?);
+        let mut file = BufWriter::with_capacity(
+            WRITE_BYTES,
+            Watched::new("checkpoint write", File::create(tmp).map_err(io)?),
+        );
         let mut report = CheckpointReport::default();
         let mut bytes = header(Kind::Checkpoint, self.segment).to_vec();
         let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid };
@@ -105,7 +112,9 @@ impl CheckpointJob {
         put_frame(&mut frames, |out| put_end(out, report.series));
         file.write_all(&frames).map_err(io)?;
         report.bytes += frames.len() as u64;
-        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        let file = file.into_inner().map_err(|e| io(e.into_error()))?.into_inner();
+        failpoint::pass("checkpoint sync");
+        file.sync_all().map_err(io)?;
         Ok(report)
     }
 }
@@ -120,6 +129,7 @@ pub(super) fn remove_replaced(dir: &std::path::Path, segment: u64) -> Result<u64
     let mut removed = 0;
     for old in segments.into_iter().filter(|s| *s < segment) {
         let path = segment_path(dir, old);
+        failpoint::pass("log removal");
         fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
         removed += 1;
     }

@@ -394,6 +394,7 @@ impl Replay {
 }
 
 fn truncate_file(path: &Path, len: u64) -> Result<(), TsdbError> {
+    koios_model::failpoint::pass("log repair");
     let file = fs::OpenOptions::new().write(true).open(path).map_err(TsdbError::io("open", path))?;
     file.set_len(len).and_then(|()| file.sync_all()).map_err(TsdbError::io("cut", path))
 }
