@@ -1,14 +1,16 @@
 //! Catalogue: owns the picture of the bucket.
 //!
-//! Takes `Refresh`; refreshes by itself every 10 s. Publishes `CatalogueView` (an `ArcSwap` that queries read)
+//! Takes `Refresh` and `Withdraw`; refreshes by itself every 10 s. Publishes `CatalogueView` (an `ArcSwap` that queries read)
 //! and closes shelved blocks that the bucket lost. Bound: 16 messages. On death: starts with the last
 //! published picture still in place and reads the bucket again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture};
 use arc_swap::ArcSwap;
+use koios_model::BlockId;
 use koios_objstore::Bucket;
 use koios_store::{Catalogue, CatalogueView, Shelf};
 use tokio::runtime::Handle;
@@ -36,6 +38,8 @@ pub struct CatalogueActor {
     catalogue: Option<Catalogue>,
     view: Arc<ArcSwap<CatalogueView>>,
     shelf: Arc<Shelf>,
+    /// Blocks that are about to be deleted: left out of the picture before they go.
+    withdrawn: BTreeSet<BlockId>,
     net: Handle,
     _flare: Flare,
 }
@@ -50,7 +54,7 @@ impl CatalogueActor {
         flare: Flare,
     ) -> Self {
         let catalogue = Some(Catalogue::new(bucket.clone()));
-        Self { bucket, catalogue, view, shelf, net, _flare: flare }
+        Self { bucket, catalogue, view, shelf, withdrawn: BTreeSet::new(), net, _flare: flare }
     }
 
     /// A refresh that died took the catalogue with it.
@@ -65,14 +69,18 @@ impl CatalogueActor {
         result: Result<Arc<CatalogueView>, String>,
     ) -> Result<(), String> {
         self.catalogue = Some(catalogue);
-        let view = result?;
+        let read = result?;
+        self.withdrawn.retain(|id| read.blocks.contains_key(id));
+        self.shelf.retain(|id| read.blocks.contains_key(&id));
+        let mut view = (*read).clone();
+        view.blocks.retain(|id, _| !self.withdrawn.contains(id));
+        view.damaged.extend(self.shelf.damaged());
         for (id, why) in &view.damaged {
             if !self.view.load().damaged.contains_key(id) {
                 tracing::error!(block = %id, why, "block is damaged and put aside");
             }
         }
-        self.shelf.retain(|id| view.blocks.contains_key(&id));
-        self.view.store(view);
+        self.view.store(Arc::new(view));
         Ok(())
     }
 }
@@ -135,5 +143,23 @@ impl Handler<Letter<Refresh>> for CatalogueActor {
                 None => Err("a refresh is running already".to_owned()),
             }
         })))
+    }
+}
+
+/// Takes blocks out of the picture at once; whoever deletes them waits until questions that know them are answered.
+pub struct Withdraw(pub Vec<BlockId>);
+
+impl Message for Withdraw {
+    type Result = ();
+}
+
+impl Handler<Letter<Withdraw>> for CatalogueActor {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<Withdraw>, _: &mut Context<Self>) {
+        self.withdrawn.extend(m.body.0);
+        let mut view = (**self.view.load()).clone();
+        view.blocks.retain(|id, _| !self.withdrawn.contains(id));
+        self.view.store(Arc::new(view));
     }
 }

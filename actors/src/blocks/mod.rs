@@ -1,7 +1,14 @@
-//! Blocks: what is cut from the head, what lies in the bucket.
+//! Blocks: what is cut from the head, what lies in the bucket, and what is done to it there.
 
 pub mod catalogue;
+pub mod compactor;
+mod deletion;
+pub mod local;
+mod merging;
+mod retaining;
 pub mod uploader;
 
-pub use catalogue::{CatalogueActor, CatalogueHandle, Refresh};
+pub use catalogue::{CatalogueActor, CatalogueHandle, Refresh, Withdraw};
+pub use compactor::{CleanTombstones, CompactNow, Compactor, DeleteSeries, RoundReport, SnapshotBlocks};
+pub use local::{LocalBlocks, LocalSetup, LocalStats};
 pub use uploader::{CutAll, CutReport, Uploader, UploaderSetup};

@@ -204,7 +204,8 @@ impl UploaderSetup {
         maxt: i64,
     ) -> Result<Option<(BlockId, u64)>, String> {
         let id = block_id(&self.node, slot, mint, maxt);
-        if self.catalogue.view.load().blocks.contains_key(&id) {
+        // Cut before a crash; it may have been compacted since.
+        if self.catalogue.view.load().holds(id) {
             return Ok(Some((id, 0)));
         }
         let dir = self.out_dir.join(id.to_string());
@@ -230,7 +231,7 @@ impl UploaderSetup {
     async fn see(&self, ids: &[BlockId]) -> Result<(), String> {
         let mut last = String::new();
         for _ in 0..40 {
-            let all_seen = || ids.iter().all(|id| self.catalogue.view.load().blocks.contains_key(id));
+            let all_seen = || ids.iter().all(|id| self.catalogue.view.load().holds(*id));
             if all_seen() {
                 break;
             }
@@ -242,7 +243,11 @@ impl UploaderSetup {
             }
         }
         for id in ids {
-            if !self.catalogue.view.load().blocks.contains_key(id) {
+            let view = self.catalogue.view.load();
+            if !view.blocks.contains_key(id) && view.holds(*id) {
+                continue;
+            }
+            if !view.blocks.contains_key(id) {
                 return Err(format!("uploaded block {id} does not appear in the bucket: {last}"));
             }
             self.shelf.get(*id).await.map_err(|e| format!("uploaded block cannot be served: {e}"))?;

@@ -104,6 +104,27 @@ impl Block {
         Ok(out)
     }
 
+    /// One series whole: its labels and its chunks in time order, deleted ranges taken out. A chunk that is not
+    /// touched by a deletion is a slice of the file.
+    ///
+    /// # Errors
+    /// `BlockError` for the first damage met.
+    pub fn series_chunks(&self, number: u32) -> Result<(Labels, Vec<Chunk>), BlockError> {
+        let entry = self.index.series(number)?;
+        let chunks = self.read_chunks(number, &entry.chunks)?;
+        Ok((entry.labels, chunks))
+    }
+
+    /// What is deleted in it.
+    pub fn tombstones(&self) -> &Tombstones {
+        &self.tombstones
+    }
+
+    /// Bytes of its index and chunk segments.
+    pub fn bytes(&self) -> u64 {
+        self.index.byte_len() + self.segments.total_bytes()
+    }
+
     fn read_chunks(&self, number: u32, refs: &[ChunkRef]) -> Result<Vec<Chunk>, BlockError> {
         let deleted = self.tombstones.get(u64::from(number));
         let mut chunks = Vec::with_capacity(refs.len());
@@ -251,6 +272,6 @@ impl Block {
     }
 
     fn bad(&self, number: u32, what: &'static str) -> BlockError {
-        crate::dec::damaged(INDEX_FILE, u64::from(number) * crate::index::SERIES_ALIGN, what)
+        crate::dec::damaged(INDEX_FILE, self.index.offset(number), what)
     }
 }

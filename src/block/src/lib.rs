@@ -1,6 +1,6 @@
 //! Blocks: immutable directories of samples, laid out byte for byte as Prometheus lays them out.
 //!
-//! Owns `meta.json` (with the `thanos` section), the index (reads and writes version 2, reads 3), chunk
+//! Owns `meta.json` (with the `thanos` section), the index (writes version 2, reads 1 to 3), chunk
 //! segments, tombstones, and the evaluation of label matchers over sorted postings, which the head shares.
 //! Refuses the head, retention, compaction planning, object storage and time.
 //!
@@ -8,8 +8,7 @@
 //! and renamed; every read is bounds-checked and checksummed, so hostile bytes give a `BlockError` and never a
 //! panic; a block that opened is never written to.
 //!
-//! Formats are drawn in `docs/formats/{index,chunk,block}.md`. Index version 1 gets its reader with the next
-//! storage issue and is a typed error until then.
+//! Formats are drawn in `docs/formats/{index,chunk,block}.md`.
 
 mod block;
 mod crc;
@@ -27,7 +26,7 @@ pub mod meta;
 
 pub use block::{Block, VerifyReport};
 pub use crc::crc32c;
-pub use dir::{BlockEntry, list_blocks, remove_leftovers, sync_dir};
+pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftovers, sync_dir};
 pub use error::BlockError;
 pub use index::{ChunkRef, IndexReader, IndexWriter, SeriesEntry};
 pub use meta::{BlockMeta, BlockMetaExtras};

@@ -245,6 +245,33 @@ impl BlockMeta {
         Slot(replica.and_then(|r| r.parse().ok()).unwrap_or(0))
     }
 
+    /// External labels; empty for a block that never was in a bucket.
+    pub fn external_labels(&self) -> BTreeMap<String, String> {
+        self.thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default()
+    }
+
+    /// Whether everything that is in `other` is also in this block, by lineage: same external labels and resolution,
+    /// and this block was made from all of `other`'s sources and more, or from the same ones by more steps. Of two
+    /// equals the smaller id wins, so of any set of blocks at least one is not superseded.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&self.compaction, &other.compaction);
+        if self.ulid == other.ulid
+            || theirs.sources.is_empty()
+            || self.resolution() != other.resolution()
+            || !theirs.sources.iter().all(|s| mine.sources.contains(s))
+            || self.external_labels() != other.external_labels()
+        {
+            return false;
+        }
+        if !mine.sources.iter().all(|s| theirs.sources.contains(s)) {
+            return true;
+        }
+        match mine.level.cmp(&theirs.level) {
+            std::cmp::Ordering::Equal => self.ulid < other.ulid,
+            order => order.is_gt(),
+        }
+    }
+
     /// Milliseconds between samples, 0 for raw.
     pub fn resolution(&self) -> i64 {
         self.thanos.as_ref().map_or(0, |t| t.downsample.resolution)
@@ -325,6 +352,28 @@ mod tests {
             let err = BlockMeta::parse(text.as_bytes()).unwrap_err();
             assert!(err.contains(want), "{err}");
         }
+    }
+
+    #[test]
+    fn lineage_is_a_total_order_of_copies() {
+        let make = |random: u128, level: u32, sources: &[u128]| {
+            let mut m = BlockMeta::parse(SAMPLE.as_bytes()).unwrap();
+            m.ulid = BlockId::from_parts(1, random);
+            m.compaction.level = level;
+            m.compaction.sources = sources.iter().map(|s| BlockId::from_parts(0, *s)).collect();
+            m
+        };
+        let (a, b, ab) = (make(1, 1, &[1]), make(2, 1, &[2]), make(3, 2, &[1, 2]));
+        assert!(ab.supersedes(&a) && ab.supersedes(&b) && !a.supersedes(&ab) && !a.supersedes(&b));
+        let (again, rewritten) = (make(4, 2, &[2, 1]), make(5, 3, &[1, 2]));
+        assert!(ab.supersedes(&again) && !again.supersedes(&ab) && !ab.supersedes(&ab));
+        assert!(rewritten.supersedes(&ab) && rewritten.supersedes(&again) && !ab.supersedes(&rewritten));
+        let mut coarse = ab.clone();
+        coarse.thanos.as_mut().unwrap().downsample.resolution = 3_600_000;
+        let mut elsewhere = ab.clone();
+        elsewhere.thanos.as_mut().unwrap().labels.clear();
+        assert!(!coarse.supersedes(&a) && !elsewhere.supersedes(&a));
+        assert!(!ab.supersedes(&make(9, 1, &[])), "a block without lineage is never thrown away for it");
     }
 
     #[test]

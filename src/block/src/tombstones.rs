@@ -84,6 +84,19 @@ impl Tombstones {
         }
     }
 
+    /// Writes the file of a block directory durably: temporary name, sync, rename, sync of the directory. The one
+    /// file of a finished block that is ever replaced, together with the count in `meta.json`.
+    ///
+    /// # Errors
+    /// `BlockError::Io`; the old file is then still in place.
+    pub fn write(&self, dir: &Path) -> Result<(), BlockError> {
+        let (tmp, path) = (dir.join("tombstones.tmp"), dir.join(FILE));
+        fs::write(&tmp, self.encode()).map_err(BlockError::io("write", &tmp))?;
+        fs::File::open(&tmp).and_then(|f| f.sync_all()).map_err(BlockError::io("sync", &tmp))?;
+        fs::rename(&tmp, &path).map_err(BlockError::io("rename", &tmp))?;
+        crate::dir::sync_dir(dir)
+    }
+
     /// Decodes a file's bytes.
     ///
     /// # Errors
@@ -155,6 +168,18 @@ mod tests {
         assert_eq!(t.get(7)[1], Interval { mint: 10, maxt: 40 });
         assert_eq!(Tombstones::decode(&t.encode()).unwrap(), t);
         assert!(t.get(8).is_empty());
+    }
+
+    #[test]
+    fn a_written_file_replaces_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut t = Tombstones::default();
+        for end in [5, 9] {
+            t.add(3, Interval { mint: 1, maxt: end });
+            t.write(dir.path()).unwrap();
+            assert_eq!(Tombstones::read(dir.path()).unwrap(), t);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }
 
     #[test]

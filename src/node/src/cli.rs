@@ -59,6 +59,12 @@ pub struct RunArgs {
     /// Directory of everything this node keeps.
     #[arg(long = "storage.path", alias = "storage.tsdb.path", default_value = "./data", value_name = "DIR")]
     pub storage_path: PathBuf,
+    /// How long samples are kept in the local bucket; 15d unless a size is given. 0 keeps everything.
+    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION")]
+    pub retention_time: Option<String>,
+    /// How many bytes the local bucket and the logs may take, e.g. 512MB; the oldest blocks go first. 0 for no limit.
+    #[arg(long = "storage.tsdb.retention.size", value_name = "SIZE")]
+    pub retention_size: Option<String>,
     /// Thanos' object store YAML; without it the bucket is <storage.path>/bucket.
     #[arg(long = "objstore.config-file", env = "KOIOS_OBJSTORE_CONFIG_FILE", value_name = "FILE")]
     pub objstore_config_file: Option<PathBuf>,
@@ -127,6 +133,11 @@ pub enum Command {
     Test {
         #[command(subcommand)]
         what: Test,
+    },
+    /// Look into blocks on disk.
+    Tsdb {
+        #[command(subcommand)]
+        what: crate::tsdb_tool::Tsdb,
     },
     /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
     Bench(BenchArgs),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::bench;
 use crate::cli::{Check, Cluster, Command, Query, Test};
+use crate::tsdb_tool;
 
 /// Runs one.
 pub fn run(command: Command) -> ExitCode {
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> ExitCode {
         }
         Command::Test { what: Test::Promql { files } } => test_promql(&files),
         Command::Test { what: Test::Rules { files } } => test_rules(&files),
+        Command::Tsdb { what } => tsdb_tool::run(what),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -13,6 +13,7 @@ mod gossiping;
 mod identity;
 mod joining;
 mod listen;
+mod local_blocks;
 mod metrics;
 mod moving_in;
 mod port;
@@ -22,6 +23,7 @@ mod settings;
 mod shutdown;
 mod start;
 mod status;
+mod tsdb_tool;
 mod wire;
 
 use std::process::ExitCode;

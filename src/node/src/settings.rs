@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use koios_cluster::identity::check_name;
 use koios_cluster::{KeyRing, Roles};
+use koios_compact::retention::Retention;
 use koios_config::{Config, WalSync};
 use koios_model::duration::parse_duration;
 use koios_objstore::BucketConfig;
@@ -15,6 +16,7 @@ use koios_tsdb::SyncMode;
 
 use crate::cli::RunArgs;
 use crate::features::Features;
+use crate::local_blocks;
 
 /// Everything a node needs to know before it starts.
 pub struct Settings {
@@ -26,6 +28,9 @@ pub struct Settings {
     pub ring: Arc<KeyRing>,
     pub join: Vec<String>,
     pub bucket: BucketConfig,
+    /// Whether the bucket is the node's own directory, which nobody else compacts or cleans up.
+    pub own_bucket: bool,
+    pub retention: Retention,
     pub wal_sync: SyncMode,
     pub query_timeout_ms: u64,
     pub query_concurrency: usize,
@@ -62,6 +67,7 @@ impl Settings {
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
         let bucket_file =
             args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
+        let own_bucket = bucket_file.is_none();
         let bucket = read_bucket(bucket_file.as_deref(), &args.storage_path)?;
         let wal_sync = match k.storage.wal_sync {
             WalSync::Batch => SyncMode::Batch,
@@ -88,6 +94,8 @@ impl Settings {
             ring: Arc::new(ring),
             join,
             bucket,
+            own_bucket,
+            retention: local_blocks::retention(&args, &config)?,
             wal_sync,
             config,
             args,
@@ -124,6 +132,8 @@ impl Settings {
             ("query.timeout", koios_model::duration::format_duration(self.query_timeout_ms as i64)),
             ("roles", self.roles.names().join(",")),
             ("storage.path", a.storage_path.display().to_string()),
+            ("storage.tsdb.retention.size", koios_model::size::format_size(self.retention.bytes)),
+            ("storage.tsdb.retention.time", koios_model::duration::format_duration(self.retention.time_ms)),
             ("web.enable-lifecycle", a.web_enable_lifecycle.to_string()),
             ("web.listen-address", addr(a.web_listen)),
             ("zone", self.zone.clone()),

@@ -126,7 +126,7 @@ impl Node {
             reload_ok: true,
             config_time_ms: now,
             corruptions: 0,
-            retention: koios_model::duration::format_duration(s.config.retention_ms()),
+            retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
         metrics::register(&registry, self.sources(&runtime));
@@ -171,6 +171,7 @@ impl Node {
         crate::moving_in::run(s, f).await?;
         f.open_catalogue();
         port.runtime.write().corruptions = f.open_shards(s).await?;
+        f.open_compactor(s);
         let sole = SoleTracker::open(&s.args.storage_path.join("cluster"));
         Ok(Ending {
             foundation: f.clone(),

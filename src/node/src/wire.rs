@@ -2,11 +2,13 @@
 //!
 //! Owns the handles of everything that runs. Nothing here decides; it plugs addresses into ports.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use koios_actors::blocks::{self, CatalogueActor, CatalogueHandle, Uploader, UploaderSetup};
+use koios_actors::blocks::{
+    self, CatalogueActor, CatalogueHandle, Compactor, LocalBlocks, Uploader, UploaderSetup,
+};
 use koios_actors::cluster::membership::{self, Membership, MembershipSetup, peers_see_live};
 use koios_actors::ingest::{Distributor, HeadViews, ShardActor};
 use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
@@ -47,6 +49,8 @@ pub struct Foundation {
     pub applied: Arc<Mutex<Jobs>>,
     pub readiness: Arc<AtomicU8>,
     pub external: Labels,
+    /// What is done to the node's own bucket, once it runs.
+    pub compactor: OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -74,12 +78,17 @@ impl Foundation {
             applied: Arc::default(),
             readiness: Arc::default(),
             external,
+            compactor: OnceLock::new(),
             wardens: Mutex::default(),
         }
     }
 
     /// Keeps an actor running and on the roll.
-    fn keep<A: actix::Actor<Context = actix::Context<A>>>(&self, room: &Mailroom<A>, warden: Warden) {
+    pub(crate) fn keep<A: actix::Actor<Context = actix::Context<A>>>(
+        &self,
+        room: &Mailroom<A>,
+        warden: Warden,
+    ) {
         let warden = Arc::new(warden);
         let (observed, seen) = (room.clone(), warden.clone());
         self.roll.enter(move || koios_actors::kit::roll::Entry {

@@ -22,29 +22,49 @@ const READS_IN_FLIGHT: usize = 16;
 /// An immutable picture of the bucket.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueView {
-    /// Readable blocks.
+    /// Blocks with a readable meta.json.
     pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
-    /// Blocks put aside, with the reason.
+    /// Blocks put aside, with the reason. One that is in `blocks` too counts for nothing that a sound one holds; where
+    /// none does, `cover` still names it, so that an answer says what it lacks.
     pub damaged: BTreeMap<BlockId, String>,
     /// Whether the bucket was read at all: an empty picture of a bucket that nobody looked at says nothing.
     pub read: bool,
 }
 
 impl CatalogueView {
-    /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those whose sources
-    /// another such block holds completely. Ascending by id.
+    /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those that
+    /// another such block supersedes (`BlockMeta::supersedes`). Ascending by id.
     pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
         let candidates: Vec<&Arc<BlockMeta>> =
             self.blocks.values().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).collect();
-        let superseded = |m: &BlockMeta| {
-            candidates.iter().any(|other| {
-                other.ulid != m.ulid
-                    && same_stream(other, m)
-                    && subset(&m.compaction.sources, &other.compaction.sources)
-                    && (other.compaction.sources.len() > m.compaction.sources.len() || other.ulid < m.ulid)
-            })
+        candidates.iter().filter(|m| !self.superseded_among(m, &candidates)).map(|m| m.ulid).collect()
+    }
+
+    /// Whether sound blocks hold everything that is in this one.
+    pub fn superseded(&self, m: &BlockMeta) -> bool {
+        self.superseded_among(m, &self.blocks.values().collect::<Vec<_>>())
+    }
+
+    /// `others` are at least those that overlap `m`.
+    fn superseded_among(&self, m: &BlockMeta, others: &[&Arc<BlockMeta>]) -> bool {
+        let sound = |o: &BlockMeta| !self.damaged.contains_key(&o.ulid);
+        if others.iter().any(|o| o.supersedes(m) && sound(o)) {
+            return true;
+        }
+        // A damaged output whose sources are all still there.
+        let held = |s: &BlockId| {
+            let holds = |o: &&Arc<BlockMeta>| {
+                o.ulid != m.ulid && o.resolution() == m.resolution() && o.compaction.sources.contains(s)
+            };
+            self.blocks.values().any(|o| holds(&o) && sound(o))
         };
-        candidates.iter().filter(|m| !superseded(m)).map(|m| m.ulid).collect()
+        !sound(m) && !m.compaction.sources.is_empty() && m.compaction.sources.iter().all(held)
+    }
+
+    /// Whether the samples of block `id` are here: itself, or a block made from it.
+    pub fn holds(&self, id: BlockId) -> bool {
+        self.blocks.contains_key(&id)
+            || self.blocks.values().any(|m| m.resolution() == 0 && m.compaction.sources.contains(&id))
     }
 
     /// First moment of any block, milliseconds.
@@ -59,15 +79,6 @@ impl CatalogueView {
             d ^ ((bits as u64) ^ ((bits >> 64) as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
     }
-}
-
-fn same_stream(a: &BlockMeta, b: &BlockMeta) -> bool {
-    let labels = |m: &BlockMeta| m.thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default();
-    labels(a) == labels(b)
-}
-
-fn subset(small: &[BlockId], large: &[BlockId]) -> bool {
-    !small.is_empty() && small.iter().all(|s| large.contains(s))
 }
 
 /// Reads the bucket and keeps what it has read.
@@ -180,6 +191,13 @@ mod tests {
         assert_eq!(v.cover(25, 26), [id(4)]);
         assert_eq!(v.cover(30, 40), [], "maxTime is exclusive");
         assert_eq!(v.min_time(), Some(0));
+        let mut torn = v.clone();
+        torn.damaged = [3, 6].map(|n| (id(n), "torn".to_owned())).into();
+        assert_eq!(torn.cover(0, 100), [id(1), id(2), id(4)], "sources stand in for damaged outputs");
+        torn.blocks.remove(&id(2));
+        assert_eq!(torn.cover(0, 100), [id(1), id(3), id(4), id(6)], "what is missing is named");
+        let later = view(vec![meta(3, (0, 20), &[1, 2], 0)]);
+        assert!(later.holds(id(1)) && later.holds(id(3)) && !later.holds(id(4)));
         assert_ne!(v.digest(), view(vec![]).digest());
     }
 

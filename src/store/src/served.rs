@@ -89,7 +89,7 @@ impl ServedBlock {
     }
 
     /// Matchers left for the block itself; `None` when an external label does not match.
-    fn settle(&self, matchers: &[Matcher]) -> Option<Vec<Matcher>> {
+    pub fn settle(&self, matchers: &[Matcher]) -> Option<Vec<Matcher>> {
         let mut inner = Vec::with_capacity(matchers.len());
         for m in matchers {
             match self.external.get(&m.name) {

@@ -1,15 +1,15 @@
 //! The shelf: blocks this node has opened.
 //!
 //! A block of a local bucket is opened where it lies; any other is fetched into the cache directory first.
-//! Opening verifies. A block that does not verify is refused with its reason each time it is asked for, and
-//! nothing else suffers. Bounds: 4,096 open blocks; the one unused longest goes first.
+//! Opening verifies. A block that does not verify is refused with its reason each time it is asked for and noted as
+//! damaged; nothing else suffers. Bounds: 4,096 open blocks; the one unused longest goes first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use koios_block::Block;
+use koios_block::{Block, BlockError};
 use koios_model::{BlockId, Labels};
 use koios_objstore::{Bucket, transfer};
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ use crate::served::{ServedBlock, SharedBlock};
 
 /// Most blocks open at a time.
 pub const OPEN_MAX: usize = 4096;
+/// Most blocks whose damage is remembered.
+const DAMAGED_MAX: usize = 10_000;
 
 struct Slot {
     block: SharedBlock,
@@ -31,6 +33,7 @@ pub struct Shelf {
     cache_dir: PathBuf,
     own_labels: Labels,
     open: Mutex<HashMap<BlockId, Slot>>,
+    damaged: Mutex<BTreeMap<BlockId, String>>,
     fetching: tokio::sync::Mutex<()>,
     tick: AtomicU64,
 }
@@ -43,6 +46,7 @@ impl Shelf {
             cache_dir,
             own_labels,
             open: Mutex::default(),
+            damaged: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
             tick: AtomicU64::new(0),
         }
@@ -68,11 +72,43 @@ impl Shelf {
         let opened = tokio::task::spawn_blocking(move || Block::open(&dir))
             .await
             .map_err(|e| StoreError::Damaged { id, detail: e.to_string() })?;
-        let block = opened.map_err(|e| StoreError::Damaged { id, detail: e.to_string() })?;
+        let block = opened.map_err(|e| self.refuse(id, e))?;
+        self.damaged.lock().remove(&id);
         let slot = block.meta().slot();
         let served = Arc::new(ServedBlock::new(block.with_slot(slot), &self.own_labels));
         self.insert(id, served.clone());
         Ok(served)
+    }
+
+    /// What the block's files are to blame for is remembered; what the system refused (no such file, too many open)
+    /// is not.
+    fn refuse(&self, id: BlockId, e: BlockError) -> StoreError {
+        if matches!(e, BlockError::Io { .. }) {
+            return StoreError::Block(e);
+        }
+        let detail = e.to_string();
+        self.mark_damaged(id, detail.clone());
+        StoreError::Damaged { id, detail }
+    }
+
+    /// Notes that a block is damaged, as whoever read in it found out. It is noted until it opens again.
+    pub fn mark_damaged(&self, id: BlockId, detail: String) {
+        self.open.lock().remove(&id);
+        let mut damaged = self.damaged.lock();
+        if damaged.len() < DAMAGED_MAX || damaged.contains_key(&id) {
+            damaged.insert(id, detail);
+        }
+    }
+
+    /// Blocks found damaged and why.
+    pub fn damaged(&self) -> BTreeMap<BlockId, String> {
+        self.damaged.lock().clone()
+    }
+
+    /// Closes a block, so that it is opened again for whoever asks next: its tombstones changed. Answers that are
+    /// under way go on with what they have.
+    pub fn reload(&self, id: BlockId) {
+        self.open.lock().remove(&id);
     }
 
     /// The block if it is open.
@@ -86,6 +122,7 @@ impl Shelf {
     /// Closes blocks that the bucket no longer has.
     pub fn retain(&self, keep: impl Fn(BlockId) -> bool) {
         self.open.lock().retain(|id, _| keep(*id));
+        self.damaged.lock().retain(|id, _| keep(*id));
     }
 
     /// Number of open blocks.
@@ -184,7 +221,15 @@ mod tests {
         std::fs::write(&index, bytes).unwrap();
         let shelf = Shelf::new(bucket, dir.path().join("cache"), Labels::empty());
         assert!(matches!(shelf.get(id(1)).await, Err(StoreError::Damaged { .. })));
-        assert!(shelf.get(id(2)).await.is_err());
+        assert!(matches!(shelf.get(id(2)).await, Err(StoreError::Block(_))), "missing is not damaged");
         assert!(shelf.is_empty());
+        assert_eq!(shelf.damaged().keys().copied().collect::<Vec<_>>(), [id(1)]);
+        let mut bytes = std::fs::read(&index).unwrap();
+        bytes[end - 10] ^= 0xff;
+        std::fs::write(&index, bytes).unwrap();
+        shelf.get(id(1)).await.unwrap();
+        assert!(shelf.damaged().is_empty(), "it opens again");
+        shelf.mark_damaged(id(1), "a chunk does not decode".to_owned());
+        assert!(shelf.is_empty() && shelf.damaged().len() == 1);
     }
 }

@@ -1,8 +1,9 @@
 //! The index of a block: which series there are, where their chunks lie, which label leads to which series.
 //!
-//! Owns version 2 of the file (drawn in `docs/formats/index.md`, after Prometheus' `tsdb/docs/format/index.md`
+//! Owns writing version 2 and reading versions 1 to 3 of the file (drawn in `docs/formats/index.md`, after Prometheus' `tsdb/docs/format/index.md`
 //! and the section order its current writer emits: no label indices). Invariants: series are sorted by labels
-//! and 16-byte aligned; a series number is its offset divided by 16; postings are big-endian and ascending.
+//! and 16-byte aligned; a series number is its offset divided by 16 (version 1: its offset, unaligned); postings
+//! are big-endian and ascending.
 
 mod reader;
 mod table;

@@ -26,6 +26,8 @@ pub struct SeriesEntry {
 pub struct IndexReader {
     bytes: Bytes,
     toc: Toc,
+    /// What a series number is multiplied with to get its offset.
+    align: u64,
     symbols: Symbols,
     table: PostingsTable,
 }
@@ -34,14 +36,14 @@ impl IndexReader {
     /// Opens an index over its whole file.
     ///
     /// # Errors
-    /// `BlockError::Damaged`, or `Version` for any version but 2 and 3 (3 is read as 2).
+    /// `BlockError::Damaged`, or `Version` for any version but 1, 2 and 3 (3 is read as 2).
     pub fn open(bytes: Bytes) -> Result<Self, BlockError> {
         let mut d = Dec::at(&bytes, INDEX_FILE, 0)?;
         if d.be32()? != MAGIC {
             return Err(damaged(INDEX_FILE, 0, "magic number is not that of an index"));
         }
         let version = d.u8()?;
-        if !matches!(version, 2 | 3) {
+        if !matches!(version, 1..=3) {
             return Err(BlockError::Version { file: INDEX_FILE, version });
         }
         let toc = Toc::read(&bytes)?;
@@ -52,9 +54,10 @@ impl IndexReader {
                 "symbols begin inside the header",
             ));
         }
-        let symbols = Symbols::open(&bytes, toc.symbols)?;
-        let table = PostingsTable::open(&bytes, toc.postings_table)?;
-        Ok(Self { bytes, toc, symbols, table })
+        let symbols = Symbols::open(&bytes, toc.symbols, version)?;
+        let table = PostingsTable::open(&bytes, toc.postings_table, version)?;
+        let align = if version == 1 { 1 } else { SERIES_ALIGN };
+        Ok(Self { bytes, toc, align, symbols, table })
     }
 
     /// Reads a series by number.
@@ -98,8 +101,13 @@ impl IndexReader {
         self.read_labels(&mut labels_at).map(Some)
     }
 
+    /// Where a series lies in the file.
+    pub(crate) fn offset(&self, number: u32) -> u64 {
+        u64::from(number) * self.align
+    }
+
     fn entry(&self, number: u32) -> Result<Dec<'_>, BlockError> {
-        let offset = u64::from(number) * SERIES_ALIGN;
+        let offset = self.offset(number);
         if offset < self.toc.series || offset >= self.toc.postings_table {
             return Err(damaged(INDEX_FILE, offset, "series number points outside of the series section"));
         }
@@ -148,6 +156,11 @@ impl IndexReader {
             true
         })?;
         Ok(out)
+    }
+
+    /// Length of the file.
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     /// Number of distinct label texts.

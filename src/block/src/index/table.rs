@@ -1,7 +1,10 @@
 //! The two tables of an open index: symbols by number, postings lists by label.
 //!
 //! Both keep the file's bytes and every 32nd position only, as Prometheus' reader does; a look-up scans at most
-//! 32 entries. Invariant: both were checked as a whole (checksum, order of names and values) when opened.
+//! 32 entries. Version 1 of the file names symbols by their position and does not sort the table, which is then
+//! held whole. Invariant: both were checked as a whole (checksum, order of names and values) when opened.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -19,12 +22,16 @@ pub(crate) struct Symbols {
     count: u32,
     /// Positions in the file of symbol 0, 32, 64, …
     samples: Vec<u64>,
+    /// Where the section's texts lie, when series name symbols by position in the file (version 1).
+    by_position: Option<std::ops::Range<u64>>,
 }
 
 impl Symbols {
-    pub(crate) fn open(bytes: &Bytes, offset: u64) -> Result<Self, BlockError> {
+    pub(crate) fn open(bytes: &Bytes, offset: u64, version: u8) -> Result<Self, BlockError> {
         let mut d = Dec::framed_u32(bytes, INDEX_FILE, offset)?;
         let count = d.be32()?;
+        let texts = d.offset()..d.offset() + d.remaining() as u64;
+        let by_position = (version == 1).then_some(texts);
         let mut samples = Vec::new();
         for i in 0..count {
             if (i as usize).is_multiple_of(STRIDE) {
@@ -32,7 +39,7 @@ impl Symbols {
             }
             d.text()?;
         }
-        Ok(Self { bytes: bytes.clone(), count, samples })
+        Ok(Self { bytes: bytes.clone(), count, samples, by_position })
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -41,6 +48,12 @@ impl Symbols {
 
     /// The text with this number.
     pub(crate) fn get(&self, n: u64) -> Result<&str, BlockError> {
+        if let Some(texts) = &self.by_position {
+            if !texts.contains(&n) {
+                return Err(damaged(INDEX_FILE, n, "a series names a symbol outside of the symbols"));
+            }
+            return Dec::at(&self.bytes, INDEX_FILE, n)?.text();
+        }
         let sample = usize::try_from(n).ok().filter(|_| n < u64::from(self.count));
         let Some(n) = sample else {
             return Err(damaged(INDEX_FILE, 0, "a series names a symbol that does not exist"));
@@ -69,16 +82,25 @@ pub(crate) struct PostingsTable {
     bytes: Bytes,
     names: Vec<NameRange>,
     all: Option<u64>,
+    /// Version 1: everything, sorted here, and `names` stays empty.
+    whole: Option<Whole>,
 }
+
+/// Values and offsets of their lists, by name.
+type Whole = BTreeMap<Box<str>, Vec<(Box<str>, u64)>>;
 
 /// One entry: value and offset of its list.
 type Entry<'a> = (&'a str, u64);
 
 impl PostingsTable {
-    pub(crate) fn open(bytes: &Bytes, offset: u64) -> Result<Self, BlockError> {
+    pub(crate) fn open(bytes: &Bytes, offset: u64, version: u8) -> Result<Self, BlockError> {
+        let mut table = Self { bytes: bytes.clone(), names: Vec::new(), all: None, whole: None };
+        if version == 1 {
+            table.load_whole(offset)?;
+            return Ok(table);
+        }
         let mut d = Dec::framed_u32(bytes, INDEX_FILE, offset)?;
         let count = d.be32()?;
-        let mut table = Self { bytes: bytes.clone(), names: Vec::new(), all: None };
         let mut last_value = "";
         for _ in 0..count {
             let at = d.offset();
@@ -106,13 +128,33 @@ impl PostingsTable {
         Ok(table)
     }
 
+    fn load_whole(&mut self, offset: u64) -> Result<(), BlockError> {
+        let mut d = Dec::framed_u32(&self.bytes, INDEX_FILE, offset)?;
+        let mut whole = Whole::new();
+        for _ in 0..d.be32()? {
+            let (name, (value, list)) = read_entry(&mut d)?;
+            if name.is_empty() && value.is_empty() {
+                self.all = Some(list);
+                continue;
+            }
+            whole.entry(name.into()).or_default().push((value.into(), list));
+        }
+        whole.values_mut().for_each(|values| values.sort());
+        if whole.values().any(|values| values.windows(2).any(|w| w[0].0 == w[1].0)) {
+            return Err(damaged(INDEX_FILE, offset, "postings table names a label twice"));
+        }
+        self.whole = Some(whole);
+        Ok(())
+    }
+
     /// Offset of the list of all series.
     pub(crate) fn all(&self) -> Option<u64> {
         self.all
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|n| &*n.name)
+        let whole = self.whole.iter().flat_map(|w| w.keys()).map(|n| &**n);
+        self.names.iter().map(|n| &*n.name).chain(whole)
     }
 
     fn range(&self, name: &str) -> Option<&NameRange> {
@@ -139,6 +181,11 @@ impl PostingsTable {
         start: &str,
         mut visit: impl FnMut(&'a str, u64) -> bool,
     ) -> Result<(), BlockError> {
+        if let Some(values) = self.whole.as_ref().and_then(|w| w.get(name)) {
+            let from = values.partition_point(|(v, _)| **v < *start);
+            values[from..].iter().all(|(value, offset)| visit(value, *offset));
+            return Ok(());
+        }
         let Some(range) = self.range(name) else { return Ok(()) };
         // The last sampled value that is not after `start`.
         let (mut low, mut high) = (0, range.samples.len());

@@ -1,0 +1,130 @@
+//! Blocks into one block, series by series.
+//!
+//! Reads the sources in label order side by side and writes as it goes; nothing but the current series, the order of
+//! series numbers (four bytes each) and the output's index is in memory. Deleted ranges are left out, so the output
+//! has no tombstones. The output appears in `parent` complete or not at all.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use koios_block::meta::{BlockDesc, ThanosMeta};
+use koios_block::{Block, BlockError, BlockMeta, BlockMetaExtras, BlockWriter};
+use koios_chunk::Chunk;
+use koios_model::{BlockId, Labels};
+
+use crate::error::CompactError;
+use crate::series::merge_series;
+use crate::walk::Walk;
+
+/// What the `thanos` section says about who made the block.
+const MADE_BY: &str = "koios";
+/// The hint of blocks that hold nothing but out-of-order samples.
+const FROM_OUT_OF_ORDER: &str = "from-out-of-order";
+
+/// What a merge is told beside its sources.
+pub struct Merge<'a> {
+    /// Where the output goes.
+    pub parent: &'a Path,
+    /// Its id.
+    pub id: BlockId,
+    /// Asked once per series; true ends the merge, leaving nothing behind.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Merges `sources` (one is allowed: it is written again without what is deleted) into block `merge.id`. `None` when
+/// nothing is left, and then nothing was written.
+///
+/// # Errors
+/// `CompactError`: `Source` names the block at fault, `Unlike` when external labels or resolutions differ.
+pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<BlockMeta>, CompactError> {
+    let mut ordered: Vec<&Block> = sources.iter().collect();
+    ordered.sort_by_key(|b| (b.meta().min_time, b.meta().ulid));
+    check_alike(&ordered)?;
+    let mut walk = Walk::new(ordered.clone(), &[])?;
+    let mut writer: Option<BlockWriter> = None;
+    while let Some((labels, parts)) = walk.next_series()? {
+        if (merge.stop)() {
+            return Err(CompactError::Stopped);
+        }
+        let chunks = merged_chunks(&ordered, &labels, parts)?;
+        if chunks.is_empty() {
+            continue;
+        }
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            None => writer.insert(BlockWriter::create(merge.parent, merge.id)?),
+        };
+        writer.add_series(&labels, &chunks)?;
+    }
+    let Some(writer) = writer else { return Ok(None) };
+    let min = ordered.iter().map(|b| b.meta().min_time).min().unwrap_or_default();
+    let max = ordered.iter().map(|b| b.meta().max_time).max().unwrap_or_default();
+    Ok(Some(writer.finish(min, max, lineage(&ordered))?))
+}
+
+/// One series out of what the blocks have of it.
+pub(crate) fn merged_chunks(
+    blocks: &[&Block],
+    labels: &Labels,
+    parts: Vec<(usize, Vec<Chunk>)>,
+) -> Result<Vec<Chunk>, CompactError> {
+    let (holders, parts): (Vec<usize>, Vec<Vec<Chunk>>) = parts.into_iter().unzip();
+    merge_series(parts, labels.metric_name() == "up").map_err(|(part, source)| {
+        // The reference is lost in the merge; the block is what matters.
+        CompactError::of(blocks[holders[part]].meta().ulid)(BlockError::Chunk { reference: 0, source })
+    })
+}
+
+fn check_alike(blocks: &[&Block]) -> Result<(), CompactError> {
+    let Some((first, rest)) = blocks.split_first() else {
+        return Err(CompactError::Unlike("there is none".to_owned()));
+    };
+    for other in rest {
+        let (a, b) = (first.meta(), other.meta());
+        if a.external_labels() != b.external_labels() || a.resolution() != b.resolution() {
+            let what = format!("{} and {} have different external labels or resolutions", a.ulid, b.ulid);
+            return Err(CompactError::Unlike(what));
+        }
+    }
+    Ok(())
+}
+
+/// Level, sources, parents, hints and Thanos section of a block made from these.
+fn lineage(blocks: &[&Block]) -> BlockMetaExtras {
+    let metas: Vec<&BlockMeta> = blocks.iter().map(|b| b.meta()).collect();
+    let sources: BTreeSet<BlockId> = metas
+        .iter()
+        .flat_map(|m| match m.compaction.sources.is_empty() {
+            true => vec![m.ulid],
+            false => m.compaction.sources.clone(),
+        })
+        .collect();
+    let parents = metas
+        .iter()
+        .map(|m| BlockDesc { ulid: m.ulid, min_time: m.min_time, max_time: m.max_time })
+        .collect();
+    let mut hints: BTreeSet<String> = metas.iter().flat_map(|m| m.compaction.hints.clone()).collect();
+    // One block in order is enough to make the output one.
+    if !metas.iter().all(|m| m.compaction.hints.iter().any(|h| h == FROM_OUT_OF_ORDER)) {
+        hints.remove(FROM_OUT_OF_ORDER);
+    }
+    let thanos = metas.first().and_then(|m| m.thanos.as_ref()).map(|t| ThanosMeta {
+        version: 1,
+        labels: t.labels.clone(),
+        downsample: t.downsample,
+        source: MADE_BY.to_owned(),
+        extensions: if metas.iter().all(|m| m.thanos.as_ref().is_some_and(|o| o.extensions == t.extensions)) {
+            t.extensions.clone()
+        } else {
+            None
+        },
+        ..ThanosMeta::default()
+    });
+    BlockMetaExtras {
+        level: metas.iter().map(|m| m.compaction.level).max().unwrap_or(0).max(1) + 1,
+        sources: sources.into_iter().collect(),
+        parents,
+        hints: hints.into_iter().collect(),
+        thanos,
+    }
+}
