@@ -45,6 +45,7 @@ const PLACES: &[(&str, usize)] = &[
     ("block rename", 2),
     ("block directory sync", 4),
     ("bucket put", 8),
+    ("bucket removal", 6),
 ];
 
 /// Time and value of each sample by series.
@@ -143,6 +144,7 @@ async fn chain(number: u64) -> Vec<String> {
     let text = format!(
         "global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}\n\
          scrape_configs:\n  - job_name: probe\n    static_configs: [{{targets: ['{}']}}]\n\
+         storage: {{tsdb: {{out_of_order_time_window: 0s}}}}\n\
          koios: {{storage: {{block_range: 1s}}}}\n",
         target.addr
     );
