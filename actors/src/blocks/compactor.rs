@@ -20,8 +20,9 @@ use crate::kit::{Flare, Letter};
 
 /// Most messages.
 pub const BOUND: usize = 8;
-/// Time between rounds.
-const LOOK: Duration = Duration::from_secs(60);
+/// Longest time between rounds; where blocks are short, there are four rounds to a block.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+const LOOK_MIN: Duration = Duration::from_millis(250);
 /// The first round comes soon: it clears up after a crash.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -54,7 +55,7 @@ impl Actor for Compactor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        tick(ctx, FIRST_LOOK);
+        tick(ctx, FIRST_LOOK.min(self.blocks.look_every()));
     }
 }
 
@@ -62,7 +63,7 @@ fn tick(ctx: &mut Context<Compactor>, after: Duration) {
     ctx.run_later(after, |me, ctx| {
         let blocks = me.blocks.clone();
         let work = me.net.spawn(async move { blocks.round().await });
-        let done = work.into_actor(me).map(|joined, _, ctx| {
+        let done = work.into_actor(me).map(|joined, me, ctx| {
             match joined {
                 Ok(Ok(_)) => {}
                 Ok(Err(why)) => {
@@ -70,13 +71,18 @@ fn tick(ctx: &mut Context<Compactor>, after: Duration) {
                 }
                 Err(e) => tracing::error!(error = %e, "compaction failed inside"),
             }
-            tick(ctx, LOOK);
+            tick(ctx, me.blocks.look_every());
         });
         ctx.spawn(done);
     });
 }
 
 impl LocalBlocks {
+    fn look_every(&self) -> Duration {
+        let block_ms = self.setup.ranges_ms.first().copied().unwrap_or(i64::MAX);
+        Duration::from_millis(block_ms.max(0) as u64 / 4).clamp(LOOK_MIN, LOOK_MAX)
+    }
+
     /// One round, see the module's essay.
     pub(super) async fn round(self: &Arc<Self>) -> Result<RoundReport, String> {
         let _turn = self.turn.lock().await;

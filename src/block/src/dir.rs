@@ -66,11 +66,13 @@ pub fn remove_block(dir: &Path, id: BlockId) -> Result<(), BlockError> {
     if dying.exists() {
         fs::remove_dir_all(&dying).map_err(BlockError::io("remove", &dying))?;
     }
+    koios_model::failpoint::pass("block removal");
     match fs::rename(&path, &dying) {
         Ok(()) => sync_dir(dir)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(BlockError::io("rename", &path)(e)),
     }
+    koios_model::failpoint::pass("removed block clearing");
     fs::remove_dir_all(&dying).map_err(BlockError::io("remove", &dying))
 }
 
@@ -102,6 +104,7 @@ pub fn link_block(block: &BlockEntry, into: &Path) -> Result<PathBuf, BlockError
     }
     sync_dir(&chunks)?;
     sync_dir(&tmp)?;
+    koios_model::failpoint::pass("linked block rename");
     fs::rename(&tmp, &target).map_err(BlockError::io("rename", &tmp))?;
     sync_dir(into)?;
     Ok(target)

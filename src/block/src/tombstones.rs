@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use koios_chunk::varint;
+use koios_model::failpoint;
 
 use crate::crc::crc32c;
 use crate::dec::{Dec, damaged};
@@ -91,8 +92,11 @@ impl Tombstones {
     /// `BlockError::Io`; the old file is then still in place.
     pub fn write(&self, dir: &Path) -> Result<(), BlockError> {
         let (tmp, path) = (dir.join("tombstones.tmp"), dir.join(FILE));
-        fs::write(&tmp, self.encode()).map_err(BlockError::io("write", &tmp))?;
+        failpoint::write("deletion write", &self.encode(), |part| fs::write(&tmp, part))
+            .map_err(BlockError::io("write", &tmp))?;
+        failpoint::pass("deletion sync");
         fs::File::open(&tmp).and_then(|f| f.sync_all()).map_err(BlockError::io("sync", &tmp))?;
+        failpoint::pass("deletion rename");
         fs::rename(&tmp, &path).map_err(BlockError::io("rename", &tmp))?;
         crate::dir::sync_dir(dir)
     }

@@ -23,7 +23,7 @@ use crate::wire::Foundation;
 const BLOCK_MS_MAX: i64 = 31 * 86_400_000;
 /// A block is at most this part of the retention, so that the retention can be kept.
 const RETENTION_PART: i64 = 10;
-/// Beyond the longest query: answers on their way and clocks.
+/// Beyond the longest query: answers on their way and clocks; no more than a block's length.
 const KEEP_MARGIN: Duration = Duration::from_secs(30);
 
 /// What flags and file say about retention: a flag before `storage.tsdb.retention` before `koios.storage.retention`
@@ -77,16 +77,18 @@ impl Foundation {
             0 => BLOCK_MS_MAX,
             ms => BLOCK_MS_MAX.min(ms / RETENTION_PART),
         };
+        let range_ms = settings.config.koios.storage.block_range_ms;
+        let block = Duration::from_millis(range_ms.max(0) as u64);
         let local = LocalBlocks::new(LocalSetup {
             root: root.to_path_buf(),
             catalogue: self.catalogue.clone(),
             shelf: self.shelf.clone(),
             pool: self.pool.clone(),
             clock: self.clock.clone(),
-            ranges_ms: level_ranges(settings.config.koios.storage.block_range_ms, longest),
+            ranges_ms: level_ranges(range_ms, longest),
             retention: settings.retention,
             other_bytes: Arc::new(move || dir_bytes(&logs)),
-            keep: Duration::from_millis(settings.query_timeout_ms) + KEEP_MARGIN,
+            keep: Duration::from_millis(settings.query_timeout_ms) + KEEP_MARGIN.min(block),
         });
         let room: Mailroom<Compactor> = Mailroom::new("compactor", compactor::BOUND);
         let (blocks, net) = (local.clone(), self.net.clone());
