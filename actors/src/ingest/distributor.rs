@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use koios_model::metadata::MetricMetadata;
-use koios_model::{Exemplar, Labels, METRIC_NAME, Slot};
+use koios_model::{Exemplar, Labels, METRIC_NAME, Matcher, Slot};
 use koios_tsdb::{
     AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, Reject, SeriesKey, SeriesRef, Value,
 };
 
 use super::error::IngestError;
-use super::shard::{Append, AppendExemplars, AppendMetadata, ShardActor};
+use super::shard::{Append, AppendExemplars, AppendMetadata, Delete, ShardActor};
 use crate::kit::Mailroom;
 
 /// Longest wait for a shard to take and sync a batch.
@@ -184,6 +184,20 @@ impl Distributor {
             changed += answer??;
         }
         Ok(changed)
+    }
+
+    /// Deletes from all shards the samples with `mint <= t <= maxt` of the series that satisfy all matchers of any
+    /// set. Answers how many series had some, once that is durable.
+    ///
+    /// # Errors
+    /// When a shard could not delete its part; asking again is safe.
+    pub async fn delete(&self, sets: Arc<[Vec<Matcher>]>, mint: i64, maxt: i64) -> Result<u64, IngestError> {
+        let asks = self.shards.iter().map(|s| s.ask(Delete { sets: sets.clone(), mint, maxt }, PATIENCE));
+        let mut series = 0;
+        for answer in join_all(asks).await {
+            series += answer??;
+        }
+        Ok(series)
     }
 
     /// Shard and name there of a series.

@@ -13,4 +13,4 @@ pub use distributor::{Distributor, SeriesId, Write, WriteExemplar, Written, Writ
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
-pub use shard::{Append, AppendExemplars, AppendMetadata, RefuseBefore, ShardActor, Sync, Truncate};
+pub use shard::{Append, AppendExemplars, AppendMetadata, Delete, RefuseBefore, ShardActor, Sync, Truncate};

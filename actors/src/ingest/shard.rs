@@ -1,12 +1,13 @@
 //! Shard: owns one slice of the head and its log.
 //!
-//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `RefuseBefore` and `Truncate`. Answers an append when it is as durable as the configured mode
+//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `Delete`, `RefuseBefore` and `Truncate`. Answers an append when it is as durable as the configured mode
 //! promises. Publishes its `HeadView` in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages.
 //! On death: the warden opens the shard again from its log, which holds everything that was acknowledged.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use koios_model::Matcher;
 use koios_model::metadata::MetricMetadata;
 use koios_tsdb::{
     AppendBatch, Appended, CheckpointJob, ExemplarEntry, ExemplarsAppended, Shard, SyncMode, TruncateReport,
@@ -118,6 +119,37 @@ impl Handler<Letter<AppendMetadata>> for ShardActor {
     fn handle(&mut self, m: Letter<AppendMetadata>, _: &mut Context<Self>) -> Self::Result {
         let (shard, _) = self.opened()?;
         Ok(shard.append_metadata(&m.body.0)?.1)
+    }
+}
+
+/// Deletes samples from the head. The answer, how many series had some, comes when that is durable.
+pub struct Delete {
+    /// A series must satisfy all matchers of any set.
+    pub sets: Arc<[Vec<Matcher>]>,
+    /// Oldest time, milliseconds.
+    pub mint: i64,
+    /// Newest time, inclusive.
+    pub maxt: i64,
+}
+
+impl Message for Delete {
+    type Result = Result<u64, IngestError>;
+}
+
+impl Handler<Letter<Delete>> for ShardActor {
+    type Result = ResponseFuture<Result<u64, IngestError>>;
+
+    fn handle(&mut self, m: Letter<Delete>, _: &mut Context<Self>) -> Self::Result {
+        let deleted = self.opened().and_then(|(shard, journal)| {
+            let done = shard.delete(&m.body.sets, m.body.mint, m.body.maxt)?;
+            Ok((done, journal.clone()))
+        });
+        Box::pin(async move {
+            let _held = m.permit;
+            let (done, journal) = deleted?;
+            journal.durable(done.lsn).await?;
+            Ok(done.series)
+        })
     }
 }
 

@@ -11,8 +11,8 @@
 //! sync takes no more writes until it is opened again.
 //!
 //! Samples that are older than the newest of their series are taken within a window and put between the others
-//! (`head/late`). Exemplars live in a ring of their own (`head/exemplars`); metadata and tombstones have record
-//! types 7 and 9.
+//! (`head/late`). Exemplars live in a ring of their own (`head/exemplars`). Deleting takes samples out of
+//! memory at once and is logged (`shard/delete`).
 
 mod cut;
 mod disk;
@@ -29,7 +29,7 @@ pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::TsdbError;
 pub use head::{Cardinality, HeadStats, HeadView};
 pub use options::{ShardOptions, SyncMode, WalOptions};
-pub use shard::{CheckpointJob, CheckpointReport, Damage, ReplayReport, Shard, TruncateReport};
+pub use shard::{CheckpointJob, CheckpointReport, Damage, DeleteReport, ReplayReport, Shard, TruncateReport};
 pub use types::{
     AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, ExemplarStats, ExemplarsAppended, Lsn,
     Reject, SeriesExemplars, SeriesKey, SeriesRef, Value,

@@ -10,7 +10,7 @@ use common::{FaultyDisk, batch, everything, far_clock, labels, new_entry};
 use koios_block::{Block, BlockMetaExtras};
 use koios_chunk::{Encoding, IntHistogram};
 use koios_model::histogram::{CounterReset, FloatHistogram, Span};
-use koios_model::{BlockId, Columns, Slot};
+use koios_model::{BlockId, Columns, Matcher, Slot};
 use koios_tsdb::{Entry, HeadView, Reject, SeriesKey, Shard, ShardOptions, Value, cut_block};
 use proptest::prelude::*;
 
@@ -214,6 +214,9 @@ enum Op {
     Reopen,
     Checkpoint,
     Truncate(i64),
+    Delete(usize, i64, i64),
+    BeginCheckpoint,
+    RunCheckpoint,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -223,18 +226,23 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reopen),
         1 => Just(Op::Checkpoint),
         1 => (0i64..30).prop_map(Op::Truncate),
+        2 => (0usize..4, 0i64..70, 0i64..40).prop_map(|(n, from, len)| Op::Delete(n, from, len)),
+        1 => Just(Op::BeginCheckpoint),
+        1 => Just(Op::RunCheckpoint),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
-    /// Any interleaving of kinds, in and out of order, with restarts, is a sorted map in which the first stays.
+    /// Any interleaving of kinds, in and out of order, with deletions, restarts and checkpoints that are overtaken
+    /// by all of that, is a sorted map in which the first stays.
     #[test]
     fn every_kind_in_any_order(ops in proptest::collection::vec(op(), 1..20)) {
         let dir = tempfile::tempdir().unwrap();
         let mut shard = open(dir.path(), 1_000_000);
         let mut want = vec![BTreeMap::<i64, Value>::new(); 3];
         let mut floor = 0;
+        let (mut job, mut deletions) = (None, 0);
         for op in &ops {
             match op {
                 Op::Append(samples) => {
@@ -256,14 +264,40 @@ proptest! {
                         }
                     }
                 }
+                Op::Delete(n, from, len) => {
+                    let (from, to) = (from * 100, (from + len) * 100);
+                    // One series, or all of them.
+                    let sets: Vec<Vec<Matcher>> = match labels(*n).get("instance") {
+                        Some(i) if *n < 3 => vec![vec![Matcher::equal("instance", i)]],
+                        _ => vec![vec![], vec![Matcher::equal("job", "job1")]],
+                    };
+                    let mut met = 0;
+                    for (_, s) in want.iter_mut().enumerate().filter(|(i, _)| *n == 3 || i == n) {
+                        met += u64::from(s.range(from..=to).next().is_some());
+                        s.retain(|t, _| *t < from || *t > to);
+                    }
+                    let before = shard.lsn();
+                    let done = shard.delete(&sets, from, to).unwrap();
+                    deletions += u64::from(shard.lsn() != before);
+                    prop_assert!(done.series >= met && done.lsn == shard.lsn());
+                }
+                Op::BeginCheckpoint => job = Some((shard.begin_checkpoint().unwrap(), deletions)),
+                Op::RunCheckpoint => {
+                    if let Some((job, at)) = job.take() {
+                        prop_assert_eq!(job.run().is_ok(), at == deletions);
+                    }
+                }
                 Op::Reopen => {
+                    job = None;
                     drop(shard);
                     shard = open(dir.path(), 1_000_000);
                 }
                 Op::Checkpoint => {
+                    job = None;
                     shard.begin_checkpoint().unwrap().run().unwrap();
                 }
                 Op::Truncate(t) => {
+                    job = None;
                     floor = floor.max(t * 100);
                     shard.truncate(floor).unwrap();
                     want.iter_mut().for_each(|s| s.retain(|t, _| *t >= floor));

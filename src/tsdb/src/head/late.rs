@@ -136,6 +136,11 @@ impl Late {
         Ok(out)
     }
 
+    pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
+        self.packed.iter().any(|p| p.chunk.overlaps(mint, maxt))
+            || self.buffer.iter().any(|s| (mint..=maxt).contains(&s.t))
+    }
+
     pub(crate) fn first_time(&self) -> Option<i64> {
         let packed = self.packed.iter().map(|p| p.chunk.min_time).min();
         packed.into_iter().chain(self.buffer.first().map(|s| s.t)).min()

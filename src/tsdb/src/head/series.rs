@@ -214,6 +214,63 @@ impl SeriesState {
         true
     }
 
+    /// Whether a chunk overlaps `mint..=maxt`.
+    pub(crate) fn has_between(&self, mint: i64, maxt: i64) -> bool {
+        self.closed.iter().any(|c| c.overlaps(mint, maxt))
+            || self.open.as_ref().is_some_and(|o| o.min_time <= maxt && mint <= o.last_time())
+            || self.late.as_ref().is_some_and(|l| l.overlaps(mint, maxt))
+    }
+
+    /// Removes the samples within `mint..=maxt`.
+    ///
+    /// # Errors
+    /// `ChunkError` when a chunk that must be shortened does not decode.
+    pub(crate) fn remove(&mut self, mint: i64, maxt: i64, rule: ChunkRule) -> Result<(), ChunkError> {
+        let Some(last) = self.last_time() else { return Ok(()) };
+        if self.first_time().is_some_and(|first| mint <= first) && last <= maxt {
+            (self.closed, self.open, self.late) = (Vec::new(), None, None);
+            return Ok(());
+        }
+        let mut chunks = Vec::new();
+        let mut next_at = self.all_chunks(&mut chunks);
+        if chunks.iter().any(|c| c.overlaps(mint, maxt)) {
+            let mut kept = Vec::with_capacity(chunks.len());
+            for c in chunks {
+                if c.overlaps(mint, maxt) {
+                    kept.extend(c.retain(|t| t < mint || t > maxt)?);
+                } else {
+                    kept.push(c);
+                }
+            }
+            // Where the open chunk is gone the one before takes its place, and takes no more samples.
+            next_at = match kept.last() {
+                Some(c) if c.max_time < last => c.max_time,
+                _ => next_at,
+            };
+            self.restore(kept, next_at, rule)?;
+        }
+        if let Some(late) = &mut self.late
+            && !late.remove(mint, maxt, rule)?
+        {
+            self.late = None;
+        }
+        self.settle_late(rule)
+    }
+
+    /// Late samples that are the youngest ones now become ordinary ones.
+    fn settle_late(&mut self, rule: ChunkRule) -> Result<(), ChunkError> {
+        let Some(late) = &mut self.late else { return Ok(()) };
+        let after = self.open.as_ref().map_or(i64::MIN, |o| o.last_time().saturating_add(1));
+        let youngest = late.read(after, i64::MAX, u64::MAX)?;
+        if !youngest.is_empty() && !late.remove(after, i64::MAX, rule)? {
+            self.late = None;
+        }
+        youngest.iter().for_each(|(t, v)| {
+            self.append_value(*t, v, rule);
+        });
+        Ok(())
+    }
+
     fn has_in_order(&self, t: i64) -> bool {
         let at = self.closed.partition_point(|c| c.max_time() < t);
         if self.closed.get(at).is_some_and(|c| c.has(t)) {

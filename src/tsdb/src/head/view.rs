@@ -5,6 +5,7 @@
 //! between two batches, never half of one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 
 use koios_block::select_postings;
 use koios_chunk::{Chunk, SeriesChunks};
@@ -31,6 +32,8 @@ pub struct HeadView {
     late_window_ms: i64,
     pub(crate) exemplars: RwLock<ExemplarRing>,
     pub(crate) metadata: RwLock<BTreeMap<String, MetricMetadata>>,
+    /// How many deletions there were: a checkpoint must not reach over one.
+    pub(crate) deletions: AtomicU64,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -54,6 +57,7 @@ impl HeadView {
             late_window_ms: opts.out_of_order_window_ms,
             exemplars: RwLock::new(ExemplarRing::new(opts.exemplars_max as usize)),
             metadata: RwLock::default(),
+            deletions: AtomicU64::new(0),
             index,
             isolation,
             counters,

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use koios_model::failpoint::{self, Watched};
 
@@ -37,6 +38,7 @@ pub struct CheckpointJob {
     pub(super) segment: u64,
     pub(super) next_id: u64,
     pub(super) min_valid: i64,
+    pub(super) deletions: u64,
 }
 
 /// What a checkpoint came to.
@@ -54,7 +56,7 @@ impl CheckpointJob {
     /// Writes the file, makes it and the log durable, deletes what it replaces.
     ///
     /// # Errors
-    /// `TsdbError::Io`, `Poisoned`; the old segments stay then.
+    /// `TsdbError::Io`, `Poisoned`, `Overtaken` by a deletion; the old segments stay then.
     pub fn run(self) -> Result<CheckpointReport, TsdbError> {
         let tmp = self.dir.join(CHECKPOINT_TMP);
         let written = self.write(&tmp);
@@ -63,6 +65,10 @@ impl CheckpointJob {
             let _ = fs::remove_file(&tmp);
         }
         let mut report = written?;
+        if self.view.deletions.load(SeqCst) != self.deletions {
+            let _ = fs::remove_file(&tmp);
+            return Err(TsdbError::Overtaken);
+        }
         // The record that explains the checkpoint must not be younger than the checkpoint.
         self.syncer.sync()?;
         let path = checkpoint_path(&self.dir, self.segment);
@@ -95,12 +101,13 @@ impl CheckpointJob {
                     let state = cell.lock();
                     (state.all_chunks(&mut chunks), state.late_chunks(self.view.rule))
                 };
-                if chunks.is_empty() {
-                    return Ok(());
-                }
                 let labels = index.labels(&series.pairs);
                 let out = &mut *frames.borrow_mut();
                 put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
+                // Everything deleted, or a first sample on its way: segments that stay may name it.
+                if chunks.is_empty() {
+                    return Ok(());
+                }
                 let id = series.id;
                 put_frame(out, |out| put_chunks(out, CHUNKS, &ChunksRecord { id, next_at, chunks }));
                 if !late.is_empty() {

@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoint;
+mod delete;
 mod exemplars;
 mod late;
 mod metadata;
@@ -13,6 +14,7 @@ mod table;
 mod truncate;
 
 pub use checkpoint::{CheckpointJob, CheckpointReport};
+pub use delete::DeleteReport;
 pub use replay::{Damage, ReplayReport};
 pub use truncate::TruncateReport;
 

@@ -27,7 +27,7 @@ use crate::wal::Wal;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
 use crate::wal::samples::{self, Bases, RawSample};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
-use crate::wal::{exemplars, histograms, metadata};
+use crate::wal::{exemplars, histograms, metadata, tombstones};
 
 /// Damaged files kept for a look; the oldest go first.
 const QUARANTINE_MAX: usize = 16;
@@ -377,6 +377,10 @@ impl Replay {
             record::LATE => self.late_record(body)?,
             record::EXEMPLARS => exemplars::get(body)?.into_iter().for_each(|(id, e)| self.exemplar(id, e)),
             record::METADATA => self.metadata(body)?,
+            record::TOMBSTONES => {
+                let stone = tombstones::get(body)?;
+                self.shard.bury(&stone).map_err(|_| BadRecord("chunk does not decode"))?;
+            }
             record::TRUNCATE => {
                 let before = record::get_truncate(body)?;
                 self.before = Some(self.before.map_or(before, |b| b.max(before)));

@@ -4,7 +4,7 @@
 //! takes over from the old segments. Whichever of the later steps a crash prevents, a restart finds the record
 //! and does not bring the data back.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Shard;
 use super::checkpoint::{CheckpointJob, CheckpointReport};
@@ -70,6 +70,7 @@ impl Shard {
             segment: self.wal.segment(),
             next_id: self.next_id,
             min_valid: self.min_valid,
+            deletions: self.view.deletions.load(SeqCst),
         }
     }
 

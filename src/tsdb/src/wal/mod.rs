@@ -12,6 +12,7 @@ pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod segment;
 mod syncer;
+pub(crate) mod tombstones;
 mod writer;
 
 pub use syncer::WalSyncer;

@@ -9,7 +9,7 @@
 //! | 8 | late samples: a record of type 2, 4 or 5 whose samples are out of order | log |
 //! | 6 | exemplars (`exemplars`) | log |
 //! | 7 | metadata of families (`metadata`) | log, checkpoint |
-//! | 9 | kept free for tombstones | – |
+//! | 9 | deletion (`tombstones`) | log |
 //! | 16 | head: next reference, oldest valid time | checkpoint, first |
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
@@ -31,6 +31,7 @@ pub(crate) const FLOAT_HISTOGRAMS: u8 = 5;
 pub(crate) const EXEMPLARS: u8 = 6;
 pub(crate) const METADATA: u8 = 7;
 pub(crate) const LATE: u8 = 8;
+pub(crate) const TOMBSTONES: u8 = 9;
 pub(crate) const HEAD: u8 = 16;
 pub(crate) const CHUNKS: u8 = 17;
 pub(crate) const END: u8 = 18;
