@@ -3,6 +3,7 @@
 mod extended;
 mod extended_hist;
 mod extrapolate;
+mod fixed;
 mod over_time;
 mod rate;
 mod regression;
@@ -15,9 +16,10 @@ use hashbrown::HashSet;
 use koios_model::Labels;
 
 use crate::api::EvalError;
-use crate::engine::{Ctx, Notes, Point, Res, Row, Sink, Timeline, Window};
+use crate::engine::{Ctx, Frame, Notes, Point, RangeSeries, Res, Row, Sink, Timeline, Window};
 use crate::plan::{Call, MatrixArg};
 use crate::syntax::ast::{Edges, Span};
+use fixed::Fixed;
 use rolling::Rolling;
 
 /// Which computation a function does.
@@ -179,6 +181,7 @@ impl Ctx<'_> {
         let use_starts = self.plan.params.options.start_timestamps;
         let drop = !kernel.keeps_name();
         let mut seen: Option<HashSet<Labels>> = (!self.stays_unique(arg)).then(HashSet::new);
+        let mut windows = Vec::new();
         self.each_range(arg, tl, |series, frame| {
             let metric = series.labels.metric_name().to_owned();
             let mut rolling = Rolling::new(kernel, &series.samples, tl.n);
@@ -198,6 +201,9 @@ impl Ctx<'_> {
                 (Kernel::Extrapolated { counter, per_second }, _) if plain && !(counter && use_starts) => {
                     let rate = rate::Floats { counter, per_second };
                     self.float_row(series, tl, frame, |_, w| rate.eval(w, &cx.memo))
+                }
+                (Kernel::Sum { mean: true }, Some(Rolling::Fixed(fixed))) if plain => {
+                    self.mean_row(fixed, series, tl, frame, &mut windows)
                 }
                 (_, Some(rolling)) if plain => self.float_row(series, tl, frame, |i, w| {
                     cx.at(i, tl, &params);
@@ -222,6 +228,24 @@ impl Ctx<'_> {
             }
             sink(row)
         })
+    }
+
+    /// Means of all windows of a series; `windows` is scratch.
+    fn mean_row(
+        &self,
+        fixed: &Fixed,
+        series: &RangeSeries<'_>,
+        tl: &Timeline,
+        frame: &Frame,
+        windows: &mut Vec<(usize, usize, usize)>,
+    ) -> Res<Row> {
+        windows.clear();
+        let mut row = self.float_row(series, tl, frame, |i, w| {
+            windows.push((i, w.from, w.to));
+            None
+        })?;
+        fixed.means(&series.samples.values, windows, |i, mean| row.col.set_float(i, mean));
+        Ok(row)
     }
 
     /// A counter of floats should look like one by name or type.

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use crate::aggregates::quantile_sorted;
 use crate::engine::{Samples, Window};
 
+use super::fixed::Fixed;
 use super::{Cx, Kernel};
 
 /// Values with more binary places are never summed exactly here.
@@ -20,6 +21,8 @@ pub(super) enum Rolling {
     Extreme { max: bool, to: usize, best: VecDeque<usize> },
     /// Sum of all values before each position.
     Whole { mean: bool, before: Vec<f64> },
+    /// Sums that do round.
+    Fixed(Fixed),
     /// Values of the window in order, NaN first.
     Sorted { from: usize, to: usize, values: Vec<f64> },
     /// Number of changes before each position.
@@ -35,7 +38,10 @@ impl Rolling {
         match kernel {
             Kernel::Extreme { max } => Some(Self::Extreme { max, to: 0, best: VecDeque::new() }),
             Kernel::Quantile => Some(Self::Sorted { from: 0, to: 0, values: Vec::new() }),
-            Kernel::Sum { mean } => exact_sums(&s.values).map(|before| Self::Whole { mean, before }),
+            Kernel::Sum { mean } => match exact_sums(&s.values) {
+                Some(before) => Some(Self::Whole { mean, before }),
+                None => Fixed::new(&s.values).map(Self::Fixed),
+            },
             Kernel::Changes => Some(Self::Changes { before: changes(&s.values) }),
             _ => None,
         }
@@ -66,6 +72,7 @@ impl Rolling {
                 let sum = before[w.to] - before[w.from];
                 if *mean { sum / w.len() as f64 } else { sum }
             }
+            Self::Fixed(fixed) => fixed.sum(w.from, w.to),
             Self::Sorted { from, to, values: sorted } => {
                 slide(sorted, values, (*from, *to), (w.from, w.to));
                 (*from, *to) = (w.from, w.to);
