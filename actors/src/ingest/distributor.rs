@@ -1,6 +1,6 @@
 //! Distributor: from a batch of samples to the shards that keep them.
 //!
-//! Owns the routing of series to shards (hash of slot and labels) and the meaning of a reference: the shard
+//! Owns the routing of series to shards (hash of slot and source, or of slot and labels) and the meaning of a reference: the shard
 //! in the upper 8 bits, the shard's own reference below. It holds no mutable state, so it is a value and not
 //! an actor; what waits is bounded by the shards' mailrooms. Distribution of pushed data over nodes, with its
 //! quorum, takes its place here with the cluster issue.
@@ -36,6 +36,16 @@ impl SeriesId {
     fn split(self) -> (usize, SeriesRef) {
         ((self.0 >> SHARD_SHIFT) as usize, SeriesRef(self.0 & ((1 << SHARD_SHIFT) - 1)))
     }
+}
+
+/// Which shard takes series that are new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Each series its own: for batches whose series also come from elsewhere.
+    Series,
+    /// All series of one source (a hash of it) the same, so that what it says at one moment is logged and becomes
+    /// readable as a whole: a query never sees half a scrape.
+    Source(u64),
 }
 
 /// One sample to keep.
@@ -105,14 +115,14 @@ impl Distributor {
     /// # Errors
     /// When a shard could not take or sync its part; parts of other shards may be kept then, and sending the
     /// batch again is safe.
-    pub async fn write(&self, writes: Vec<Write>) -> Result<Written, IngestError> {
+    pub async fn write(&self, writes: Vec<Write>, home: Home) -> Result<Written, IngestError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(IngestError::Draining);
         }
         let mut written = Written { ids: vec![None; writes.len()], rejected: Vec::new() };
         let mut parts: Vec<(AppendBatch, Vec<usize>)> = vec![Default::default(); self.shards.len()];
         for (at, w) in writes.into_iter().enumerate() {
-            let (shard, series) = self.place(w.series);
+            let (shard, series) = self.place(w.series, home);
             let Some((batch, positions)) = parts.get_mut(shard) else {
                 written.rejected.push((at, Reject::UnknownRef));
                 continue;
@@ -135,14 +145,18 @@ impl Distributor {
     ///
     /// # Errors
     /// When a shard could not take its part; sending all of it again is safe.
-    pub async fn write_exemplars(&self, writes: Vec<WriteExemplar>) -> Result<WrittenExemplars, IngestError> {
+    pub async fn write_exemplars(
+        &self,
+        writes: Vec<WriteExemplar>,
+        home: Home,
+    ) -> Result<WrittenExemplars, IngestError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(IngestError::Draining);
         }
         let mut written = WrittenExemplars::default();
         let mut parts: Vec<(Vec<ExemplarEntry>, Vec<usize>)> = vec![Default::default(); self.shards.len()];
         for (at, w) in writes.into_iter().enumerate() {
-            let (shard, series) = self.place(w.series);
+            let (shard, series) = self.place(w.series, home);
             let Some((entries, positions)) = parts.get_mut(shard) else {
                 written.rejected.push((at, ExemplarReject::UnknownSeries));
                 continue;
@@ -201,22 +215,35 @@ impl Distributor {
     }
 
     /// Shard and name there of a series.
-    fn place(&self, series: Result<SeriesId, (Slot, Labels)>) -> (usize, SeriesKey) {
+    fn place(&self, series: Result<SeriesId, (Slot, Labels)>, home: Home) -> (usize, SeriesKey) {
         match series {
             Ok(id) => {
                 let (shard, reference) = id.split();
                 (shard, SeriesKey::Ref(reference))
             }
-            Err((slot, labels)) => (self.shard_of(slot, &labels), SeriesKey::New(slot, labels)),
+            Err((slot, labels)) => {
+                let shard = match home {
+                    Home::Series => self.shard_of(slot, &labels),
+                    Home::Source(hash) => self.pick(hash ^ spread(slot)),
+                };
+                (shard, SeriesKey::New(slot, labels))
+            }
         }
     }
 
     /// Which shard a series belongs to.
     pub fn shard_of(&self, slot: Slot, labels: &Labels) -> usize {
-        let hash = labels.hash64() ^ u64::from(slot.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.pick(labels.hash64() ^ spread(slot))
+    }
+
+    fn pick(&self, hash: u64) -> usize {
         // The upper bits: the lower ones also pick buckets inside the shard.
         ((u128::from(hash) * self.shards.len() as u128) >> 64) as usize
     }
+}
+
+fn spread(slot: Slot) -> u64 {
+    u64::from(slot.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn absorb(written: &mut Written, shard: usize, positions: &[usize], appended: Appended) {

@@ -9,7 +9,7 @@ pub mod heads;
 pub mod journal;
 pub mod shard;
 
-pub use distributor::{Distributor, SeriesId, Write, WriteExemplar, Written, WrittenExemplars};
+pub use distributor::{Distributor, Home, SeriesId, Write, WriteExemplar, Written, WrittenExemplars};
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;

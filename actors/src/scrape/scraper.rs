@@ -19,7 +19,7 @@ use koios_tsdb::Reject;
 use tokio::runtime::Handle;
 
 use super::board::SharedStatus;
-use crate::ingest::{Distributor, IngestError, SeriesId, Write, WriteExemplar, Written};
+use crate::ingest::{Distributor, Home, IngestError, SeriesId, Write, WriteExemplar, Written};
 use crate::kit::{Flare, Letter};
 
 /// Most messages.
@@ -148,7 +148,8 @@ impl Scraper {
         };
         let writes = exemplars.iter().map(write).collect();
         let distributor = self.setup.distributor.clone();
-        let work = async move { distributor.write_exemplars(writes).await };
+        let home = Home::Source(self.setup.target.key);
+        let work = async move { distributor.write_exemplars(writes, home).await };
         ctx.spawn(work.into_actor(self).map(|written, me, _| {
             let url = &me.setup.target.url;
             match written {
@@ -184,7 +185,8 @@ impl Scraper {
             })
             .collect();
         let distributor = self.setup.distributor.clone();
-        let work = async move { distributor.write(writes).await };
+        let home = Home::Source(self.setup.target.key);
+        let work = async move { distributor.write(writes, home).await };
         ctx.spawn(work.into_actor(self).map(move |written, me, ctx| match written {
             Ok(written) => {
                 let forgotten = me.absorb(&samples, &written);
