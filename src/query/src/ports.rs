@@ -114,8 +114,15 @@ pub trait Admission: Send + Sync + 'static {
     async fn admit(&self, query: &str, patience_ms: u64) -> Result<Ticket, QueryError>;
 }
 
-/// What a node can report of itself to a peer, as JSON.
+/// What a node can report of itself to a peer, as JSON, and do for it.
+#[async_trait]
 pub trait Reports: Send + Sync + 'static {
     /// The report called `kind`; `None` when there is no such report.
     fn report(&self, kind: &str) -> Option<String>;
+
+    /// Does this node's part of what an operator asked of the cluster.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    async fn act(&self, body: &[u8]) -> Result<(), String>;
 }

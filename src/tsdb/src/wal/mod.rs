@@ -15,5 +15,6 @@ mod syncer;
 pub(crate) mod tombstones;
 mod writer;
 
+pub use segment::segment_numbers;
 pub use syncer::WalSyncer;
 pub(crate) use writer::Wal;
