@@ -5,8 +5,9 @@
 //! On death: the warden opens the shard again from its log, which holds everything that was acknowledged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use koios_model::Matcher;
 use koios_model::metadata::MetricMetadata;
 use koios_tsdb::{
@@ -18,6 +19,8 @@ use super::heads::HeadViews;
 use super::journal::Journal;
 use crate::kit::{Flare, Letter};
 
+/// How soon a log that failed to sync is looked at.
+const HEAL_EVERY: Duration = Duration::from_secs(2);
 /// Most messages of a shard.
 pub const BOUND: usize = 128;
 
@@ -49,6 +52,54 @@ impl ShardActor {
         Self { number, shard, _flare: flare }
     }
 
+    /// After a failed sync: has the log written again, on a thread of its own, and asks again later while that
+    /// fails. Reads go on meanwhile.
+    fn heal(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(HEAL_EVERY, |me, ctx| {
+            let number = me.number;
+            let Ok((shard, _)) = &mut me.shard else { return };
+            if !shard.is_poisoned() {
+                return me.heal(ctx);
+            }
+            let job = match shard.begin_recovery() {
+                Ok(job) => job,
+                Err(e) => {
+                    tracing::warn!(shard = number, error = %e, "log cannot be rewritten yet");
+                    return me.heal(ctx);
+                }
+            };
+            let (reply, done) = tokio::sync::oneshot::channel();
+            let work = move || drop(reply.send(job.run().map_err(|e| e.to_string())));
+            if let Err(e) = std::thread::Builder::new().name(format!("rewrite-{number}")).spawn(work) {
+                tracing::warn!(shard = number, error = %e, "no thread to rewrite the log");
+            }
+            ctx.spawn(done.into_actor(me).map(move |rewritten, me, ctx| {
+                match rewritten.unwrap_or_else(|_| Err("the thread ended".to_owned())) {
+                    Ok(report) => me.healed(report.series),
+                    Err(why) => tracing::warn!(shard = number, why, "log not rewritten yet"),
+                }
+                me.heal(ctx);
+            }));
+        });
+    }
+
+    fn healed(&mut self, series: u64) {
+        let Ok((shard, journal)) = &mut self.shard else { return };
+        // The old journal's log stays closed for ever.
+        match Journal::start(self.number, shard.syncer()) {
+            Ok(new) => {
+                *journal = new;
+                shard.end_recovery();
+                tracing::info!(
+                    shard = self.number,
+                    series,
+                    "log rewritten after a failed sync; writes go on"
+                );
+            }
+            Err(e) => tracing::warn!(shard = self.number, error = %e, "no journal thread"),
+        }
+    }
+
     fn opened(&mut self) -> Result<(&mut Shard, &Journal), IngestError> {
         let number = self.number;
         match &mut self.shard {
@@ -60,6 +111,10 @@ impl ShardActor {
 
 impl Actor for ShardActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.heal(ctx);
+    }
 }
 
 /// Appends a batch. The answer comes when it is durable.

@@ -9,6 +9,7 @@ mod delete;
 mod exemplars;
 mod late;
 mod metadata;
+mod recover;
 mod replay;
 mod table;
 mod truncate;
@@ -55,6 +56,8 @@ pub struct Shard {
     frames: Vec<u8>,
     /// Records of the batch's samples while it is staged.
     body: Vec<u8>,
+    /// The log is being rewritten after a failure: nothing is taken.
+    sealed: bool,
 }
 
 impl std::fmt::Debug for Shard {

@@ -113,6 +113,7 @@ pub(super) fn open(
         staged: Default::default(),
         frames: Vec::new(),
         body: Vec::new(),
+        sealed: false,
         opts,
     };
     let mut replay = Replay::new(shard);

@@ -44,6 +44,7 @@ impl Shard {
     /// `TsdbError::Unavailable`, `Poisoned`: nothing has changed. `Chunk` when a chunk that straddles `before`
     /// does not decode.
     pub fn truncate_memory(&mut self, before: i64) -> Result<(TruncateReport, CheckpointJob), TsdbError> {
+        self.prepare()?;
         self.wal.rotate()?;
         self.frames.clear();
         put_frame(&mut self.frames, |out| put_truncate(out, before));
@@ -62,7 +63,7 @@ impl Shard {
         Ok(self.checkpoint_job())
     }
 
-    fn checkpoint_job(&self) -> CheckpointJob {
+    pub(super) fn checkpoint_job(&self) -> CheckpointJob {
         CheckpointJob {
             view: self.view.clone(),
             syncer: self.syncer(),
