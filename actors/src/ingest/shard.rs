@@ -17,7 +17,7 @@ use koios_tsdb::{
 use super::error::IngestError;
 use super::heads::HeadViews;
 use super::journal::Journal;
-use crate::kit::{Flare, Letter};
+use crate::kit::{AskError, Flare, Letter};
 
 /// How soon a log that failed to sync is looked at.
 const HEAL_EVERY: Duration = Duration::from_secs(2);
@@ -225,7 +225,7 @@ impl Handler<Letter<RefuseBefore>> for ShardActor {
     }
 }
 
-/// Forgets samples before a moment that a served block holds. Answers the job that shortens the log; run it
+/// Forgets samples before a moment that a served block holds, a little at a time. Answers the job that shortens the log; run it
 /// on the compute pool.
 pub struct Truncate(pub i64);
 
@@ -233,12 +233,35 @@ impl Message for Truncate {
     type Result = Result<(TruncateReport, CheckpointJob), IngestError>;
 }
 
-impl Handler<Letter<Truncate>> for ShardActor {
-    type Result = Result<(TruncateReport, CheckpointJob), IngestError>;
+type Truncated = Result<(TruncateReport, CheckpointJob), IngestError>;
 
-    fn handle(&mut self, m: Letter<Truncate>, _: &mut Context<Self>) -> Self::Result {
-        let (shard, _) = self.opened()?;
-        Ok(shard.truncate_memory(m.body.0)?)
+impl Handler<Letter<Truncate>> for ShardActor {
+    type Result = ResponseFuture<Truncated>;
+
+    fn handle(&mut self, m: Letter<Truncate>, ctx: &mut Context<Self>) -> Self::Result {
+        let (reply, done) = tokio::sync::oneshot::channel();
+        let begun = self.opened().and_then(|(shard, _)| Ok(shard.begin_truncate(m.body.0)?));
+        match begun {
+            Ok(()) => self.truncate_on(reply, ctx),
+            Err(e) => drop(reply.send(Err(e))),
+        }
+        Box::pin(async move {
+            let _held = m.permit;
+            done.await.unwrap_or(Err(AskError::Down { actor: "shard" }.into()))
+        })
+    }
+}
+
+impl ShardActor {
+    /// A step now, the next one after the messages that wait.
+    fn truncate_on(&mut self, reply: tokio::sync::oneshot::Sender<Truncated>, ctx: &mut Context<Self>) {
+        match self.opened().and_then(|(shard, _)| Ok(shard.truncate_step()?)) {
+            Ok(Some(done)) => drop(reply.send(Ok(done))),
+            Ok(None) => {
+                ctx.run_later(Duration::ZERO, move |me, ctx| me.truncate_on(reply, ctx));
+            }
+            Err(e) => drop(reply.send(Err(e))),
+        }
     }
 }
 

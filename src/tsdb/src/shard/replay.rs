@@ -114,6 +114,7 @@ pub(super) fn open(
         frames: Vec::new(),
         body: Vec::new(),
         sealed: false,
+        sweep: None,
         opts,
     };
     let mut replay = Replay::new(shard);
