@@ -151,8 +151,11 @@ async fn exemplars_and_metadata_are_the_whole_clusters() {
     let apis = nodes.each_ref().map(koios_cluster_tests::Node::api);
     until("two ready nodes", Duration::from_secs(20), || apis[0].all_ready(2)).await;
     for api in &apis {
-        let asked =
-            [("query", "sum(rate(latency_seconds_bucket[5m]))"), ("start", "1700000000"), ("end", "1700000001")];
+        let asked = [
+            ("query", "sum(rate(latency_seconds_bucket[5m]))"),
+            ("start", "1700000000"),
+            ("end", "1700000001"),
+        ];
         let found = || async {
             let data = api.data("/api/v1/query_exemplars", &asked).await?;
             let series = data.as_array().cloned().unwrap_or_default();
@@ -164,9 +167,9 @@ async fn exemplars_and_metadata_are_the_whole_clusters() {
         let exemplar =
             serde_json::json!([{"labels": {"trace_id": "abc"}, "value": "0.5", "timestamp": 1700000000.5}]);
         assert_eq!(series[0]["exemplars"], exemplar);
-        let metadata = api.data("/api/v1/metadata", &[("metric", "latency_seconds")]).await.expect("an answer");
-        let said =
-            serde_json::json!({"latency_seconds": [{"type": "histogram", "help": "How long.", "unit": "seconds"}]});
+        let metadata =
+            api.data("/api/v1/metadata", &[("metric", "latency_seconds")]).await.expect("an answer");
+        let said = serde_json::json!({"latency_seconds": [{"type": "histogram", "help": "How long.", "unit": "seconds"}]});
         assert_eq!(metadata, said);
         let lines = api
             .data("/api/v1/targets/metadata", &[("match_target", "{job=\"probe\"}")])

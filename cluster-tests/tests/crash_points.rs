@@ -31,7 +31,7 @@ const PLACES: &[(&str, usize)] = &[
     ("checkpoint write", 2),
     ("checkpoint sync", 2),
     ("checkpoint rename", 2),
-    ("checkpoint directory sync", 2),
+    ("log directory sync", 5),
     ("log removal", 3),
     ("chunks write", 2),
     ("chunks sync", 2),

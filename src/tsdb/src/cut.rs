@@ -18,6 +18,7 @@ use koios_model::{BlockId, Columns, Labels, Slot};
 
 use crate::error::TsdbError;
 use crate::head::HeadView;
+use crate::head::index::GAP;
 use crate::head::series::{ChunkRule, Page, push_clipped, range_end};
 
 /// Samples of a chunk that had to be put together from overlapping ones.
@@ -133,7 +134,7 @@ impl Roster {
             let index = view.index.read();
             roster.pages.clone_from(&index.pages);
             roster.pairs = index.pairs.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
-            for s in index.series.iter().filter(|s| s.slot == slot) {
+            for s in index.series.iter().filter(|s| s.slot == slot && s.cell != GAP) {
                 let labels = (roster.pool.len() as u32, s.pairs.len() as u32);
                 roster.pool.extend_from_slice(&s.pairs);
                 roster.series.push(Noted { id: s.id, cell: s.cell, labels });

@@ -17,8 +17,8 @@ pub enum TsdbError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The log failed to sync or to undo a write. What it holds is unknown until it is opened again.
-    #[error("the log is closed after a failure and must be reopened: {0}")]
+    /// The log failed to sync. What it holds is unknown until `Shard::begin_recovery` or a restart.
+    #[error("the log is closed after a failure and takes writes again once it is rewritten: {0}")]
     Poisoned(String),
     /// The operating system refused something outside of an append.
     #[error("{what} {}: {source}", path.display())]

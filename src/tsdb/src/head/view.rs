@@ -14,7 +14,7 @@ use koios_model::{Labels, Matcher, Slot};
 use parking_lot::RwLock;
 
 use super::exemplars::ExemplarRing;
-use super::index::Index;
+use super::index::{GAP, Index};
 use super::isolation::Isolation;
 use super::series::ChunkRule;
 use super::stats::{Cardinality, Counters, HeadStats, cardinality};
@@ -143,7 +143,8 @@ impl HeadView {
     /// Slots that have series, ascending.
     pub fn slots_present(&self) -> Vec<Slot> {
         let index = self.index.read();
-        index.series.iter().map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
+        let there = index.series.iter().filter(|s| s.cell != GAP);
+        there.map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Exemplars with `start <= t <= end` of the series that satisfy all matchers of any set, by labels and slot.
@@ -207,7 +208,8 @@ impl HeadView {
             if index.epoch != epoch {
                 return Ok(Err(Renumbered));
             }
-            piece.iter().try_for_each(|&ordinal| visit(&index, ordinal))?;
+            let there = piece.iter().filter(|o| index.series[**o as usize].cell != GAP);
+            there.copied().try_for_each(|ordinal| visit(&index, ordinal))?;
         }
         Ok(Ok(()))
     }

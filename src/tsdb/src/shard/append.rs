@@ -73,7 +73,7 @@ impl Shard {
         if batch.entries.len() > BATCH_ENTRIES_MAX {
             return Err(TsdbError::BatchTooLarge(batch.entries.len()));
         }
-        self.wal.prepare()?;
+        self.prepare()?;
         let mut answer = Appended { refs: Vec::with_capacity(batch.entries.len()), ..Appended::default() };
         self.stage(&batch.entries, &mut answer);
         answer.lsn = match self.log_staged() {

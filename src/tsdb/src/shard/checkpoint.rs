@@ -6,14 +6,12 @@
 //! under its final name.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use koios_model::failpoint::{self, Watched};
-
+use crate::disk::{Disk, DiskFile};
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::wal::record::{
@@ -72,20 +70,16 @@ impl CheckpointJob {
         // The record that explains the checkpoint must not be younger than the checkpoint.
         self.syncer.sync()?;
         let path = checkpoint_path(&self.dir, self.segment);
-        failpoint::pass("checkpoint rename");
+        koios_model::failpoint::pass("checkpoint rename");
         fs::rename(&tmp, &path).map_err(TsdbError::io("rename", &tmp))?;
-        failpoint::pass("checkpoint directory sync");
-        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(TsdbError::io("sync", &self.dir))?;
+        self.syncer.disk().sync_dir(&self.dir).map_err(TsdbError::io("sync", &self.dir))?;
         report.segments_removed = remove_replaced(&self.dir, self.segment)?;
         Ok(report)
     }
 
     fn write(&self, tmp: &std::path::Path) -> Result<CheckpointReport, TsdbError> {
         let io = |e| TsdbError::io("write", tmp)(e);
-        let mut file = BufWriter::with_capacity(
-            WRITE_BYTES,
-            Watched::new("checkpoint write", File::create(tmp).map_err(io)?),
-        );
+        let mut file = Writer::create(self.syncer.disk(), tmp).map_err(io)?;
         let mut report = CheckpointReport::default();
         let mut bytes = header(Kind::Checkpoint, self.segment).to_vec();
         let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid };
@@ -120,9 +114,10 @@ impl CheckpointJob {
             // Never write while the index is held: a new series would wait for the disk.
             &mut || {
                 let out = &mut *frames.borrow_mut();
-                file.write_all(out).map_err(io)?;
-                report.bytes += out.len() as u64;
-                out.clear();
+                if out.len() >= WRITE_BYTES {
+                    file.write(out).map_err(io)?;
+                    out.clear();
+                }
                 Ok(())
             },
         )?;
@@ -137,12 +132,31 @@ impl CheckpointJob {
         }
         report.series = series_written;
         put_frame(&mut frames, |out| put_end(out, report.series));
-        file.write_all(&frames).map_err(io)?;
-        report.bytes += frames.len() as u64;
-        let file = file.into_inner().map_err(|e| io(e.into_error()))?.into_inner();
-        failpoint::pass("checkpoint sync");
-        file.sync_all().map_err(io)?;
+        file.write(&frames).map_err(io)?;
+        file.file.sync().map_err(io)?;
+        report.bytes = file.offset;
         Ok(report)
+    }
+}
+
+/// The file while it grows.
+struct Writer {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+impl Writer {
+    fn create(disk: &dyn Disk, path: &std::path::Path) -> std::io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(Self { file: disk.create(path)?, offset: 0 }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(())
     }
 }
 

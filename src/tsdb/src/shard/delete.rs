@@ -52,6 +52,7 @@ impl Shard {
         if ids.is_empty() {
             return Ok(DeleteReport { lsn: self.wal.lsn(), series: 0 });
         }
+        self.prepare()?;
         self.wal.rotate()?;
         let stone = Tombstone::new(mint, maxt, &ids);
         self.frames.clear();

@@ -23,7 +23,7 @@ impl Shard {
         if entries.len() > BATCH_ENTRIES_MAX {
             return Err(TsdbError::BatchTooLarge(entries.len()));
         }
-        self.wal.prepare()?;
+        self.prepare()?;
         let mut answer = ExemplarsAppended { lsn: self.wal.lsn(), ..ExemplarsAppended::default() };
         // The last of each series in this batch decides about the next one.
         let mut staged: Vec<(u64, u32, &Exemplar)> = Vec::new();

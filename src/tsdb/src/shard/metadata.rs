@@ -28,7 +28,7 @@ impl Shard {
     /// # Errors
     /// `TsdbError::Unavailable` when the log cannot take it now, `Poisoned`: nothing was kept.
     pub fn append_metadata(&mut self, said: &[(String, MetricMetadata)]) -> Result<(Lsn, usize), TsdbError> {
-        self.wal.prepare()?;
+        self.prepare()?;
         let mut new: BTreeMap<&str, MetricMetadata> = BTreeMap::new();
         {
             let known = self.view.metadata.read();

@@ -9,7 +9,9 @@ mod delete;
 mod exemplars;
 mod late;
 mod metadata;
+mod recover;
 mod replay;
+mod sweep;
 mod table;
 mod truncate;
 
@@ -33,6 +35,7 @@ use crate::types::Lsn;
 use crate::wal::samples::SampleColumns;
 use crate::wal::{Wal, WalSyncer};
 use append::Staged;
+use sweep::Sweep;
 use table::SeriesTable;
 
 /// One slice of the head with its log.
@@ -55,6 +58,10 @@ pub struct Shard {
     frames: Vec<u8>,
     /// Records of the batch's samples while it is staged.
     body: Vec<u8>,
+    /// The log is being rewritten after a failure: nothing is taken.
+    sealed: bool,
+    /// A truncation that is under way.
+    sweep: Option<Sweep>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -134,6 +141,9 @@ impl Shard {
     fn note_samples(&mut self, min: i64, max: i64, samples: u64, chunks: u64) {
         let c = &self.view.counters;
         self.max_time = self.max_time.max(max);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.min_time = sweep.min_time.min(min);
+        }
         c.samples_appended.fetch_add(samples, Relaxed);
         c.chunks.fetch_add(chunks, Relaxed);
         c.min_time.fetch_min(min, Relaxed);

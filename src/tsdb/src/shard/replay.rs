@@ -113,6 +113,8 @@ pub(super) fn open(
         staged: Default::default(),
         frames: Vec::new(),
         body: Vec::new(),
+        sealed: false,
+        sweep: None,
         opts,
     };
     let mut replay = Replay::new(shard);
