@@ -221,7 +221,8 @@ impl Ctx<'_> {
             if matches!(c.func.name, "rate" | "increase") {
                 self.check_counter(&row, arg.span);
             }
-            let row = if drop { self.unnamed(row) } else { row };
+            let unseen = c.name_unseen && seen.is_none() && !self.delayed() && !row.col.has_hists();
+            let row = if drop && !unseen { self.unnamed(row) } else { row };
             if let Some(seen) = &mut seen
                 && !seen.insert(row.labels.clone())
             {
