@@ -33,7 +33,7 @@ const QUERIES: [(&str, &str, bool); 13] = [
     ("topk", "topk(5, gauge)", true),
     ("histogram_quantile", "histogram_quantile(0.9, sum by (le) (rate(latency_bucket[5m])))", true),
     ("group_left", "gauge / on () group_left () sum(requests_total)", true),
-    ("regexp count", "count(gauge{path=~\".*(a|b|c)[0-9]+.*7\"})", true),
+    ("regexp count", "count(gauge{path=~\".*(a|b|c)[0-9]*7/.*\"})", true),
     (INSTANT, "sum by (job) (rate(requests_total[5m]))", false),
 ];
 const INSTANT: &str = "instant sum by (rate)";

@@ -50,7 +50,9 @@ impl Peer {
         let at = START_MS as f64 / 1000.0 + 3600.0;
         until("data is there", Duration::from_secs(60), || api.number("count(gauge{job=\"job1\"})", at))
             .await;
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("HTTP client");
+        // Without compression: else the figures for large answers are those of gzip.
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_gzip();
+        let client = client.build().expect("HTTP client");
         Running { addr, pid, client, _process: process }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-/// Whole numbers below this have no shorter digits than their own.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+/// Below this, thousandths of a whole number have at most 15 digits.
+const THOUSANDTHS_MAX: f64 = 999_999_999_999.0;
 /// Most digits of a shortest decimal, and some more.
 const DIGITS_MAX: usize = 32;
 
@@ -74,8 +74,16 @@ pub fn push_f(out: &mut String, v: f64) {
         out.push('-');
     }
     let abs = v.abs();
-    if abs < WHOLE_MAX && abs.trunc() == abs {
-        return out.push_str(itoa::Buffer::new().format(abs as u64));
+    if abs < THOUSANDTHS_MAX {
+        let whole = abs as u64;
+        if whole as f64 == abs {
+            return out.push_str(itoa::Buffer::new().format(whole));
+        }
+        // Two decimals of at most 15 digits are never the same float, so one that is this float is its shortest.
+        let thousandths = (abs * 1000.0 + 0.5) as u64;
+        if thousandths as f64 / 1000.0 == abs {
+            return push_thousandths(out, thousandths);
+        }
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(abs);
@@ -97,6 +105,19 @@ pub fn push_f(out: &mut String, v: f64) {
         out.push('.');
         out.push_str(b);
     }
+}
+
+/// A number of thousandths that is no whole number, without zeros at its end.
+fn push_thousandths(out: &mut String, n: u64) {
+    out.push_str(itoa::Buffer::new().format(n / 1000));
+    let rest = (n % 1000) as u32;
+    let digits = [b'.', b'0' + (rest / 100) as u8, b'0' + (rest / 10 % 10) as u8, b'0' + (rest % 10) as u8];
+    let len = match (rest % 100, rest % 10) {
+        (0, _) => 2,
+        (_, 0) => 3,
+        _ => 4,
+    };
+    out.push_str(std::str::from_utf8(&digits[..len]).unwrap_or(""));
 }
 
 /// Go's 'e' with precision -1: `1e+21`, `1.5e-07`; the exponent has at least two digits.
@@ -327,7 +348,7 @@ mod tests {
     proptest! {
         #[test]
         fn small_numbers_are_as_short_as_can_be(n in any::<i32>(), shift in 0u32..40) {
-            let v = f64::from(n) / f64::from(1u32 << (shift % 31));
+            let v = if shift < 30 { f64::from(n) / f64::from(1u32 << shift) } else { f64::from(n) / 1000.0 };
             prop_assert_eq!(float_f(v).len(), format!("{v}").len());
             prop_assert_eq!(float_f(v).parse::<f64>().unwrap(), v);
         }

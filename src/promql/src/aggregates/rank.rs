@@ -151,17 +151,19 @@ impl Ctx<'_> {
             rows.push((row.labels, row.drop_name));
             Ok(())
         })?;
-        let mut picked: HashMap<u32, Column> = HashMap::new();
+        // Most rows are among the best at a few steps only.
+        let mut picked: HashMap<u32, Vec<(u32, f64)>> = HashMap::new();
         let mut order = Vec::new();
         for (_, _, ranking) in &mut groups.list {
             for (step, k) in counts.iter().enumerate() {
                 self.work(RANK_WORK * (1 + ranking.few.len() + 2 * k))?;
                 for (v, n) in ranking.chosen(step, top, *k) {
-                    if !picked.contains_key(&n) {
-                        charge.add(tl.n as u64)?;
+                    charge.add(1)?;
+                    let steps = picked.entry(n).or_default();
+                    if steps.is_empty() {
                         order.push(n);
                     }
-                    picked.entry(n).or_insert_with(|| Column::absent(tl.n)).set_float(step, v);
+                    steps.push((step as u32, v));
                 }
             }
             (ranking.few, ranking.best) = (Vec::new(), Vec::new());
@@ -171,7 +173,9 @@ impl Ctx<'_> {
             order.sort_unstable();
         }
         for n in order {
-            let (Some(col), (labels, drop_name)) = (picked.remove(&n), &rows[n as usize]) else { continue };
+            let (Some(steps), (labels, drop_name)) = (picked.remove(&n), &rows[n as usize]) else { continue };
+            let mut col = Column::absent(tl.n);
+            steps.into_iter().for_each(|(step, v)| col.set_float(step as usize, v));
             sink(Row { labels: labels.clone(), drop_name: *drop_name, col })?;
         }
         Ok(())

@@ -65,6 +65,14 @@ impl Floats {
         v.to_bits() != ABSENT
     }
 
+    /// Numbers held in memory for the points, steps without one included.
+    pub(crate) fn held(&self) -> usize {
+        match &self.times {
+            Times::Steps(..) => self.values.len(),
+            Times::Own(times) => 2 * times.len(),
+        }
+    }
+
     /// Whether there is no point.
     pub fn is_empty(&self) -> bool {
         !self.values.iter().any(|v| Self::is_point(*v))

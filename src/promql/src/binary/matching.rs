@@ -14,8 +14,8 @@ use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline, drop_met
 use crate::plan::Binary;
 use crate::syntax::ast::{Cardinality, Span, VectorMatching};
 
-use super::changes_schema;
 use super::labels::{go_labels, signature};
+use super::{arithmetic, changes_schema, is_arithmetic};
 
 /// The rows of one match group.
 #[derive(Default)]
@@ -239,6 +239,12 @@ impl Matching<'_, '_> {
             return Ok(());
         }
         self.ctx.work(STEP_WORK * (tl.n + self.many[i].labels.heap_bytes()) + ones.len())?;
+        if let (None, [only]) = (&matched, ones)
+            && self.groups[g].partner.is_none()
+            && self.plain_pair(i, *only)
+        {
+            return self.pair_of_floats(i, *only, tl, g);
+        }
         // Result row for each partner, found on first use; the last one is for the fill.
         let mut targets: Vec<Option<usize>> = vec![None; ones.len() + 1];
         let row = std::mem::replace(&mut self.many[i], Row::nothing());
@@ -279,6 +285,38 @@ impl Matching<'_, '_> {
                 }
             };
             self.put(target, step, g, point);
+        }
+        Ok(())
+    }
+
+    /// Whether two rows and the operator are the usual ones: floats, arithmetic, nothing filled in.
+    fn plain_pair(&self, many: usize, one: usize) -> bool {
+        let filled = self.fill_many.is_some() || self.fill_one.is_some();
+        let hists = self.many[many].col.has_hists() || self.one[one].col.has_hists();
+        is_arithmetic(self.b.op) && !self.b.return_bool && !filled && !hists
+    }
+
+    /// All steps of such a pair at once.
+    fn pair_of_floats(&mut self, many: usize, one: usize, tl: &Timeline, g: usize) -> Res<()> {
+        let mut row = std::mem::replace(&mut self.many[many], Row::nothing());
+        let other = &self.one[one];
+        let swapped = self.m.card == Cardinality::OneToMany;
+        row.col.meet_floats(&other.col);
+        arithmetic(&mut row.col, self.b.op, other.col.raw(), swapped);
+        if row.col.is_empty() {
+            return Ok(());
+        }
+        let labels = self.result_labels(&row.labels, &other.labels);
+        let target = self.out.row(labels, false, 0, g)?;
+        if self.out.rows[target].col.len() < tl.n {
+            // Its memory is that of the row, which was charged for when it was collected.
+            self.out.rows[target].col = row.col;
+            return Ok(());
+        }
+        for (step, cell) in row.col.present() {
+            if let Some(point) = cell.to_point() {
+                self.put(target, step, g, point);
+            }
         }
         Ok(())
     }

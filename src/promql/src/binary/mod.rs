@@ -23,6 +23,23 @@ pub(crate) fn changes_schema(op: BinaryOp) -> bool {
     matches!(op, Add | Sub | Mul | Div | Mod | Pow | Atan2)
 }
 
+/// Whether the operator gives a float for any two floats.
+pub(super) fn is_arithmetic(op: BinaryOp) -> bool {
+    changes_schema(op)
+}
+
+/// An arithmetic operator on a column of floats and one float a step.
+pub(super) fn arithmetic(col: &mut Column, op: BinaryOp, other: &[f64], swapped: bool) {
+    match (op, swapped) {
+        (BinaryOp::Add, false) => col.map_floats(|i, v| v + other[i]),
+        (BinaryOp::Mul, false) => col.map_floats(|i, v| v * other[i]),
+        (BinaryOp::Sub, false) => col.map_floats(|i, v| v - other[i]),
+        (BinaryOp::Div, false) => col.map_floats(|i, v| v / other[i]),
+        (_, false) => col.map_floats(|i, v| scalar_op(op, v, other[i])),
+        (_, true) => col.map_floats(|i, v| scalar_op(op, other[i], v)),
+    }
+}
+
 impl Ctx<'_> {
     /// Rows of an operator of which at least one side is a vector.
     pub fn binary_rows(&self, b: &Binary, span: Span, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -70,7 +87,11 @@ impl Ctx<'_> {
         if !drop || self.stays_unique(vector) {
             return self.rows(vector, tl, &mut |mut row| {
                 self.work(ELEMENT_WORK * row.col.len())?;
-                row.col = apply(&row);
+                if is_arithmetic(b.op) && !row.col.has_hists() {
+                    arithmetic(&mut row.col, b.op, scalar, swapped);
+                } else {
+                    row.col = apply(&row);
+                }
                 if row.col.is_empty() {
                     return Ok(());
                 }

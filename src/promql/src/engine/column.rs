@@ -154,6 +154,23 @@ impl Column {
         out
     }
 
+    /// Leaves only the steps at which another column has a value as well; both without histograms.
+    pub fn meet_floats(&mut self, other: &Self) {
+        for (v, o) in self.values.iter_mut().zip(&other.values) {
+            if !Self::is_present(*o) {
+                *v = f64::from_bits(ABSENT);
+            }
+        }
+    }
+
+    /// Every float through `f`, in place; only for columns without histograms.
+    #[inline]
+    pub fn map_floats(&mut self, mut f: impl FnMut(usize, f64) -> f64) {
+        for (i, v) in self.values.iter_mut().enumerate().filter(|(_, v)| Self::is_present(**v)) {
+            *v = sane(f(i, *v));
+        }
+    }
+
     /// A column of one step, copied to `n` steps.
     pub fn repeat(&self, n: usize) -> Self {
         let hists = self.hists.as_ref().map(|h| vec![h[0].clone(); n]);

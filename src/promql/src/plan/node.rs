@@ -76,6 +76,9 @@ pub(crate) struct Binary {
 pub(crate) struct Call {
     pub func: &'static Function,
     pub args: Vec<Node>,
+    /// Stands directly in an aggregation by labels other than those that make up a metric's name, so nobody sees
+    /// whether the name is still there.
+    pub name_unseen: bool,
 }
 
 #[derive(Debug)]

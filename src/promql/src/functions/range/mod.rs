@@ -19,6 +19,7 @@ use crate::api::EvalError;
 use crate::engine::{Ctx, Frame, Notes, Point, RangeSeries, Res, Row, Sink, Timeline, Window};
 use crate::plan::{Call, MatrixArg};
 use crate::syntax::ast::{Edges, Span};
+use extrapolate::Reach;
 use fixed::Fixed;
 use rolling::Rolling;
 
@@ -109,7 +110,7 @@ struct Cx<'a> {
     pub edges: Edges,
     pub use_starts: bool,
     /// Distances of the last window of this series.
-    pub memo: std::cell::Cell<extrapolate::Reach>,
+    pub memo: std::cell::Cell<Reach>,
 }
 
 impl Cx<'_> {
@@ -199,8 +200,8 @@ impl Ctx<'_> {
             let plain = edges == Edges::Plain && series.samples.hists.is_none();
             let row = match (kernel, &mut rolling) {
                 (Kernel::Extrapolated { counter, per_second }, _) if plain && !(counter && use_starts) => {
-                    let rate = rate::Floats { counter, per_second };
-                    self.float_row(series, tl, frame, |_, w| rate.eval(w, &cx.memo))
+                    let mut rate = rate::Floats { counter, per_second, reach: Reach::default() };
+                    self.float_row(series, tl, frame, |_, w| rate.eval(w))
                 }
                 (Kernel::Sum { mean: true }, Some(Rolling::Fixed(fixed))) if plain => {
                     self.mean_row(fixed, series, tl, frame, &mut windows)
@@ -220,7 +221,8 @@ impl Ctx<'_> {
             if matches!(c.func.name, "rate" | "increase") {
                 self.check_counter(&row, arg.span);
             }
-            let row = if drop { self.unnamed(row) } else { row };
+            let unseen = c.name_unseen && seen.is_none() && !self.delayed() && !row.col.has_hists();
+            let row = if drop && !unseen { self.unnamed(row) } else { row };
             if let Some(seen) = &mut seen
                 && !seen.insert(row.labels.clone())
             {

@@ -48,15 +48,16 @@ pub(super) fn extrapolated(w: &Window<'_>, cx: &Cx<'_>, counter: bool, per_secon
 }
 
 /// `extrapolated` for series of floats without start times: the same values to the bit.
-#[derive(Clone, Copy)]
 pub(super) struct Floats {
     pub counter: bool,
     pub per_second: bool,
+    /// Distances of the last window.
+    pub reach: Reach,
 }
 
 impl Floats {
     #[inline]
-    pub fn eval(self, w: &Window<'_>, memo: &std::cell::Cell<Reach>) -> Option<f64> {
+    pub fn eval(&mut self, w: &Window<'_>) -> Option<f64> {
         if w.len() < 2 {
             return None;
         }
@@ -67,7 +68,8 @@ impl Floats {
             change = float_change(w, true, false, false);
         }
         let level = (self.counter && change > 0.0 && first >= 0.0).then_some((first, change));
-        Some(change * factor(w, Left::Open, level, self.per_second, memo))
+        self.reach.meet(w, Left::Open);
+        Some(change * self.reach.factor(level, self.per_second))
     }
 }
 
