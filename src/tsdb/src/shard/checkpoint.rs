@@ -170,7 +170,7 @@ pub(super) fn remove_replaced(dir: &std::path::Path, segment: u64) -> Result<u64
     let mut removed = 0;
     for old in segments.into_iter().filter(|s| *s < segment) {
         let path = segment_path(dir, old);
-        failpoint::pass("log removal");
+        koios_model::failpoint::pass("log removal");
         fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
         removed += 1;
     }
