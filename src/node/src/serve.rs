@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, middleware, web};
@@ -13,6 +14,9 @@ use crate::port::Port;
 /// Seconds that open connections get at the end.
 const HTTP_DRAIN_S: u64 = 5;
 const HTTP_CONNECTIONS_MAX: usize = 512;
+/// How long an idle connection is kept: longer than Grafana and other clients keep theirs, so that they end it and no
+/// request of theirs meets a connection that is just being closed here.
+const HTTP_IDLE: Duration = Duration::from_secs(300);
 
 /// Starts the HTTP workers.
 ///
@@ -27,6 +31,7 @@ pub fn http(listener: TcpListener, state: web::Data<ApiState>) -> Result<ServerH
     })
     .workers(workers)
     .max_connections(HTTP_CONNECTIONS_MAX)
+    .keep_alive(HTTP_IDLE)
     .shutdown_timeout(HTTP_DRAIN_S)
     // A client that goes away takes its query with it.
     .h1_allow_half_closed(false)

@@ -1,0 +1,155 @@
+//! A disk that is full, and one that cannot be written: nothing new is kept then, everything kept is answered, and the
+//! node goes on by itself when there is room again.
+//!
+//! The disk is a small file system in memory, in a mount namespace of the node's own, so it needs root. Without root
+//! the test says that it did not run; under CI that is a failure.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use koios_cluster_tests::api::now;
+use koios_cluster_tests::exporter::Behaviour;
+use koios_cluster_tests::{Api, Exporter, NodeSpec, scratch, until};
+
+const DISK: &str = "size=24m";
+
+fn root() -> bool {
+    let id = Command::new("id").arg("-u").output().map(|o| o.stdout).unwrap_or_default();
+    id.starts_with(b"0\n")
+}
+
+/// A node whose storage is a file system of its own; killed when dropped, and the file system goes with it.
+struct Boxed {
+    child: Child,
+    spec: NodeSpec,
+}
+
+impl Boxed {
+    fn start(spec: &NodeSpec) -> Self {
+        std::fs::create_dir_all(&spec.dir).expect("the mount point");
+        let node = spec.command();
+        let script = "mount -t tmpfs -o \"$1\" koios \"$2\" && shift 2 && exec \"$@\"";
+        let mut boxed = Command::new("unshare");
+        boxed.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", DISK]).arg(&spec.dir);
+        boxed.arg(node.get_program()).args(node.get_args());
+        let log = std::fs::File::create(spec.dir.with_extension("log")).expect("the log");
+        let child = boxed
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log)
+            .spawn()
+            .expect("unshare");
+        Self { child, spec: spec.clone() }
+    }
+
+    /// Its storage, seen from outside.
+    fn inside(&self) -> PathBuf {
+        let storage = self.spec.dir.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.child.id())).join(storage)
+    }
+
+    /// Writes until there is no room.
+    fn fill(&self) -> PathBuf {
+        use std::io::Write as _;
+        let path = self.inside().join("filler");
+        let mut file = std::fs::File::create(&path).expect("the filler");
+        for size in [1 << 16, 1] {
+            let block = vec![0u8; size];
+            while file.write_all(&block).is_ok() {}
+        }
+        path
+    }
+
+    fn remount(&self, how: &str) {
+        let pid = self.child.id().to_string();
+        let done = Command::new("nsenter")
+            .args(["--mount", "--target", &pid, "mount", "-o", &format!("remount,{how}")])
+            .arg(&self.spec.dir)
+            .status();
+        assert!(done.is_ok_and(|s| s.success()), "remount {how}");
+    }
+}
+
+impl Drop for Boxed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.spec.dir.with_extension("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+    }
+}
+
+/// Samples of one series until a moment.
+async fn kept(api: &Api, until: f64) -> Result<f64, String> {
+    api.number("count_over_time(probe_value{n=\"7\"}[1h]) or vector(0)", until).await
+}
+
+/// Waits until a sample younger than `moment` is there.
+async fn goes_on(api: &Api, moment: f64) {
+    until("new samples", Duration::from_secs(30), || async {
+        let newest =
+            api.number("max(max_over_time(timestamp(probe_value{n=\"7\"})[1m:100ms]))", now()).await?;
+        if newest > moment { Ok(()) } else { Err(format!("the newest is of {newest}, now is {}", now())) }
+    })
+    .await;
+}
+
+/// Waits until nothing is kept any more; answers how much there is.
+async fn stands_still(api: &Api) -> f64 {
+    until("writes to be refused", Duration::from_secs(30), || async {
+        let before = kept(api, now()).await?;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let after = kept(api, now()).await?;
+        if before == after { Ok(after) } else { Err(format!("{before} samples became {after}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_read_only_one_heal_by_themselves() {
+    if !root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        eprintln!("not run: a file system of its own needs root");
+        return;
+    }
+    let dir = scratch();
+    let target = Exporter::start("t", Behaviour::Series(200)).await;
+    let config = dir.path().join("prometheus.yml");
+    let text = format!(
+        "global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}\n\
+         scrape_configs:\n  - job_name: probe\n    static_configs: [{{targets: ['{}']}}]\n",
+        target.addr
+    );
+    std::fs::write(&config, text).expect("the configuration");
+    let node = Boxed::start(&NodeSpec::new("n", dir.path()).config(&config));
+    let api = Api::new(node.spec.http());
+    until("a ready node", Duration::from_secs(30), || api.ready()).await;
+    goes_on(&api, now()).await;
+
+    for fault in ["full", "read-only"] {
+        let begun = now();
+        let filler = if fault == "full" {
+            Some(node.fill())
+        } else {
+            node.remount("ro");
+            None
+        };
+        let before = kept(&api, begun).await.expect("an answer");
+        let during = stands_still(&api).await;
+        assert!(during >= before, "{fault}: {before} samples became {during}");
+        let data = api.data("/api/v1/targets", &[("state", "active")]).await.expect("targets");
+        let shown = data["activeTargets"][0]["lastError"].as_str().unwrap_or_default().to_owned();
+        assert!(!shown.is_empty(), "{fault}: the target's page says why nothing is kept");
+        println!("{fault}: {during} samples stay, {shown:?}");
+        match filler {
+            Some(filler) => std::fs::remove_file(filler).expect("room again"),
+            None => node.remount("rw"),
+        }
+        goes_on(&api, now()).await;
+        assert!(kept(&api, now()).await.expect("an answer") > during, "{fault}: it goes on");
+    }
+}
