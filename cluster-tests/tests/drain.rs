@@ -214,6 +214,11 @@ async fn a_drained_node_leaves_nothing_behind() {
     })
     .await;
     assert_eq!(samples(&api_c, at).await.expect("complete beside b"), before);
+    until("b knows c", PATIENCE, || async {
+        let nodes = api_b.nodes().await?;
+        if nodes.get("c").is_some_and(|s| s == "ready") { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
     drain(&mut b);
     until("c alone answers", PATIENCE, || async {
         let found = samples(&api_c, at).await?;

@@ -223,9 +223,12 @@ pub struct BenchArgs {
     /// Samples of each series inside the process, at most 480.
     #[arg(long, default_value_t = 480)]
     pub samples: usize,
-    /// Seconds of scraping beside a Prometheus.
+    /// Seconds of scraping beside the peers that are installed.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
+    /// Seconds between scrapes.
+    #[arg(long, default_value_t = 1)]
+    pub interval: u64,
 }
 
 #[cfg(test)]

@@ -38,9 +38,10 @@ impl Ending {
     /// Runs all steps.
     pub async fn run(self) {
         self.foundation.readiness.store(Readiness::Stopping as u8, Ordering::Release);
-        // Two intervals carry the news; a node without peers need not wait for anybody.
+        // Two intervals carry the news; a node without peers need not wait for anybody. A peer that is not heard just
+        // now counts: it may only be young or slow.
         let view = self.gossip.view();
-        let alone = !view.members.values().any(|m| m.name != view.me && m.is_alive());
+        let alone = !view.members.values().any(|m| m.name != view.me && m.shown_state() != "left");
         let news = if alone { Duration::ZERO } else { self.gossip_interval * 2 };
         let mut drain = Drain::new();
         drain.step("tell peers", STEP, say(self.membership.clone(), NodeState::Draining, news));

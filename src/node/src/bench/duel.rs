@@ -1,9 +1,10 @@
-//! Two processes side by side: this binary, and `prometheus` when one is installed.
+//! Processes side by side: this binary, and `prometheus` and `victoria-metrics` when they are installed.
 //!
-//! Both get the same targets, interval and machine at the same time, each with its defaults. Memory is what the
+//! All get the same targets, interval and machine at the same time, each with its defaults. Memory is what the
 //! resident set grew by since before the first sample; processor time is all that the process used while it
 //! scraped, everything else it does included. Koios forces its log to disk before it counts a scrape as kept;
-//! Prometheus leaves that to the system.
+//! Prometheus leaves that to the system, and VictoriaMetrics, which has no log, writes its parts every few seconds. At
+//! the end each is killed without warning and started again; its time to be ready is wall-clock time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,10 +24,22 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A killed process reads what it kept.
+const RESTART_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long and how often.
+#[derive(Clone, Copy)]
+pub struct Length {
+    /// Of measured scraping.
+    pub seconds: u64,
+    /// Between scrapes, seconds.
+    pub interval: u64,
+}
+
 /// What came out.
 pub struct Duel {
-    /// Version of the other side; `None` when there is none.
-    pub rival: Option<String>,
+    /// Names and versions of the peers.
+    pub peers: Vec<String>,
     /// Figures.
     pub rows: Vec<Row>,
 }
@@ -34,6 +47,8 @@ pub struct Duel {
 struct Rival {
     path: &'static str,
     base: String,
+    program: PathBuf,
+    args: Vec<String>,
     process: Process,
     wal: PathBuf,
 }
@@ -51,35 +66,40 @@ struct Look {
 ///
 /// # Errors
 /// When a process does not start, or has no answer.
-pub fn run(clock: &Arc<dyn Clock>, series: usize, seconds: u64) -> Result<Duel, String> {
+pub fn run(clock: &Arc<dyn Clock>, series: usize, length: Length) -> Result<Duel, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    runtime.block_on(fight(clock, series, seconds))
+    runtime.block_on(fight(clock, series, length))
 }
 
-async fn fight(clock: &Arc<dyn Clock>, series: usize, seconds: u64) -> Result<Duel, String> {
+async fn fight(clock: &Arc<dyn Clock>, series: usize, length: Length) -> Result<Duel, String> {
     let scratch = Scratch::new("duel").map_err(|e| e.to_string())?;
     let targets = Targets::start(clock, series).await?;
     let client = reqwest::Client::new();
-    let mut rivals = vec![koios(scratch.path(), &targets)?];
-    let installed = find("prometheus");
-    if let Some(program) = &installed {
-        rivals.push(prometheus(program, scratch.path(), &targets)?);
+    let mut rivals = vec![koios(scratch.path(), &targets, length.interval)?];
+    let mut peers = Vec::new();
+    if let Some(program) = find("prometheus") {
+        peers.push(version(&program, 2, "prometheus"));
+        rivals.push(prometheus(&program, scratch.path(), &targets, length.interval)?);
+    }
+    if let Some(program) = find("victoria-metrics") {
+        peers.push("victoria-metrics".to_owned());
+        rivals.push(victoria(&program, scratch.path(), &targets, length.interval)?);
     }
     for rival in &mut rivals {
-        rival.ready(&client).await?;
+        rival.ready(&client, PATIENCE).await?;
     }
     tokio::time::sleep(SETTLE).await;
     let empty: Vec<Look> = rivals.iter().map(|r| r.look(&targets)).collect();
     targets.open();
-    wait_for_all(&rivals, &targets, series as u64).await?;
+    wait_for_all(&rivals, &targets, series as u64, length.interval).await?;
     tokio::time::sleep(SETTLE).await;
 
     let (from, before) = (clock.now_ms(), rivals.iter().map(|r| r.look(&targets)).collect::<Vec<_>>());
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    tokio::time::sleep(Duration::from_secs(length.seconds)).await;
     let (until, after) = (clock.now_ms(), rivals.iter().map(|r| r.look(&targets)).collect::<Vec<_>>());
 
     let mut rows = resources(series, &empty, &before, &after);
@@ -88,14 +108,19 @@ async fn fight(clock: &Arc<dyn Clock>, series: usize, seconds: u64) -> Result<Du
         let times = ask(&**clock, &client, &bases, question, (from, until)).await?;
         let kind = if question.range { "range" } else { "instant" };
         let what = format!("{kind} {}", question.expr);
-        rows.push(Row::new(what, "ms p50", times[0], times.get(1).copied()));
+        rows.push(Row::beside(what, "ms p50", &times));
     }
-    Ok(Duel { rival: installed.map(|p| version(&p)), rows })
+    let mut restarts = Vec::new();
+    for rival in &mut rivals {
+        restarts.push(rival.restart(clock, &client).await?);
+    }
+    rows.push(Row::beside("restart after kill -9, until ready", "ms", &restarts));
+    Ok(Duel { peers, rows })
 }
 
 fn resources(series: usize, empty: &[Look], before: &[Look], after: &[Look]) -> Vec<Row> {
     let row = |what, unit, figure: &dyn Fn(usize) -> f64| {
-        Row::new(what, unit, figure(0), (after.len() > 1).then(|| figure(1)))
+        Row::beside(what, unit, &(0..after.len()).map(figure).collect::<Vec<f64>>())
     };
     let samples = |i: usize| (after[i].samples - before[i].samples).max(1) as f64;
     vec![
@@ -123,9 +148,21 @@ impl Rival {
         }
     }
 
-    async fn ready(&mut self, client: &reqwest::Client) -> Result<(), String> {
+    /// Kills and starts it; milliseconds until it is ready. It is stopped for good afterwards, so that the next one
+    /// has the machine.
+    async fn restart(&mut self, clock: &Arc<dyn Clock>, client: &reqwest::Client) -> Result<f64, String> {
+        self.process.kill();
+        let start = clock.mono_ns();
+        self.process = Process::start(&self.program, &self.args)?;
+        self.ready(client, RESTART_PATIENCE).await?;
+        let took = clock.mono_ns() - start;
+        self.process.kill();
+        Ok(took as f64 / 1e6)
+    }
+
+    async fn ready(&mut self, client: &reqwest::Client, patience: Duration) -> Result<(), String> {
         let url = format!("{}/-/ready", self.base);
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let waited = tokio::time::timeout(patience, async {
             while self.process.runs() {
                 let answer = client.get(&url).timeout(PATIENCE).send().await;
                 if answer.is_ok_and(|a| a.status().is_success()) {
@@ -139,20 +176,21 @@ impl Rival {
     }
 }
 
-async fn wait_for_all(rivals: &[Rival], targets: &Targets, series: u64) -> Result<(), String> {
-    let waited = tokio::time::timeout(PATIENCE, async {
+async fn wait_for_all(rivals: &[Rival], targets: &Targets, series: u64, interval: u64) -> Result<(), String> {
+    let patience = PATIENCE + 4 * Duration::from_secs(interval);
+    let waited = tokio::time::timeout(patience, async {
         while rivals.iter().any(|r| targets.served(r.path) < 2 * series) {
             tokio::time::sleep(PAUSE).await;
         }
     });
-    waited.await.map_err(|_| format!("not everything was scraped within {PATIENCE:?}"))
+    waited.await.map_err(|_| format!("not everything was scraped within {patience:?}"))
 }
 
-/// Scrapes the targets on its own path, once a second.
-fn config(dir: &Path, path: &str, targets: &Targets) -> Result<PathBuf, String> {
+/// Scrapes the targets on its own path.
+fn config(dir: &Path, path: &str, targets: &Targets, interval: u64) -> Result<PathBuf, String> {
     let list: Vec<String> = targets.addrs.iter().map(|a| format!("'{a}'")).collect();
     let text = format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+        "global: {{scrape_interval: {interval}s, scrape_timeout: {interval}s}}\n\
          scrape_configs:\n- job_name: bench\n  metrics_path: {path}\n  static_configs: [{{targets: [{}]}}]\n",
         list.join(", ")
     );
@@ -161,12 +199,12 @@ fn config(dir: &Path, path: &str, targets: &Targets) -> Result<PathBuf, String> 
     Ok(file)
 }
 
-fn koios(dir: &Path, targets: &Targets) -> Result<Rival, String> {
+fn koios(dir: &Path, targets: &Targets, interval: u64) -> Result<Rival, String> {
     let (path, storage) = ("/koios", dir.join("koios"));
-    let file = config(dir, path, targets)?;
+    let file = config(dir, path, targets, interval)?;
     let port = || free_port().map_err(|e| e.to_string());
     let (web, grpc, cluster) = (port()?, port()?, port()?);
-    let args = [
+    let args = vec![
         format!("--web.listen-address=127.0.0.1:{web}"),
         format!("--grpc.listen-address=127.0.0.1:{grpc}"),
         format!("--cluster.listen-address=127.0.0.1:{cluster}"),
@@ -174,27 +212,53 @@ fn koios(dir: &Path, targets: &Targets) -> Result<Rival, String> {
         format!("--config.file={}", file.display()),
     ];
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    let process = Process::start(&own, &args)?;
-    Ok(Rival { path, base: format!("http://127.0.0.1:{web}"), process, wal: storage.join("head") })
+    rival(path, web, own, args, storage.join("head"))
 }
 
-fn prometheus(program: &Path, dir: &Path, targets: &Targets) -> Result<Rival, String> {
+fn rival(
+    path: &'static str,
+    web: u16,
+    program: PathBuf,
+    args: Vec<String>,
+    wal: PathBuf,
+) -> Result<Rival, String> {
+    let process = Process::start(&program, &args)?;
+    Ok(Rival { path, base: format!("http://127.0.0.1:{web}"), program, args, process, wal })
+}
+
+fn prometheus(program: &Path, dir: &Path, targets: &Targets, interval: u64) -> Result<Rival, String> {
     let (path, storage) = ("/prometheus", dir.join("prometheus"));
-    let file = config(dir, path, targets)?;
+    let file = config(dir, path, targets, interval)?;
     let web = free_port().map_err(|e| e.to_string())?;
-    let args = [
+    let args = vec![
         format!("--web.listen-address=127.0.0.1:{web}"),
         format!("--storage.tsdb.path={}", storage.display()),
         format!("--config.file={}", file.display()),
     ];
-    let process = Process::start(program, &args)?;
-    Ok(Rival { path, base: format!("http://127.0.0.1:{web}"), process, wal: storage.join("wal") })
+    rival(path, web, program.to_path_buf(), args, storage.join("wal"))
 }
 
-fn version(program: &Path) -> String {
+fn victoria(program: &Path, dir: &Path, targets: &Targets, interval: u64) -> Result<Rival, String> {
+    let (path, storage) = ("/victoria", dir.join("victoria"));
+    let file = config(dir, path, targets, interval)?;
+    let web = free_port().map_err(|e| e.to_string())?;
+    let args = vec![
+        format!("-httpListenAddr=127.0.0.1:{web}"),
+        format!("-storageDataPath={}", storage.display()),
+        format!("-promscrape.config={}", file.display()),
+        // Results that were asked for before and fresh samples that are held back would not be compared fairly.
+        "-search.disableCache".to_owned(),
+        "-search.latencyOffset=0s".to_owned(),
+    ];
+    rival(path, web, program.to_path_buf(), args, storage)
+}
+
+/// The `word`th word of what the program says of its version, after a name.
+fn version(program: &Path, word: usize, name: &str) -> String {
     let out = Command::new(program).arg("--version").output();
     let text =
         out.map(|o| String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).into_owned()).unwrap_or_default();
     // "prometheus, version 2.42.0+ds (branch: ...)"
-    text.split_whitespace().nth(2).map_or_else(|| "prometheus".to_owned(), |v| format!("prometheus {v}"))
+    let found = text.split_whitespace().nth(word).unwrap_or_default();
+    format!("{name} {found}").trim().to_owned()
 }

@@ -29,10 +29,10 @@ const CHUNK: u64 = 120;
 pub fn measure(clock: &dyn Clock, series: usize, samples: usize) -> Result<Vec<Row>, String> {
     // The head first: what later measures leave behind would blur its memory.
     let mut rows = head(clock, series, samples)?;
-    rows.insert(0, Row::new("parse and cache hit, per scraped sample", "ns", scrape(clock)?, None));
+    rows.insert(0, Row::new("parse and cache hit, per scraped sample", "ns", scrape(clock)?));
     let (ns, bytes) = decode(clock)?;
-    rows.push(Row::new("decode, per sample", "ns", ns, None));
-    rows.push(Row::new("chunk, per sample", "bytes", bytes, None));
+    rows.push(Row::new("decode, per sample", "ns", ns));
+    rows.push(Row::new("chunk, per sample", "bytes", bytes));
     Ok(rows)
 }
 
@@ -81,13 +81,13 @@ fn head(clock: &dyn Clock, series: usize, samples: usize) -> Result<Vec<Row>, St
     let full = resident(resident_bytes(std::process::id()));
     let chunks = shard.view().sample_bytes() as f64;
     Ok(vec![
-        Row::new("append by reference with log, per sample, mean", "ns", total as f64 / appended, None),
-        Row::new("append by reference with log, per sample, best", "ns", best as f64 / series as f64, None),
-        Row::new("log, per sample", "bytes", (dir_bytes(&wal) - wal_series) as f64 / appended, None),
-        Row::new("new series, per series", "ns", new_ns as f64 / series as f64, None),
-        Row::new("memory of a new series", "bytes", bare, None),
-        Row::new(format!("memory of a series with {samples} samples"), "bytes", full, None),
-        Row::new("of them samples", "bytes", chunks / series as f64, None),
+        Row::new("append by reference with log, per sample, mean", "ns", total as f64 / appended),
+        Row::new("append by reference with log, per sample, best", "ns", best as f64 / series as f64),
+        Row::new("log, per sample", "bytes", (dir_bytes(&wal) - wal_series) as f64 / appended),
+        Row::new("new series, per series", "ns", new_ns as f64 / series as f64),
+        Row::new("memory of a new series", "bytes", bare),
+        Row::new(format!("memory of a series with {samples} samples"), "bytes", full),
+        Row::new("of them samples", "bytes", chunks / series as f64),
     ])
 }
 
