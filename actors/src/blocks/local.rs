@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use super::catalogue::{CatalogueHandle, Refresh, Withdraw};
 use crate::kit::ComputePool;
 
+/// Thanos' mark of a block that must not be compacted; such a block counts as one that cannot be.
+const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the local bucket is worked on with.
@@ -156,7 +158,12 @@ impl LocalBlocks {
             view.blocks.values().filter(|m| !view.superseded(m)).map(|m| m.ulid).collect();
         let root = self.setup.root.clone();
         self.run(move || {
-            let read = |id: &BlockId| BlockMeta::read(&root.join(id.to_string())).ok();
+            let read = |id: &BlockId| {
+                let dir = root.join(id.to_string());
+                let mut meta = BlockMeta::read(&dir).ok()?;
+                meta.compaction.failed |= dir.join(NO_COMPACT_MARK).exists();
+                Some(meta)
+            };
             counting.iter().filter_map(read).collect()
         })
         .await

@@ -111,7 +111,10 @@ impl LocalBlocks {
 }
 
 fn verified(root: &Path, id: BlockId) -> Result<(), CompactError> {
-    Block::open(&root.join(id.to_string())).and_then(|b| b.verify()).map(drop).map_err(CompactError::Output)
+    Block::open(&root.join(id.to_string()))
+        .and_then(|b| b.verify_samples())
+        .map(drop)
+        .map_err(CompactError::Output)
 }
 
 /// The time says when it was made, the rest is made of the sources, so that two attempts do not look like two blocks.
