@@ -50,7 +50,7 @@ pub struct Foundation {
     pub readiness: Arc<AtomicU8>,
     pub external: Labels,
     /// What is done to the node's own bucket, once it runs.
-    pub compactor: OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>,
+    pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -78,7 +78,7 @@ impl Foundation {
             applied: Arc::default(),
             readiness: Arc::default(),
             external,
-            compactor: OnceLock::new(),
+            compactor: Arc::default(),
             wardens: Mutex::default(),
         }
     }
