@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::free_ports;
 
@@ -16,6 +17,17 @@ impl PeerProcess {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to end in order and waits.
+    pub fn end(mut self, patience: Duration) {
+        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|s| s.success()), "SIGTERM");
+        let begun = Instant::now();
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            assert!(begun.elapsed() < patience, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -52,6 +64,7 @@ pub fn prometheus(data: &Path, config: &Path) -> PeerProcess {
         "--storage.tsdb.retention.time=100y".to_owned(),
         "--storage.tsdb.min-block-duration=2h".to_owned(),
         "--storage.tsdb.max-block-duration=2h".to_owned(),
+        "--query.timeout=5m".to_owned(),
     ];
     start("prometheus", port, &args)
 }
@@ -65,6 +78,7 @@ pub fn victoria_metrics(data: &Path) -> PeerProcess {
         "-retentionPeriod=100y".to_owned(),
         "-search.disableCache".to_owned(),
         "-search.latencyOffset=0s".to_owned(),
+        "-search.maxQueryDuration=5m".to_owned(),
     ];
     start("victoria-metrics", port, &args)
 }

@@ -67,6 +67,7 @@ fn scrape_config(own: &str, often: &str, seldom: &str) -> String {
          - {{job_name: often, scrape_interval: 250ms, scrape_timeout: 250ms, static_configs: [{{targets: ['{often}']}}]}}\n\
          - {{job_name: seldom, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{{targets: ['{seldom}']}}]}}\n\
          - {{job_name: self, scrape_interval: 500ms, scrape_timeout: 500ms, static_configs: [{{targets: ['{own}']}}]}}\n\
+         storage: {{tsdb: {{out_of_order_time_window: 0s}}}}\n\
          koios: {{storage: {{block_range: 10s}}}}\n"
     )
 }

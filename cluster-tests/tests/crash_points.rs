@@ -31,7 +31,7 @@ const PLACES: &[(&str, usize)] = &[
     ("checkpoint write", 2),
     ("checkpoint sync", 2),
     ("checkpoint rename", 2),
-    ("checkpoint directory sync", 2),
+    ("log directory sync", 5),
     ("log removal", 3),
     ("chunks write", 2),
     ("chunks sync", 2),
@@ -45,12 +45,14 @@ const PLACES: &[(&str, usize)] = &[
     ("block rename", 2),
     ("block directory sync", 4),
     ("bucket put", 8),
+    ("block removal", 3),
+    ("removed block clearing", 3),
 ];
 
 /// Time and value of each sample by series.
 type Samples = BTreeMap<String, BTreeMap<i64, u64>>;
 
-/// What the node answers now; `None` while it does not.
+/// What the node answers now; `None` while it does not. All series of the target always have the same times.
 async fn shown(api: &Api, window: &str) -> Option<Samples> {
     let data = api.query(&format!("probe_value[{window}]"), now() + 1.0).await.ok()?;
     let mut all = Samples::new();
@@ -65,6 +67,11 @@ async fn shown(api: &Api, window: &str) -> Option<Samples> {
         assert_eq!(samples.len(), values.len(), "series {name} has a sample twice");
         assert!(all.insert(name, samples).is_none(), "a series is answered twice");
     }
+    for (name, samples) in &all {
+        let half = all.values().find(|other| !other.keys().eq(samples.keys()));
+        assert!(half.is_none(), "half a scrape is shown: {name} has {samples:?}, another has {half:?}");
+    }
+    assert!(all.is_empty() || all.len() == SERIES, "half a scrape is shown: {:?}", all.keys());
     Some(all)
 }
 
@@ -143,7 +150,8 @@ async fn chain(number: u64) -> Vec<String> {
     let text = format!(
         "global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}\n\
          scrape_configs:\n  - job_name: probe\n    static_configs: [{{targets: ['{}']}}]\n\
-         koios: {{storage: {{block_range: 1s}}}}\n",
+         storage: {{tsdb: {{out_of_order_time_window: 0s}}}}\n\
+         koios: {{storage: {{block_range: 1s}}, query: {{timeout: 500ms}}}}\n",
         target.addr
     );
     std::fs::write(&config, text).expect("the configuration");

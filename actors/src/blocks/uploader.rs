@@ -152,7 +152,7 @@ impl UploaderSetup {
 
     fn next_range(&self) -> Option<(i64, i64)> {
         let stats = self.heads.stats()?;
-        next_cut_range(stats.min_time, stats.max_time, self.block_range_ms)
+        next_cut_range(stats.min_time, stats.max_time, self.block_range_ms, stats.out_of_order_window_ms)
     }
 
     async fn cut_everything(&self) -> Result<CutReport, String> {
@@ -211,20 +211,12 @@ impl UploaderSetup {
         let dir = self.out_dir.join(id.to_string());
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&self.out_dir).map_err(|e| format!("{}: {e}", self.out_dir.display()))?;
-        let (views, out_dir, extras) = (views.to_vec(), self.out_dir.clone(), self.extras(slot));
+        let (views, out_dir, extras) = (views.to_vec(), self.out_dir.clone(), extras(&self.external, slot));
         let cut = self.pool.run(move || cut_block(&views, slot, mint, maxt, &out_dir, id, extras)).await;
         let Some(meta) = cut.map_err(|e| e.to_string())?.map_err(|e| e.to_string())? else { return Ok(None) };
         transfer::upload_block(&self.bucket, &dir, id).await.map_err(|e| e.to_string())?;
         let _ = std::fs::remove_dir_all(&dir);
         Ok(Some((id, meta.stats.num_samples)))
-    }
-
-    fn extras(&self, slot: Slot) -> BlockMetaExtras {
-        let mut labels: std::collections::BTreeMap<String, String> =
-            self.external.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-        labels.insert(REPLICA.to_owned(), slot.to_string());
-        let thanos = ThanosMeta { labels, source: "koios".to_owned(), ..ThanosMeta::default() };
-        BlockMetaExtras { thanos: Some(thanos), ..BlockMetaExtras::default() }
     }
 
     /// Waits until this node itself would serve the blocks.
@@ -267,8 +259,17 @@ impl UploaderSetup {
     }
 }
 
+/// What meta.json says beyond the samples: the cluster's external labels and the slot.
+pub fn extras(external: &Labels, slot: Slot) -> BlockMetaExtras {
+    let mut labels: std::collections::BTreeMap<String, String> =
+        external.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    labels.insert(REPLICA.to_owned(), slot.to_string());
+    let thanos = ThanosMeta { labels, source: "koios".to_owned(), ..ThanosMeta::default() };
+    BlockMetaExtras { thanos: Some(thanos), ..BlockMetaExtras::default() }
+}
+
 /// The same cut always gets the same id.
-fn block_id(node: &str, slot: Slot, mint: i64, maxt: i64) -> BlockId {
+pub fn block_id(node: &str, slot: Slot, mint: i64, maxt: i64) -> BlockId {
     let text = format!("{node}\n{slot}\n{mint}\n{maxt}");
     let hash = Labels::from_pairs([("cut", text.as_str())]).hash64();
     let again = Labels::from_pairs([("again", text.as_str())]).hash64();

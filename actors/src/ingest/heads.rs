@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use koios_chunk::SeriesChunks;
+use koios_model::metadata::MetricMetadata;
 use koios_model::{Matcher, Slot};
 use koios_query::HeadPort;
-use koios_tsdb::{HeadStats, HeadView};
+use koios_tsdb::{ExemplarStats, HeadStats, HeadView, SeriesExemplars};
 
 /// Views by shard number.
 #[derive(Debug)]
@@ -55,6 +56,9 @@ impl HeadViews {
             min_time: i64::MAX,
             max_time: i64::MIN,
             samples_appended: 0,
+            out_of_order_appended: 0,
+            out_of_order_repeated: 0,
+            out_of_order_window_ms: 0,
             label_pairs: 0,
         };
         for s in views.iter().map(|v| v.stats()) {
@@ -63,9 +67,50 @@ impl HeadViews {
             sum.min_time = sum.min_time.min(s.min_time);
             sum.max_time = sum.max_time.max(s.max_time);
             sum.samples_appended += s.samples_appended;
+            sum.out_of_order_appended += s.out_of_order_appended;
+            sum.out_of_order_repeated += s.out_of_order_repeated;
+            sum.out_of_order_window_ms = sum.out_of_order_window_ms.max(s.out_of_order_window_ms);
             sum.label_pairs += s.label_pairs;
         }
         Some(sum)
+    }
+
+    /// Exemplars with `start <= t <= end` of the series that satisfy all matchers of any set, by labels and slot:
+    /// what `/api/v1/query_exemplars` asks of this node.
+    ///
+    /// # Errors
+    /// When a shard is not open.
+    pub fn exemplars(
+        &self,
+        sets: &[Vec<Matcher>],
+        start: i64,
+        end: i64,
+    ) -> Result<Vec<SeriesExemplars>, String> {
+        let mut out: Vec<SeriesExemplars> =
+            self.all()?.iter().flat_map(|v| v.exemplars(sets, start, end)).collect();
+        out.sort_by(|a, b| (&a.labels, a.slot).cmp(&(&b.labels, b.slot)));
+        Ok(out)
+    }
+
+    /// Metadata that writers pushed, of one family or of all; scraped targets have theirs on the board.
+    ///
+    /// # Errors
+    /// When a shard is not open.
+    pub fn metadata(&self, family: Option<&str>) -> Result<Vec<(String, MetricMetadata)>, String> {
+        Ok(self.all()?.iter().flat_map(|v| v.metadata(family)).collect())
+    }
+
+    /// Counts of the exemplars of all shards together; `None` while one is not open.
+    pub fn exemplar_stats(&self) -> Option<ExemplarStats> {
+        let views = self.all().ok()?;
+        views.iter().map(|v| v.exemplar_stats()).reduce(|a, b| ExemplarStats {
+            stored: a.stored + b.stored,
+            series: a.series + b.series,
+            max: a.max + b.max,
+            appended: a.appended + b.appended,
+            out_of_order: a.out_of_order + b.out_of_order,
+            newest: a.newest.max(b.newest),
+        })
     }
 
     /// Slots with series in any shard.

@@ -9,8 +9,8 @@ pub mod heads;
 pub mod journal;
 pub mod shard;
 
-pub use distributor::{Distributor, SeriesId, Write, Written};
+pub use distributor::{Distributor, Home, SeriesId, Write, WriteExemplar, Written, WrittenExemplars};
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
-pub use shard::{Append, RefuseBefore, ShardActor, Sync, Truncate};
+pub use shard::{Append, AppendExemplars, AppendMetadata, Delete, RefuseBefore, ShardActor, Sync, Truncate};

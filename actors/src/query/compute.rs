@@ -17,4 +17,8 @@ impl Compute for QueryCompute {
             ComputeError::Panicked => QueryError::Internal(e.to_string()),
         })
     }
+
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
 }

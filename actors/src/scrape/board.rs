@@ -2,26 +2,57 @@
 //!
 //! Pools post their lists, scrapers their last outcome; readers render JSON without asking any actor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use koios_model::Slot;
-use koios_scrape::{DroppedTarget, TargetStatus};
+use koios_model::metadata::MetricMetadata;
+use koios_model::{Labels, Matcher, Slot};
+use koios_scrape::ingest::Family;
+use koios_scrape::{DroppedTarget, SharedFamilies, TargetStatus};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 /// A target's last outcome, shared with its scraper.
 pub type SharedStatus = Arc<Mutex<TargetStatus>>;
 
+/// A target that is scraped here.
+#[derive(Clone)]
+pub struct BoardTarget {
+    /// The replica it is scraped for.
+    pub slot: Slot,
+    /// Its last outcome.
+    pub status: SharedStatus,
+    /// What it says about its families.
+    pub families: SharedFamilies,
+}
+
+/// One line of `/api/v1/targets/metadata`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetMetadata {
+    /// Labels of the target.
+    pub target: Labels,
+    /// Family.
+    pub metric: String,
+    /// What it says.
+    pub metadata: MetricMetadata,
+}
+
 /// What a pool posts.
 #[derive(Clone, Default)]
 pub struct JobBoard {
-    /// Targets scraped here, with their slot.
-    pub active: Vec<(Slot, SharedStatus)>,
+    /// Targets scraped here.
+    pub active: Vec<BoardTarget>,
     /// Targets that relabelling dropped, at most as many as the job keeps.
     pub dropped: Vec<DroppedTarget>,
     /// How many were dropped.
     pub dropped_count: usize,
+}
+
+/// What is said about each family.
+pub type Sayings = BTreeMap<String, BTreeSet<MetricMetadata>>;
+
+fn words(f: &Family) -> MetricMetadata {
+    MetricMetadata { kind: f.kind, help: f.help.clone(), unit: f.unit.clone() }
 }
 
 /// All jobs.
@@ -46,15 +77,71 @@ impl TargetBoard {
         self.jobs.lock().values().map(|j| j.active.len()).sum()
     }
 
+    /// What all targets say, by family, each different saying once, sorted: of one family or of all, at most
+    /// `limit` families and `per_metric` sayings of each.
+    pub fn metadata(&self, metric: Option<&str>, limit: usize, per_metric: usize) -> Sayings {
+        let mut out = Sayings::new();
+        for target in self.targets() {
+            let families = target.families.lock();
+            let mut say = |name: &str, family: &Family| {
+                if let Some(said) = out.get_mut(name) {
+                    if said.len() < per_metric {
+                        said.insert(words(family));
+                    }
+                } else if out.len() < limit && per_metric > 0 {
+                    out.insert(name.to_owned(), [words(family)].into());
+                }
+            };
+            match metric {
+                Some(name) => families.get(name).into_iter().for_each(|f| say(name, f)),
+                None => families.iter().for_each(|(name, f)| say(name, f)),
+            }
+        }
+        out
+    }
+
+    /// What single targets say, of one family or of all, of the targets whose labels satisfy all matchers; at
+    /// most `limit` lines.
+    pub fn target_metadata(
+        &self,
+        matchers: &[Matcher],
+        metric: Option<&str>,
+        limit: usize,
+    ) -> Vec<TargetMetadata> {
+        let mut out = Vec::new();
+        for target in self.targets() {
+            let labels = target.status.lock().labels.clone();
+            if !matchers.iter().all(|m| m.matches(labels.value(&m.name))) {
+                continue;
+            }
+            let families = target.families.lock();
+            let mut said: Vec<(&str, &Family)> = match metric {
+                Some(name) => families.get(name).map(|f| (name, f)).into_iter().collect(),
+                None => families.iter().collect(),
+            };
+            said.sort_unstable_by_key(|(name, _)| *name);
+            out.extend(said.into_iter().take(limit - out.len()).map(|(name, f)| TargetMetadata {
+                target: labels.clone(),
+                metric: name.to_owned(),
+                metadata: words(f),
+            }));
+        }
+        out
+    }
+
+    fn targets(&self) -> Vec<BoardTarget> {
+        self.jobs.lock().values().flat_map(|j| j.active.iter().cloned()).collect()
+    }
+
     /// `{"active":[…],"dropped":[…],"droppedCounts":{…}}`.
     pub fn to_json(&self) -> String {
         let jobs = self.jobs.lock().clone();
         let (mut active, mut dropped, mut counts) = (Vec::new(), Vec::new(), Map::new());
         for (name, job) in jobs {
-            for (slot, status) in job.active {
-                let mut entry = serde_json::to_value(&*status.lock()).unwrap_or(Value::Null);
+            for target in job.active {
+                let mut entry = serde_json::to_value(&*target.status.lock()).unwrap_or(Value::Null);
                 if let Some(fields) = entry.as_object_mut() {
-                    fields.insert("slot".into(), Value::from(slot.0));
+                    fields.insert("slot".into(), Value::from(target.slot.0));
                 }
                 active.push(entry);
             }
@@ -62,5 +149,47 @@ impl TargetBoard {
             counts.insert(name, Value::from(job.dropped_count));
         }
         json!({ "active": active, "dropped": dropped, "droppedCounts": counts }).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use koios_scrape::parse::Format;
+    use koios_scrape::{BodyView, IngestSettings, ScrapeLoopState};
+
+    fn target(job: &str, body: &str) -> BoardTarget {
+        let config = koios_config::ScrapeConfig::named(job, &koios_config::Config::default().global);
+        let group = [("__address__", "h:1"), ("job", job)];
+        let labels = Labels::from_pairs(group);
+        let made = koios_scrape::populate_labels(&labels, &Labels::empty(), &config).unwrap().unwrap();
+        let mut state = ScrapeLoopState::new(made.labels.clone(), IngestSettings::of(&config));
+        let view = BodyView { bytes: body.as_bytes(), format: Format::Text };
+        assert!(state.ingest(1, Ok(view), 0.0, &mut Vec::new()).up);
+        let status = Arc::new(Mutex::new(TargetStatus::new(&made, "h")));
+        BoardTarget { slot: Slot(0), status, families: state.families().clone() }
+    }
+
+    #[test]
+    fn sayings_are_joined_and_bounded() {
+        let board = TargetBoard::default();
+        let said = ["# HELP a one\n# HELP b x\n", "# HELP a two\n", "# HELP a one\n# TYPE c gauge\n"];
+        for (i, body) in said.iter().enumerate() {
+            let job = format!("j{i}");
+            board.post(&job, JobBoard { active: vec![target(&job, body)], ..JobBoard::default() });
+        }
+        let all = board.metadata(None, 10, 10);
+        assert_eq!(
+            all.iter().map(|(n, s)| (n.as_str(), s.len())).collect::<Vec<_>>(),
+            [("a", 2), ("b", 1), ("c", 1)]
+        );
+        assert_eq!(board.metadata(Some("a"), 10, 1)["a"].len(), 1);
+        assert_eq!((board.metadata(None, 2, 9).len(), board.metadata(Some("no"), 9, 9).len()), (2, 0));
+        let one = board.target_metadata(&[Matcher::equal("job", "j0")], None, 9);
+        assert_eq!(one.iter().map(|t| t.metric.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(board.target_metadata(&[], Some("a"), 2).len(), 2);
+        assert_eq!(board.target_metadata(&[], None, 0).len(), 0);
+        board.remove("j0");
+        assert!(!board.metadata(None, 9, 9).contains_key("b"));
     }
 }

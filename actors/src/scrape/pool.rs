@@ -13,12 +13,12 @@ use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
 use koios_cluster::ClusterView;
 use koios_config::ScrapeConfig;
 use koios_model::{Clock, Slot};
-use koios_scrape::{DroppedTarget, Fetcher, IngestSettings, Target, TargetSet, TargetStatus};
+use koios_scrape::{DroppedTarget, Fetcher, IngestSettings, SharedFamilies, Target, TargetSet, TargetStatus};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::board::{JobBoard, SharedStatus, TargetBoard};
+use super::board::{BoardTarget, JobBoard, SharedStatus, TargetBoard};
 use super::ownership::{linger_ms, my_slots};
 use super::scraper::{self, JobRuntime, Reconfigure, Scraper, ScraperSetup, Stop};
 use crate::ingest::Distributor;
@@ -54,6 +54,7 @@ struct Loop {
     room: Mailroom<Scraper>,
     warden: Warden,
     status: SharedStatus,
+    families: SharedFamilies,
     /// Monotonic nanoseconds at which a loop that lost its slot ends.
     ends: Option<u64>,
 }
@@ -113,6 +114,7 @@ impl ScrapePool {
 
     fn open_loop(&self, slot: Slot, target: Arc<Target>, job: Arc<JobRuntime>) -> Loop {
         let status = Arc::new(Mutex::new(TargetStatus::new(&target, &self.setup.external_host)));
+        let families = SharedFamilies::default();
         let setup = ScraperSetup {
             job,
             target: target.clone(),
@@ -121,12 +123,13 @@ impl ScrapePool {
             clock: self.setup.clock.clone(),
             net: self.setup.net.clone(),
             status: status.clone(),
+            families: families.clone(),
         };
         let arbiter = &self.setup.arbiters[(target.key % self.setup.arbiters.len() as u64) as usize];
         let room = Mailroom::new("scraper", scraper::BOUND);
         let warden =
             Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
-        Loop { target, room, warden, status, ends: None }
+        Loop { target, room, warden, status, families, ends: None }
     }
 
     fn post(&self, config: &ScrapeConfig, set: &TargetSet) {
@@ -144,7 +147,11 @@ impl ScrapePool {
             .loops
             .iter()
             .filter(|(_, l)| l.ends.is_none())
-            .map(|((_, slot), l)| (*slot, l.status.clone()))
+            .map(|((_, slot), l)| BoardTarget {
+                slot: *slot,
+                status: l.status.clone(),
+                families: l.families.clone(),
+            })
             .collect();
         self.setup.board.post(&self.name, JobBoard { active, dropped, dropped_count: set.dropped_count });
     }

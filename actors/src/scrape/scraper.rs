@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
-use koios_model::{Clock, Slot};
+use koios_model::{Clock, Exemplar, Slot};
 use koios_scrape::{
-    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutSample, ScrapeLoopState, ScrapeReport, Target,
-    next_due,
+    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutExemplar, OutSample, ScrapeLoopState,
+    ScrapeReport, SharedFamilies, Target, next_due,
 };
 use koios_tsdb::Reject;
 use tokio::runtime::Handle;
 
 use super::board::SharedStatus;
-use crate::ingest::{Distributor, IngestError, SeriesId, Write, Written};
+use crate::ingest::{Distributor, Home, IngestError, SeriesId, Write, WriteExemplar, Written};
 use crate::kit::{Flare, Letter};
 
 /// Most messages.
@@ -50,6 +50,8 @@ pub struct ScraperSetup {
     pub net: Handle,
     /// Where outcomes are shown.
     pub status: SharedStatus,
+    /// Where what the target says about its families is shown.
+    pub families: SharedFamilies,
 }
 
 /// The actor.
@@ -68,7 +70,8 @@ pub struct Scraper {
 impl Scraper {
     /// A loop with an empty cache.
     pub fn new(setup: ScraperSetup, flare: Flare) -> Self {
-        let state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
+        let mut state = ScrapeLoopState::new(setup.target.labels.clone(), setup.job.settings.clone());
+        state.share_families(setup.families.clone());
         Self {
             setup,
             state,
@@ -122,9 +125,43 @@ impl Scraper {
         };
         let samples = std::mem::take(&mut self.out);
         self.write(samples, true, ctx, move |result, me, ctx| {
+            if result.is_ok() {
+                me.write_exemplars(ctx);
+            }
             me.finish(due, seconds, report, result);
             me.arm(ctx);
         });
+    }
+
+    /// Writes the scrape's exemplars, after their samples, because those made the series.
+    fn write_exemplars(&self, ctx: &mut Context<Self>) {
+        let exemplars = self.state.exemplars();
+        if exemplars.is_empty() {
+            return;
+        }
+        let write = |e: &OutExemplar| WriteExemplar {
+            series: match self.state.reference(e.series) {
+                Some(id) => Ok(SeriesId(id)),
+                None => Err((self.setup.slot, self.state.labels_of(e.series).clone())),
+            },
+            exemplar: Exemplar { labels: e.labels.clone(), t: e.t, v: e.value },
+        };
+        let writes = exemplars.iter().map(write).collect();
+        let distributor = self.setup.distributor.clone();
+        let home = Home::Source(self.setup.target.key);
+        let work = async move { distributor.write_exemplars(writes, home).await };
+        ctx.spawn(work.into_actor(self).map(|written, me, _| {
+            let url = &me.setup.target.url;
+            match written {
+                Ok(written) if written.rejected.is_empty() => {}
+                // Off, or exposed again and again: nothing to tell anybody at each scrape.
+                Ok(written) => {
+                    let (refused, (_, why)) = (written.rejected.len(), written.rejected[0]);
+                    tracing::debug!(url, refused, reason = %why, "exemplars refused");
+                }
+                Err(e) => tracing::warn!(url, error = %e, "exemplars not stored"),
+            }
+        }));
     }
 
     /// Writes samples; those whose reference storage has forgotten are written again with their labels.
@@ -148,7 +185,8 @@ impl Scraper {
             })
             .collect();
         let distributor = self.setup.distributor.clone();
-        let work = async move { distributor.write(writes).await };
+        let home = Home::Source(self.setup.target.key);
+        let work = async move { distributor.write(writes, home).await };
         ctx.spawn(work.into_actor(self).map(move |written, me, ctx| match written {
             Ok(written) => {
                 let forgotten = me.absorb(&samples, &written);

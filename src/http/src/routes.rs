@@ -41,6 +41,15 @@ fn api_routes(config: &mut web::ServiceConfig) {
                 .service(web::resource($path).route(web::get().to($handler)).route(web::post().to($handler)))
         };
     }
+    macro_rules! post_and_put {
+        ($path:literal, $handler:path) => {
+            config
+                .service(web::resource($path).route(web::post().to($handler)).route(web::put().to($handler)))
+        };
+    }
+    post_and_put!("/admin/tsdb/delete_series", api::admin_tsdb::delete_series);
+    post_and_put!("/admin/tsdb/clean_tombstones", api::admin_tsdb::clean_tombstones);
+    post_and_put!("/admin/tsdb/snapshot", api::admin_tsdb::snapshot);
     get_and_post!("/query", api::query::handle);
     get_and_post!("/query_range", api::query_range::handle);
     get_and_post!("/query_exemplars", api::query_exemplars::handle);
@@ -50,17 +59,21 @@ fn api_routes(config: &mut web::ServiceConfig) {
     get_and_post!("/format_query", api::format_query::handle);
     get_and_post!("/parse_query", api::parse_query::handle);
     config
+        .service(web::resource("/metadata").route(web::get().to(api::metadata::handle)))
+        .service(web::resource("/targets/metadata").route(web::get().to(api::targets_metadata::handle)))
         .service(web::resource("/targets").route(web::get().to(api::targets::handle)))
         .service(web::resource("/cluster").route(web::get().to(api::cluster::handle)))
         .service(web::resource("/status/buildinfo").route(web::get().to(api::status_buildinfo::handle)))
         .service(web::resource("/status/config").route(web::get().to(api::status_config::handle)))
         .service(web::resource("/status/flags").route(web::get().to(api::status_flags::handle)))
         .service(web::resource("/status/runtimeinfo").route(web::get().to(api::status_runtimeinfo::handle)))
+        .service(web::resource("/status/walreplay").route(web::get().to(api::status_walreplay::handle)))
         .service(web::resource("/status/tsdb").route(web::get().to(api::status_tsdb::handle)));
 }
 
 /// Paths that answer before the node is ready: they tell why it is not.
-const ALWAYS: [&str; 3] = ["/api/v1/cluster", "/api/v1/status/buildinfo", "/api/v1/status/flags"];
+const ALWAYS: [&str; 4] =
+    ["/api/v1/cluster", "/api/v1/status/buildinfo", "/api/v1/status/flags", "/api/v1/status/walreplay"];
 
 async fn around_api(
     request: ServiceRequest,

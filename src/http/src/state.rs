@@ -61,8 +61,23 @@ pub trait NodePort: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// Reads the configuration again; the error is for humans.
     async fn reload(&self) -> Result<(), String>;
-    /// Reports of other nodes, e.g. their targets: node name and JSON.
-    async fn collect(&self, kind: &'static str) -> Vec<(String, Result<String, String>)>;
+    /// This node's part of a report; `None` when there is no such report.
+    fn report(&self, kind: &str) -> Option<String>;
+    /// Parts of other nodes, e.g. their targets: node name and JSON.
+    async fn collect(&self, kind: &str) -> Vec<(String, Result<String, String>)>;
+    /// Has every node, this one first, do its part of what an operator asked.
+    ///
+    /// # Errors
+    /// Which node did not, and why.
+    async fn act(&self, body: &str) -> Result<(), String>;
+    /// Copies what this node keeps into a new directory and answers its name; `head` says whether with the samples
+    /// that are in no block yet.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    async fn snapshot(&self, head: bool) -> Result<String, String>;
+    /// First, last and current segment of the log that is being read, or was.
+    fn wal_replay(&self) -> (u64, u64, u64);
 }
 
 /// Facts that change while the process runs.
@@ -94,6 +109,8 @@ pub struct ApiState {
     pub readiness: Arc<AtomicU8>,
     /// Whether `/-/reload` may be used.
     pub lifecycle: bool,
+    /// Whether `/api/v1/admin` may be used.
+    pub admin: bool,
 }
 
 impl ApiState {

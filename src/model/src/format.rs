@@ -6,23 +6,51 @@
 
 use std::fmt::Write as _;
 
-/// Shortest decimal digits of a finite, non-negative value and the position of the decimal point:
-/// value = 0.d1d2d3… × 10^point. Zero is ("0", 1).
-fn shortest(v: f64) -> (String, i32) {
-    if v == 0.0 {
-        return ("0".to_owned(), 1);
+/// Below this, thousandths of a whole number have at most 15 digits.
+const THOUSANDTHS_MAX: f64 = 999_999_999_999.0;
+/// Most digits of a shortest decimal, and some more.
+const DIGITS_MAX: usize = 32;
+
+/// Shortest decimal digits of a finite, non-negative value, in memory of their own.
+struct Digits {
+    bytes: [u8; DIGITS_MAX],
+    len: usize,
+    /// Position of the decimal point: value = 0.d1d2d3… × 10^point. Zero is ("0", 1).
+    point: i32,
+}
+
+impl Digits {
+    fn of(v: f64) -> Self {
+        let mut d = Self { bytes: [b'0'; DIGITS_MAX], len: 1, point: 1 };
+        if v == 0.0 {
+            return d;
+        }
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(v);
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((m, e)) => (m, e.parse::<i32>().unwrap_or(0)),
+            None => (text, 0),
+        };
+        let whole = mantissa.find('.').unwrap_or(mantissa.len()) as i32;
+        (d.len, d.point) = (0, whole + exponent);
+        for b in mantissa.bytes().filter(u8::is_ascii_digit) {
+            match (b, d.len) {
+                (b'0', 0) => d.point -= 1,
+                (b, n) => {
+                    d.bytes[n] = b;
+                    d.len += 1;
+                }
+            }
+        }
+        while d.len > 1 && d.bytes[d.len - 1] == b'0' {
+            d.len -= 1;
+        }
+        d
     }
-    let mut buffer = zmij::Buffer::new();
-    let text = buffer.format_finite(v);
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((m, e)) => (m, e.parse::<i32>().unwrap_or(0)),
-        None => (text, 0),
-    };
-    let (int, frac) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{int}{frac}");
-    let leading = all.len() - all.trim_start_matches('0').len();
-    let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
-    (digits, int.len() as i32 - leading as i32 + exponent)
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or("")
+    }
 }
 
 fn special(v: f64) -> Option<&'static str> {
@@ -45,21 +73,51 @@ pub fn push_f(out: &mut String, v: f64) {
     if v.is_sign_negative() {
         out.push('-');
     }
-    let (digits, point) = shortest(v.abs());
-    let n = digits.len() as i32;
-    if point <= 0 {
+    let abs = v.abs();
+    if abs < THOUSANDTHS_MAX {
+        let whole = abs as u64;
+        if whole as f64 == abs {
+            return out.push_str(itoa::Buffer::new().format(whole));
+        }
+        // Two decimals of at most 15 digits are never the same float, so one that is this float is its shortest.
+        let thousandths = (abs * 1000.0 + 0.5) as u64;
+        if thousandths as f64 / 1000.0 == abs {
+            return push_thousandths(out, thousandths);
+        }
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(abs);
+    if text.bytes().all(|b| b != b'e') {
+        return out.push_str(text.strip_suffix(".0").unwrap_or(text));
+    }
+    let d = Digits::of(abs);
+    let (digits, n) = (d.text(), d.len as i32);
+    if d.point <= 0 {
         out.push_str("0.");
-        out.extend(std::iter::repeat_n('0', (-point) as usize));
-        out.push_str(&digits);
-    } else if point >= n {
-        out.push_str(&digits);
-        out.extend(std::iter::repeat_n('0', (point - n) as usize));
+        out.extend(std::iter::repeat_n('0', (-d.point) as usize));
+        out.push_str(digits);
+    } else if d.point >= n {
+        out.push_str(digits);
+        out.extend(std::iter::repeat_n('0', (d.point - n) as usize));
     } else {
-        let (a, b) = digits.split_at(point as usize);
+        let (a, b) = digits.split_at(d.point as usize);
         out.push_str(a);
         out.push('.');
         out.push_str(b);
     }
+}
+
+/// A number of thousandths that is no whole number, without zeros at its end.
+fn push_thousandths(out: &mut String, n: u64) {
+    out.push_str(itoa::Buffer::new().format(n / 1000));
+    let rest = (n % 1000) as u32;
+    let digits = [b'.', b'0' + (rest / 100) as u8, b'0' + (rest / 10 % 10) as u8, b'0' + (rest % 10) as u8];
+    let len = match (rest % 100, rest % 10) {
+        (0, _) => 2,
+        (_, 0) => 3,
+        _ => 4,
+    };
+    out.push_str(std::str::from_utf8(&digits[..len]).unwrap_or(""));
 }
 
 /// Go's 'e' with precision -1: `1e+21`, `1.5e-07`; the exponent has at least two digits.
@@ -70,9 +128,9 @@ pub fn push_e(out: &mut String, v: f64) {
     if v.is_sign_negative() {
         out.push('-');
     }
-    let (digits, point) = shortest(v.abs());
-    let exponent = if v == 0.0 { 0 } else { point - 1 };
-    let (a, b) = digits.split_at(1);
+    let d = Digits::of(v.abs());
+    let exponent = if v == 0.0 { 0 } else { d.point - 1 };
+    let (a, b) = d.text().split_at(1);
     out.push_str(a);
     if !b.is_empty() {
         out.push('.');
@@ -84,11 +142,8 @@ pub fn push_e(out: &mut String, v: f64) {
 
 /// Go's 'g' with precision -1: 'e' when the exponent is below -4 or at least 6.
 pub fn push_g(out: &mut String, v: f64) {
-    if v.is_finite() && v != 0.0 {
-        let (_, point) = shortest(v.abs());
-        if !(-4..6).contains(&(point - 1)) {
-            return push_e(out, v);
-        }
+    if v.is_finite() && v != 0.0 && !(-4..6).contains(&(Digits::of(v.abs()).point - 1)) {
+        return push_e(out, v);
     }
     push_f(out, v);
 }
@@ -195,9 +250,19 @@ pub fn go_quote(s: &str) -> String {
     out
 }
 
+/// Whether a byte of a text may stand in a JSON string as it is. The line separators U+2028 and U+2029 begin with
+/// 0xe2.
+fn plain_in_json(b: u8) -> bool {
+    b >= 0x20 && !matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
+}
+
 /// A JSON string literal. `<`, `>`, `&` and the line separators are escaped as Go's encoder does.
 pub fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
+    if text.bytes().all(plain_in_json) {
+        out.push_str(text);
+        return out.push('"');
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -251,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn strings_are_json() {
+        let mut out = String::new();
+        ["plain é", "a\"\\\n\r\t\u{1}<>&\u{2028}…"].iter().for_each(|s| push_json_string(&mut out, s));
+        let escaped = "\\\"\\\\\\n\\r\\t\\u0001\\u003c\\u003e\\u0026\\u2028";
+        assert_eq!(out, format!("\"plain é\"\"a{escaped}…\""));
+    }
+
+    #[test]
     fn ties_break_as_in_go() {
         let text = float_f(f64::from_bits(0x4317_9085_685d_83c9));
         assert!(text.ends_with(".2"), "{text}");
@@ -274,9 +347,18 @@ mod tests {
 
     proptest! {
         #[test]
+        fn small_numbers_are_as_short_as_can_be(n in any::<i32>(), shift in 0u32..40) {
+            let v = if shift < 30 { f64::from(n) / f64::from(1u32 << shift) } else { f64::from(n) / 1000.0 };
+            prop_assert_eq!(float_f(v).len(), format!("{v}").len());
+            prop_assert_eq!(float_f(v).parse::<f64>().unwrap(), v);
+        }
+
+        #[test]
         fn every_layout_reads_back(bits in any::<u64>()) {
             let v = f64::from_bits(bits);
             prop_assume!(v.is_finite());
+            // Never an exponent, and no digit more than Rust's own shortest, which breaks ties differently.
+            prop_assert_eq!(float_f(v).len(), format!("{v}").len());
             for text in [float_f(v), float_e(v), float_g(v), float_json(v)] {
                 prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), v.to_bits());
             }

@@ -43,7 +43,7 @@ impl Labels {
 
     /// From pairs that are known to be sorted, unique and without empty values.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut text = String::new();
+        let mut text = String::with_capacity(USUAL_BYTES);
         let mut last: Option<&str> = None;
         for (n, v) in pairs {
             debug_assert!(
@@ -143,6 +143,10 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     i
 }
 
+/// Bytes that most label sets stay below.
+const USUAL_BYTES: usize = 256;
+
+#[inline]
 fn push_part(text: &mut String, part: &str) {
     let mut n = part.len();
     while n >= 0x40 {

@@ -1,6 +1,6 @@
 //! The vocabulary of Koios: what a series, a sample, a matcher and a moment are.
 //!
-//! Owns: labels in one compact allocation, matchers, samples and the stale marker, native histograms with
+//! Owns: labels in one compact allocation, matchers, samples and the stale marker, exemplars, metadata, native histograms with
 //! their arithmetic, compensated sums, `i64` millisecond
 //! timestamps, Prometheus durations, block ids, the clock trait, the closed set of error codes, and
 //! numbers printed exactly as Go prints them.
@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod exemplar;
 pub mod failpoint;
 pub mod format;
 pub mod histogram;
@@ -20,6 +21,7 @@ pub mod ids;
 pub mod kahan;
 pub mod labels;
 pub mod matcher;
+pub mod metadata;
 pub mod regexp;
 pub mod sample;
 pub mod size;
@@ -27,6 +29,7 @@ pub mod timestamp;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Code, Coded};
+pub use exemplar::Exemplar;
 pub use histogram::{CounterReset, FloatHistogram};
 pub use ids::{BlockId, Slot};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};

@@ -13,7 +13,7 @@ pub fn push_json_timestamp(out: &mut String, ms: i64) {
     if negative {
         out.push('-');
     }
-    let _ = write!(out, "{}", abs / 1000);
+    out.push_str(itoa::Buffer::new().format(abs / 1000));
     let fraction = abs % 1000;
     if fraction != 0 {
         let _ = write!(out, ".{fraction:03}");

@@ -94,6 +94,9 @@ pub struct RunArgs {
     /// Allow /-/reload.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,
+    /// Allow /api/v1/admin: deleting series, cleaning up after that, snapshots.
+    #[arg(long = "web.enable-admin-api")]
+    pub web_enable_admin_api: bool,
     /// error, warn, info, debug or trace.
     #[arg(long = "log.level", default_value = "info", value_name = "LEVEL")]
     pub log_level: String,

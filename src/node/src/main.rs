@@ -4,6 +4,7 @@
 //! (`start`), the wiring of actors (`wire`), the drain (`shutdown`), and the small commands beside running a
 //! node. Refuses logic of its own: everything else is a crate below.
 
+mod admin;
 mod banner;
 mod bench;
 mod cli;
@@ -17,6 +18,7 @@ mod local_blocks;
 mod metrics;
 mod moving_in;
 mod port;
+mod reports;
 mod rpc;
 mod serve;
 mod settings;

@@ -17,11 +17,13 @@ use koios_telemetry::Registry;
 use parking_lot::RwLock;
 
 use crate::cli::RunArgs;
+use crate::reports::OwnReports;
 use crate::settings::Settings;
 use crate::{status, wire};
 
 const PEER_PATIENCE: Duration = Duration::from_secs(2);
 const APPLY_PATIENCE: Duration = Duration::from_secs(10);
+const ACT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything a node shows beside queries.
 pub struct Port {
@@ -35,6 +37,7 @@ pub struct Port {
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub config_yaml: RwLock<String>,
     pub clock: Arc<dyn Clock>,
+    pub reports: Arc<OwnReports>,
 }
 
 #[async_trait]
@@ -86,7 +89,46 @@ impl NodePort for Port {
         }
     }
 
-    async fn collect(&self, kind: &'static str) -> Vec<(String, Result<String, String>)> {
+    fn report(&self, kind: &str) -> Option<String> {
+        self.reports.report(kind)
+    }
+
+    /// This node first: when it refuses, nothing was done anywhere.
+    async fn act(&self, body: &str) -> Result<(), String> {
+        self.reports.act(body.as_bytes()).await?;
+        let view = self.gossip.view();
+        let others = view.members.values().filter(|m| m.name != view.me);
+        let asks = others.map(|m| async move {
+            let done = match m.answers() {
+                true => self.peers.act(m, body, ACT_PATIENCE).await.map_err(|e| e.text().to_owned()),
+                false => Err(format!("is {}", m.shown_state())),
+            };
+            done.map_err(|why| format!("{}: {why}", m.name))
+        });
+        let faults: Vec<String> =
+            futures::future::join_all(asks).await.into_iter().filter_map(Result::err).collect();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(format!("done on {}, not done on {}; asking again is safe", view.me, faults.join(", ")))
+            }
+        }
+    }
+
+    async fn snapshot(&self, head: bool) -> Result<String, String> {
+        self.reports.admin.snapshot(head).await
+    }
+
+    fn wal_replay(&self) -> (u64, u64, u64) {
+        let head = self.args.storage_path.join("head");
+        let shards = (0..self.heads.shards()).map(|n| head.join(format!("shard-{n}")).join("wal"));
+        let found: Vec<(u64, u64)> = shards.filter_map(|dir| koios_tsdb::segment_numbers(&dir)).collect();
+        let min = found.iter().map(|f| f.0).min().unwrap_or(0);
+        let max = found.iter().map(|f| f.1).max().unwrap_or(0);
+        (min, max, if self.heads.all().is_ok() { max } else { min })
+    }
+
+    async fn collect(&self, kind: &str) -> Vec<(String, Result<String, String>)> {
         let view = self.gossip.view();
         let others: Vec<_> =
             view.members.values().filter(|m| m.name != view.me && m.answers()).cloned().collect();
@@ -98,14 +140,5 @@ impl NodePort for Port {
             (m.name.clone(), text)
         });
         futures::future::join_all(asks).await
-    }
-}
-
-/// What this node reports to peers.
-pub struct OwnReports(pub Arc<TargetBoard>);
-
-impl Reports for OwnReports {
-    fn report(&self, kind: &str) -> Option<String> {
-        (kind == "targets").then(|| self.0.to_json())
     }
 }

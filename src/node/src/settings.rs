@@ -135,6 +135,7 @@ impl Settings {
             ("storage.tsdb.retention.size", koios_model::size::format_size(self.retention.bytes)),
             ("storage.tsdb.retention.time", koios_model::duration::format_duration(self.retention.time_ms)),
             ("web.enable-lifecycle", a.web_enable_lifecycle.to_string()),
+            ("web.enable-admin-api", a.web_enable_admin_api.to_string()),
             ("web.listen-address", addr(a.web_listen)),
             ("zone", self.zone.clone()),
         ]

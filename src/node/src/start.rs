@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::admin::Admin;
 use crate::banner::Banner;
 use crate::cli::RunArgs;
 use crate::gossiping::{self, Gossiping};
@@ -30,7 +31,8 @@ use crate::identity::{Identity, hostname};
 use crate::joining::{self, Joined};
 use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
-use crate::port::{OwnReports, Port};
+use crate::port::Port;
+use crate::reports::OwnReports;
 use crate::rpc;
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
@@ -130,6 +132,13 @@ impl Node {
         }));
         let registry = Registry::new();
         metrics::register(&registry, self.sources(&runtime));
+        let admin = Arc::new(Admin {
+            enabled: s.args.web_enable_admin_api,
+            node: self.me.name.clone(),
+            storage: s.args.storage_path.clone(),
+            foundation: f.clone(),
+        });
+        let reports = Arc::new(OwnReports { board: f.board.clone(), heads: f.heads.clone(), admin });
         let port = Arc::new(Port {
             args: s.args.clone(),
             board: f.board.clone(),
@@ -141,6 +150,7 @@ impl Node {
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),
+            reports: reports.clone(),
         });
         let state = web::Data::new(ApiState {
             front,
@@ -150,6 +160,7 @@ impl Node {
             clock: f.clock.clone(),
             readiness: f.readiness.clone(),
             lifecycle: s.args.web_enable_lifecycle,
+            admin: s.args.web_enable_admin_api,
         });
         let http = serve::http(listeners.web, state)?;
         let service = PeerService {
@@ -158,7 +169,7 @@ impl Node {
             ring: s.ring.clone(),
             clock: f.clock.clone(),
             parts: f.local_parts(),
-            reports: Arc::new(OwnReports(f.board.clone())),
+            reports,
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
         };
         rpc::serve(&f.net, listeners.grpc, service)?;

@@ -49,6 +49,8 @@ pub struct Foundation {
     pub applied: Arc<Mutex<Jobs>>,
     pub readiness: Arc<AtomicU8>,
     pub external: Labels,
+    /// Held while the head is cut, and by whatever must not meet a cut.
+    pub cutting: Arc<tokio::sync::Mutex<()>>,
     /// What is done to the node's own bucket, once it runs.
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
@@ -78,6 +80,7 @@ impl Foundation {
             applied: Arc::default(),
             readiness: Arc::default(),
             external,
+            cutting: Arc::default(),
             compactor: Arc::default(),
             wardens: Mutex::default(),
         }
@@ -221,7 +224,7 @@ impl Foundation {
             block_range_ms: settings.config.koios.storage.block_range_ms,
             out_dir: settings.args.storage_path.join("cut"),
             peers_see: peers_see_live(gossip, &self.catalogue.view),
-            turn: Arc::default(),
+            turn: self.cutting.clone(),
         });
         let room = Mailroom::new("uploader", blocks::uploader::BOUND);
         let warden = Warden::watch(room.clone(), self.plan.arbiter("background"), move |flare| {
@@ -317,8 +320,16 @@ pub fn shard_options(settings: &Settings, number: usize) -> ShardOptions {
     };
     ShardOptions {
         block_range_ms: settings.config.koios.storage.block_range_ms,
+        out_of_order_window_ms: settings.config.out_of_order_window_ms(),
         wal: WalOptions { sync: settings.wal_sync, ..WalOptions::default() },
         series_max,
+        exemplars_max: exemplars_of_a_shard(settings),
         ..defaults
     }
+}
+
+/// The configured bound is the node's; shards are as many as cores.
+fn exemplars_of_a_shard(settings: &Settings) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    u32::try_from(settings.config.storage.max_exemplars.div_ceil(cores)).unwrap_or(u32::MAX)
 }

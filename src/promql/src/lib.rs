@@ -19,8 +19,9 @@ mod stack;
 pub mod syntax;
 
 pub use api::{
-    Budget, Charge, Control, EngineOptions, EvalError, Hints, Limits, MatrixSeries, MemorySeries,
-    QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesSource, Value, VectorSample,
+    Budget, Charge, Control, EngineOptions, EvalError, Floats, Helpers, Hints, Job, Limits, MatrixSeries,
+    MemorySeries, QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesSource, Value,
+    VectorSample,
 };
 pub use plan::Plan;
 pub use syntax::ast::Expr;

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use koios_model::histogram::Buckets;
 use koios_model::{Columns, FloatHistogram, Labels};
 use koios_promql::{
-    Control, EngineOptions, Expr, MemorySeries, Plan, QueryParams, SampleValue, SeriesSource, Value, parse,
+    Control, EngineOptions, Expr, Helpers, Job, MemorySeries, Plan, QueryParams, SampleValue, SeriesSource,
+    Value, parse,
 };
 
 const START: i64 = 3_600_000;
@@ -115,12 +118,40 @@ fn bits(v: &SampleValue) -> String {
 }
 
 fn run(store: &[Arc<MemorySeries>], expr: &Expr, params: &QueryParams) -> Answer {
-    let plan = Plan::new(expr, params).map_err(|e| e.to_string())?;
+    run_on(store, expr, params, None).0
+}
+
+/// The answer and all annotations, on as many threads as are lent.
+fn run_on(
+    store: &[Arc<MemorySeries>],
+    expr: &Expr,
+    params: &QueryParams,
+    helpers: Option<Arc<dyn Helpers>>,
+) -> (Answer, Vec<String>) {
+    let mut notes = Vec::new();
+    let answer = answer(store, expr, params, helpers, &mut notes);
+    (answer, notes)
+}
+
+fn answer(
+    store: &[Arc<MemorySeries>],
+    expr: &Expr,
+    params: &QueryParams,
+    helpers: Option<Arc<dyn Helpers>>,
+    notes: &mut Vec<String>,
+) -> Answer {
+    let plan = Arc::new(Plan::new(expr, params).map_err(|e| e.to_string())?);
     let inputs = plan.selects().iter().map(|s| {
         let wanted = |m: &&Arc<MemorySeries>| s.matchers.iter().all(|k| k.matches(m.labels.value(&k.name)));
         store.iter().filter(wanted).map(|m| Box::new(m.clone()) as Box<dyn SeriesSource>).collect()
     });
-    let output = plan.evaluate(inputs.collect(), &Control::new()).map_err(|e| e.to_string())?;
+    let (inputs, control) = (inputs.collect(), Control::new());
+    let output = match helpers {
+        None => plan.evaluate(inputs, &control),
+        Some(helpers) => plan.evaluate_helped(inputs, &control, helpers),
+    };
+    let output = output.map_err(|e| e.to_string())?;
+    notes.extend(output.warnings.into_iter().chain(output.infos));
     let mut all: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
     match output.value {
         Value::Scalar(t, v) => {
@@ -135,7 +166,7 @@ fn run(store: &[Arc<MemorySeries>], expr: &Expr, params: &QueryParams) -> Answer
         Value::Matrix(m) => {
             for s in m {
                 let points = all.entry(s.labels.to_string()).or_default();
-                points.extend(s.floats.iter().map(|(t, v)| (*t, bits(&SampleValue::Float(*v)))));
+                points.extend(s.floats.iter().map(|(t, v)| (t, bits(&SampleValue::Float(v)))));
                 points
                     .extend(s.histograms.iter().map(|(t, h)| (*t, bits(&SampleValue::Histogram(h.clone())))));
             }
@@ -173,4 +204,59 @@ fn ranges_are_their_instants_and_order_never_matters() {
     }
     println!("{compared} instants compared, {found} of them with a result");
     assert!(compared > 5000 && found > 1500, "{compared} compared, {found} found");
+}
+
+/// Threads that run some jobs, beside some that run at once and some that never run.
+struct Lent {
+    shards: usize,
+    jobs: Sender<Job>,
+    taken: AtomicUsize,
+}
+
+impl Lent {
+    fn new(shards: usize) -> Self {
+        let (jobs, queue) = channel::<Job>();
+        std::thread::spawn(move || queue.into_iter().for_each(|job| job()));
+        Self { shards, jobs, taken: AtomicUsize::new(0) }
+    }
+}
+
+impl Helpers for Lent {
+    fn most(&self) -> usize {
+        self.shards - 1
+    }
+
+    fn block_series(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn take(&self, job: Job) {
+        match self.taken.fetch_add(1, Ordering::Relaxed) % 5 {
+            0 | 1 => job(),
+            2 => drop(job),
+            _ => drop(self.jobs.send(job)),
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_never_matters() {
+    let store = store();
+    let lent: Vec<Arc<Lent>> = [1, 2, 3, 7].into_iter().map(|shards| Arc::new(Lent::new(shards))).collect();
+    let mut compared = 0;
+    for query in queries() {
+        let Ok(expr) = parse(&query) else { continue };
+        for params in [QueryParams::range(START, END, STEP), QueryParams::instant(END)] {
+            let params = QueryParams { options: EngineOptions::all(), ..params };
+            let alone = run_on(&store, &expr, &params, None);
+            for helpers in &lent {
+                let helped = run_on(&store, &expr, &params, Some(helpers.clone()));
+                assert_eq!(helped, alone, "{query} in {} shards", helpers.shards);
+                compared += 1;
+            }
+        }
+    }
+    let taken: Vec<usize> = lent.iter().map(|l| l.taken.load(Ordering::Relaxed)).collect();
+    println!("{compared} evaluations compared, jobs taken: {taken:?}");
+    assert!(compared > 5000 && taken[0] == 0 && taken[1..].iter().all(|n| *n > 1000), "{compared} {taken:?}");
 }

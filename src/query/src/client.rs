@@ -134,6 +134,18 @@ impl Peers {
         .await
     }
 
+    /// Has `node` do its part of something.
+    ///
+    /// # Errors
+    /// See `CallError`.
+    pub async fn act(&self, node: &Member, body: &str, patience: Duration) -> Result<(), CallError> {
+        let request = pb::ActRequest { body: body.as_bytes().to_vec() };
+        self.call(node, patience, async |mut client: PeerClient<Channel>| {
+            client.act(self.sign(request, patience)).await.map(drop)
+        })
+        .await
+    }
+
     async fn call<T>(
         &self,
         node: &Member,

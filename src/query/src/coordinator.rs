@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
+use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
-use koios_model::{BlockId, Labels, Matcher};
+use koios_model::{BlockId, Matcher};
 use koios_store::CatalogueView;
 
 use crate::client::{CallError, Peers};
@@ -332,16 +333,23 @@ impl<'a> Rounds<'a> {
     }
 }
 
+/// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
 fn merge(answers: Vec<Answer>) -> Vec<MergedSeries> {
-    let mut by_labels: HashMap<Labels, MergedSeries> = HashMap::new();
-    for s in answers.into_iter().flat_map(|a| a.series) {
-        by_labels
-            .entry(s.labels.clone())
-            .or_insert_with(|| MergedSeries::new(s.labels.clone()))
-            .add(s.slot, s.chunks);
+    let mut all: Vec<SeriesChunks> = answers.into_iter().flat_map(|a| a.series).collect();
+    if !all.is_sorted_by(|a, b| a.labels < b.labels) {
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
     }
-    let mut series: Vec<MergedSeries> = by_labels.into_values().collect();
+    let mut series: Vec<MergedSeries> = Vec::with_capacity(all.len());
+    for s in all {
+        match series.last_mut() {
+            Some(last) if last.labels == s.labels => last.add(s.slot, s.chunks),
+            _ => {
+                let mut new = MergedSeries::new(s.labels);
+                new.add(s.slot, s.chunks);
+                series.push(new);
+            }
+        }
+    }
     series.iter_mut().for_each(MergedSeries::seal);
-    series.sort_by(|a, b| a.labels.cmp(&b.labels));
     series
 }

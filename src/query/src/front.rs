@@ -12,13 +12,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use koios_cluster::ClusterView;
 use koios_model::{Clock, Columns, Labels, Matcher};
 use koios_promql::{Control, EngineOptions, Limits, Plan, QueryOutput, QueryParams, SeriesSource, parse};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Want};
 use crate::error::QueryError;
 use crate::merge::MergedSeries;
-use crate::ports::{Admission, compute};
+use crate::ports::{Admission, PoolHelpers, compute};
 
 /// Selects of one query that are fetched at a time.
 const SELECTS_IN_FLIGHT: usize = 4;
@@ -187,8 +188,10 @@ impl Front {
         let clock = self.clock.clone();
         let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
         let stop = CancelOnDrop(control.clone());
-        let output =
-            compute(&*self.coordinator.parts.pool, move || plan.evaluate(inputs, &control)).await??;
+        let pool = self.coordinator.parts.pool.clone();
+        let helpers = Arc::new(PoolHelpers { pool: pool.clone(), net: Handle::current() });
+        let plan = Arc::new(plan);
+        let output = compute(&*pool, move || plan.evaluate_helped(inputs, &control, helpers)).await??;
         drop((stop, ticket));
         let timings = Timings {
             queue_ns: admitted_ns.saturating_sub(asked_ns),

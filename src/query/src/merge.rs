@@ -50,11 +50,27 @@ impl MergedSeries {
         self.parts.iter().flat_map(|(_, c)| c).map(|c| c.data.len()).sum()
     }
 
+    /// The chunks that matter, when they are of one slot and follow each other: then there is nothing to merge.
+    fn only_run(&self, mint: i64, maxt: i64) -> Option<impl Iterator<Item = &Chunk>> {
+        let [(_, chunks)] = self.parts.as_slice() else { return None };
+        let wanted = move |c: &&Chunk| c.min_time <= maxt && c.max_time >= mint;
+        let mut run_end = i64::MIN;
+        let follows = |c: &Chunk| {
+            let follows = c.min_time > run_end;
+            run_end = run_end.max(c.max_time);
+            follows
+        };
+        chunks.iter().filter(wanted).all(follows).then(|| chunks.iter().filter(wanted))
+    }
+
     /// Appends the deduplicated samples in `[mint, maxt]` to `out`.
     ///
     /// # Errors
     /// When a chunk is damaged.
     pub fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
+        if let Some(mut only) = self.only_run(mint, maxt) {
+            return only.try_for_each(|chunk| chunk.read(mint, maxt, out));
+        }
         let healthiest = self.labels.metric_name() == "up";
         let mut runs: Vec<(Slot, Columns)> = Vec::new();
         for (slot, chunks) in &self.parts {

@@ -3,9 +3,13 @@
 //! Owns small traits only; `node` plugs in the head, the compute pool, the desk that admits queries, and the
 //! reports a node can give of itself.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use koios_chunk::SeriesChunks;
 use koios_model::Matcher;
+use koios_promql::{Helpers, Job};
+use tokio::runtime::Handle;
 
 use crate::error::QueryError;
 
@@ -44,6 +48,11 @@ pub trait Compute: Send + Sync + 'static {
     /// # Errors
     /// `Overloaded` when there is no room, `Internal` when the job panicked.
     async fn run(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), QueryError>;
+
+    /// Number of threads.
+    fn threads(&self) -> usize {
+        1
+    }
 }
 
 /// Runs a job on the pool and brings its result back.
@@ -60,6 +69,27 @@ pub async fn compute<T: Send + 'static>(
     }))
     .await?;
     rx.await.map_err(|_| QueryError::Internal("the computation gave no result".into()))
+}
+
+/// Threads of the pool for the engine to use beside its own.
+pub(crate) struct PoolHelpers {
+    pub pool: Arc<dyn Compute>,
+    /// Where jobs are handed to the pool.
+    pub net: Handle,
+}
+
+impl Helpers for PoolHelpers {
+    fn most(&self) -> usize {
+        self.pool.threads().saturating_sub(1)
+    }
+
+    fn take(&self, job: Job) {
+        let pool = self.pool.clone();
+        self.net.spawn(async move {
+            // Without room the job is dropped, and the engine does it itself.
+            let _ = pool.run(job).await;
+        });
+    }
 }
 
 /// Permission to run one query; given back on drop.
@@ -84,8 +114,15 @@ pub trait Admission: Send + Sync + 'static {
     async fn admit(&self, query: &str, patience_ms: u64) -> Result<Ticket, QueryError>;
 }
 
-/// What a node can report of itself to a peer, as JSON.
+/// What a node can report of itself to a peer, as JSON, and do for it.
+#[async_trait]
 pub trait Reports: Send + Sync + 'static {
     /// The report called `kind`; `None` when there is no such report.
     fn report(&self, kind: &str) -> Option<String>;
+
+    /// Does this node's part of what an operator asked of the cluster.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    async fn act(&self, body: &[u8]) -> Result<(), String>;
 }

@@ -132,6 +132,12 @@ impl Peer for PeerService {
             self.reports.report(&kind).ok_or_else(|| Status::not_found(format!("no report {kind:?}")))?;
         Ok(Response::new(pb::ReportReply { body: body.into_bytes() }))
     }
+
+    async fn act(&self, request: Request<pb::ActRequest>) -> Result<Response<pb::ActReply>, Status> {
+        self.check(&request)?;
+        self.reports.act(&request.into_inner().body).await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(pb::ActReply {}))
+    }
 }
 
 /// Cuts an answer into messages; the last one carries the trailer.

@@ -25,6 +25,7 @@ pub use fetch::{Fetched, Fetcher};
 pub use http::{HttpClient, HttpError};
 pub use ingest::{
     BodyView, CacheIndex, Failed, IngestSettings, OutExemplar, OutSample, ScrapeLoopState, ScrapeReport,
+    SharedFamilies,
 };
 pub use schedule::{current_due, next_due, schedule_offset};
 pub use status::{DroppedTarget, Health, TargetStatus};

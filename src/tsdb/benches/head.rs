@@ -220,8 +220,21 @@ fn replay_and_cut(
     let meta = meta.expect("cut").expect("samples");
     println!("cut                 {:8.0} ms, {} chunks", ms(start), meta.stats.num_chunks);
     let start = clock.mono_ns();
-    let (report, _job) = shard.truncate_memory(maxt).expect("truncate");
-    println!("truncate in memory  {:8.0} ms, {} series removed", ms(start), report.series_removed);
+    shard.begin_truncate(maxt).expect("truncate");
+    let mut longest = ms(start);
+    let report = loop {
+        let step = clock.mono_ns();
+        let done = shard.truncate_step().expect("truncate");
+        longest = longest.max(ms(step));
+        if let Some((report, _job)) = done {
+            break report;
+        }
+    };
+    let removed = report.series_removed;
+    println!(
+        "truncate in memory  {:8.0} ms, {removed} series removed, longest step {longest:.1} ms",
+        ms(start)
+    );
     let start = clock.mono_ns();
     let block = Block::open(&out.path().join(meta.ulid.to_string())).expect("block");
     println!("open block          {:8.1} ms", ms(start));

@@ -18,20 +18,27 @@ use koios_model::{BlockId, Columns, Labels, Slot};
 
 use crate::error::TsdbError;
 use crate::head::HeadView;
-use crate::head::series::{Page, push_clipped, range_end};
+use crate::head::index::GAP;
+use crate::head::series::{ChunkRule, Page, push_clipped, range_end};
 
 /// Samples of a chunk that had to be put together from overlapping ones.
 const MERGED_SAMPLES: usize = 120;
 
 /// The range `[mint, maxt)` that should be cut next from a head spanning these times, both inclusive: the oldest
-/// aligned range, once the head spans one and a half of them (Prometheus' rule). `None` when it is too early.
-pub fn next_cut_range(head_min: i64, head_max: i64, block_range_ms: i64) -> Option<(i64, i64)> {
+/// aligned range, once the head spans one and a half of them (Prometheus' rule) and no sample for it can come any
+/// more within `late_window_ms` (`HeadStats::out_of_order_window_ms`). `None` when it is too early.
+pub fn next_cut_range(
+    head_min: i64,
+    head_max: i64,
+    block_range_ms: i64,
+    late_window_ms: i64,
+) -> Option<(i64, i64)> {
     let span = head_max.checked_sub(head_min)?;
     if head_min > head_max || block_range_ms <= 0 || span <= block_range_ms / 2 * 3 {
         return None;
     }
     let maxt = range_end(head_min, block_range_ms);
-    Some((maxt - block_range_ms, maxt))
+    (head_max.saturating_sub(late_window_ms) >= maxt).then_some((maxt - block_range_ms, maxt))
 }
 
 /// Merges the series of `slot` of all heads into one block `id` below `out_dir`, holding `[mint, maxt)`. `None`
@@ -94,6 +101,7 @@ type Pair = (Arc<str>, Arc<str>);
 
 /// The series of one shard in label order, noted at one moment.
 struct Roster {
+    rule: ChunkRule,
     pages: Vec<Arc<Page>>,
     pairs: Vec<Pair>,
     /// Pair numbers of all series, one after the other.
@@ -114,6 +122,7 @@ struct Noted {
 impl Roster {
     fn new(view: &HeadView, slot: Slot) -> Self {
         let mut roster = Self {
+            rule: view.rule,
             pages: Vec::new(),
             pairs: Vec::new(),
             pool: Vec::new(),
@@ -125,7 +134,7 @@ impl Roster {
             let index = view.index.read();
             roster.pages.clone_from(&index.pages);
             roster.pairs = index.pairs.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
-            for s in index.series.iter().filter(|s| s.slot == slot) {
+            for s in index.series.iter().filter(|s| s.slot == slot && s.cell != GAP) {
                 let labels = (roster.pool.len() as u32, s.pairs.len() as u32);
                 roster.pool.extend_from_slice(&s.pairs);
                 roster.series.push(Noted { id: s.id, cell: s.cell, labels });
@@ -171,7 +180,7 @@ impl Roster {
             let state = page.cell(noted.cell as usize).lock();
             // The cell may belong to another series by now; then this one has no samples any more.
             if state.id == noted.id {
-                state.read(mint, last, u64::MAX, &mut found)?;
+                state.read(mint, last, u64::MAX, self.rule, &mut found)?;
             }
         }
         for chunk in found {
@@ -190,11 +199,17 @@ mod tests {
     #[test]
     fn ranges_are_aligned_and_wait_for_one_and_a_half() {
         const H2: i64 = 7_200_000;
-        assert_eq!(next_cut_range(10, 10 + H2 / 2 * 3, H2), None);
-        assert_eq!(next_cut_range(10, 11 + H2 / 2 * 3, H2), Some((0, H2)));
-        assert_eq!(next_cut_range(H2, 5 * H2, H2), Some((H2, 2 * H2)));
-        assert_eq!(next_cut_range(-5, 2 * H2, H2), Some((-H2, 0)));
-        assert_eq!(next_cut_range(i64::MAX, i64::MIN, H2), None);
-        assert_eq!(next_cut_range(0, 1, 0), None);
+        const HALF_HOUR: i64 = 1_800_000;
+        for window in [0, HALF_HOUR] {
+            assert_eq!(next_cut_range(10, 10 + H2 / 2 * 3, H2, window), None);
+            assert_eq!(next_cut_range(10, 11 + H2 / 2 * 3, H2, window), Some((0, H2)));
+            assert_eq!(next_cut_range(H2, 5 * H2, H2, window), Some((H2, 2 * H2)));
+            assert_eq!(next_cut_range(-5, 2 * H2, H2, window), Some((-H2, 0)));
+            assert_eq!(next_cut_range(i64::MAX, i64::MIN, H2, window), None);
+            assert_eq!(next_cut_range(0, 1, 0, window), None);
+        }
+        // A longer window holds the cut back until it has passed.
+        assert_eq!(next_cut_range(10, 4 * H2 - 1, H2, 3 * H2), None);
+        assert_eq!(next_cut_range(10, 4 * H2, H2, 3 * H2), Some((0, H2)));
     }
 }

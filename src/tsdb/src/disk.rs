@@ -48,13 +48,21 @@ pub trait Disk: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
 
-struct OsFile(File);
+/// A file, and what a test calls writing and syncing it.
+struct OsFile {
+    file: File,
+    write: &'static str,
+    sync: &'static str,
+}
 
 impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         failpoint::pass("log create");
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Ok(Arc::new(OsFile(file)))
+        let checkpoint = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("checkpoint"));
+        let (write, sync) =
+            if checkpoint { ("checkpoint write", "checkpoint sync") } else { ("log write", "log sync") };
+        Ok(Arc::new(OsFile { file, write, sync }))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -65,16 +73,16 @@ impl Disk for OsDisk {
 
 impl DiskFile for OsFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        failpoint::write("log write", bytes, |part| self.0.write_all_at(part, offset))
+        failpoint::write(self.write, bytes, |part| self.file.write_all_at(part, offset))
     }
 
     fn sync(&self) -> io::Result<()> {
-        failpoint::pass("log sync");
-        self.0.sync_data()
+        failpoint::pass(self.sync);
+        self.file.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         failpoint::pass("log cut");
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 }

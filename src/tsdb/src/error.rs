@@ -17,8 +17,8 @@ pub enum TsdbError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The log failed to sync or to undo a write. What it holds is unknown until it is opened again.
-    #[error("the log is closed after a failure and must be reopened: {0}")]
+    /// The log failed to sync. What it holds is unknown until `Shard::begin_recovery` or a restart.
+    #[error("the log is closed after a failure and takes writes again once it is rewritten: {0}")]
     Poisoned(String),
     /// The operating system refused something outside of an append.
     #[error("{what} {}: {source}", path.display())]
@@ -33,6 +33,9 @@ pub enum TsdbError {
     /// A setting outside of its bounds.
     #[error("bad shard options: {0}")]
     Options(String),
+    /// Samples were deleted while a checkpoint was written, so it may hold what came after and what went before.
+    #[error("the checkpoint was overtaken by a deletion; the next one takes its place")]
+    Overtaken,
     /// A batch larger than a shard takes.
     #[error("a batch of {0} samples is larger than {max}; split it", max = crate::options::BATCH_ENTRIES_MAX)]
     BatchTooLarge(usize),
@@ -57,7 +60,7 @@ impl TsdbError {
 impl Coded for TsdbError {
     fn code(&self) -> Code {
         match self {
-            Self::Unavailable { .. } | Self::Poisoned(_) => Code::Unavailable,
+            Self::Unavailable { .. } | Self::Poisoned(_) | Self::Overtaken => Code::Unavailable,
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Unavailable,
                 _ => Code::Internal,

@@ -10,9 +10,9 @@
 //! wait for an append or a sync; what was truncated does not come back after a restart; a log that failed to
 //! sync takes no more writes until it is opened again.
 //!
-//! The place of what comes next: out-of-order samples get a buffer beside `SeriesState::open` and
-//! record type 8 (`Reject::OutOfOrder` is where they are turned away today); exemplars, metadata and tombstones
-//! have record types 6, 7 and 9.
+//! Samples that are older than the newest of their series are taken within a window and put between the others
+//! (`head/late`). Exemplars live in a ring of their own (`head/exemplars`). Deleting takes samples out of
+//! memory at once and is logged (`shard/delete`).
 
 mod cut;
 mod disk;
@@ -29,8 +29,11 @@ pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::TsdbError;
 pub use head::{Cardinality, HeadStats, HeadView};
 pub use options::{ShardOptions, SyncMode, WalOptions};
-pub use shard::{CheckpointJob, CheckpointReport, Damage, ReplayReport, Shard, TruncateReport};
-pub use types::{AppendBatch, Appended, Entry, Lsn, Reject, SeriesKey, SeriesRef, Value};
-pub use wal::WalSyncer;
+pub use shard::{CheckpointJob, CheckpointReport, Damage, DeleteReport, ReplayReport, Shard, TruncateReport};
+pub use types::{
+    AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, ExemplarStats, ExemplarsAppended, Lsn,
+    Reject, SeriesExemplars, SeriesKey, SeriesRef, Value,
+};
+pub use wal::{WalSyncer, segment_numbers};
 
 pub use koios_chunk::SeriesChunks;

@@ -49,14 +49,19 @@ pub struct ShardOptions {
     pub samples_per_chunk: u16,
     /// How far ahead of the clock a sample may be, milliseconds.
     pub future_limit_ms: i64,
+    /// How far behind the newest sample of the shard an out-of-order sample may be, milliseconds; 0 takes none.
+    pub out_of_order_window_ms: i64,
     /// Most series at a time.
     pub series_max: u32,
+    /// Most exemplars of this shard; 0 takes none.
+    pub exemplars_max: u32,
     /// The log.
     pub wal: WalOptions,
 }
 
 impl ShardOptions {
-    /// Defaults: two-hour blocks, 120 samples a chunk, 10 minutes ahead, 10 million series.
+    /// Defaults: two-hour blocks, 120 samples a chunk, 10 minutes ahead, 30 minutes behind, 10 million series,
+    /// 100,000 exemplars.
     pub fn new(dir: impl Into<PathBuf>, shard: u16) -> Self {
         Self {
             dir: dir.into(),
@@ -64,7 +69,9 @@ impl ShardOptions {
             block_range_ms: 2 * 3_600_000,
             samples_per_chunk: 120,
             future_limit_ms: 600_000,
+            out_of_order_window_ms: 1_800_000,
             series_max: 10_000_000,
+            exemplars_max: 100_000,
             wal: WalOptions::default(),
         }
     }
@@ -87,6 +94,12 @@ impl ShardOptions {
         }
         if self.future_limit_ms < 0 {
             return bad(format!("future limit {} ms is negative", self.future_limit_ms));
+        }
+        if !(0..=BLOCK_RANGE_MAX_MS).contains(&self.out_of_order_window_ms) {
+            return bad(format!(
+                "out-of-order window {} ms is not within 0..={BLOCK_RANGE_MAX_MS}",
+                self.out_of_order_window_ms
+            ));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use koios_chunk::IntHistogram;
 use koios_model::histogram::FloatHistogram;
-use koios_model::{Labels, Slot};
+use koios_model::{Exemplar, Labels, Slot};
 
 /// Short name of a series inside one shard. Stays valid until the series is removed; then appends to it are
 /// answered with `Reject::UnknownRef` and the caller sends the labels again.
@@ -103,6 +103,71 @@ pub struct Entry {
 pub struct AppendBatch {
     /// In the order in which they are appended.
     pub entries: Vec<Entry>,
+}
+
+/// One exemplar of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExemplarEntry {
+    /// Which series; one that is not there is not made.
+    pub series: SeriesKey,
+    /// The exemplar.
+    pub exemplar: Exemplar,
+}
+
+/// What became of exemplars.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExemplarsAppended {
+    /// Durable once the syncer reports at least this.
+    pub lsn: Lsn,
+    /// How many were new.
+    pub stored: u64,
+    /// Those that were not taken, by position. Repetitions are neither stored nor rejected.
+    pub rejected: Vec<(usize, ExemplarReject)>,
+}
+
+/// Why one exemplar was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ExemplarReject {
+    /// The bound is 0.
+    #[error("exemplar storage is disabled")]
+    Disabled,
+    /// Names and values have more than 128 characters.
+    #[error("label length for exemplar exceeds maximum of 128 UTF-8 characters")]
+    LabelsTooLong,
+    /// Before the newest exemplar of the series.
+    #[error("out of order exemplar")]
+    OutOfOrder,
+    /// The series is not there.
+    #[error("unknown series of an exemplar")]
+    UnknownSeries,
+}
+
+/// Exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// Which replica they come from.
+    pub slot: Slot,
+    /// Labels of the series, without the replica.
+    pub labels: Labels,
+    /// By time.
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// Counts of the exemplars of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExemplarStats {
+    /// Exemplars held.
+    pub stored: u64,
+    /// Series that have some.
+    pub series: u64,
+    /// The bound.
+    pub max: u64,
+    /// Exemplars taken since the shard was opened, replayed ones included.
+    pub appended: u64,
+    /// Exemplars refused because an older one was newer.
+    pub out_of_order: u64,
+    /// Time of the newest; `i64::MIN` when there is none.
+    pub newest: i64,
 }
 
 /// What became of a batch.

@@ -144,6 +144,15 @@ fn a_damaged_checkpoint_gives_what_it_can() {
     let path = fs::read_dir(dir.path().join("wal")).unwrap().map(|e| e.unwrap().path());
     let path = path.filter(|p| p.to_string_lossy().contains("checkpoint.")).max().unwrap();
     let bytes = fs::read(&path).unwrap();
+    for cut in (0..bytes.len()).step_by(7) {
+        let trial = copy(dir.path());
+        fs::write(trial.path().join("wal").join(path.file_name().unwrap()), &bytes[..cut]).unwrap();
+        let (shard, report) = open(trial.path());
+        assert!(report.lost_data(), "cut at {cut}");
+        let kept = everything(&shard.view());
+        let whole = |k: &(u8, String), t: &i64, v: &u64| full[k].get(t) == Some(v) || *t == 5000;
+        assert!(kept.iter().all(|(k, s)| s.iter().all(|(t, v)| whole(k, t, v))), "cut at {cut} made up data");
+    }
     for flip in (24..bytes.len()).step_by(5) {
         let trial = copy(dir.path());
         let mut bad = bytes.clone();

@@ -46,7 +46,11 @@ fn head_to_block_and_back() {
         }
         let stats: Vec<_> = shards.iter().map(|s| s.view().stats()).collect();
         let (min, max) = (stats.iter().map(|s| s.min_time).min(), stats.iter().map(|s| s.max_time).max());
-        let Some((mint, maxt)) = next_cut_range(min.unwrap(), max.unwrap(), H2) else { continue };
+        let Some((mint, maxt)) =
+            next_cut_range(min.unwrap(), max.unwrap(), H2, stats[0].out_of_order_window_ms)
+        else {
+            continue;
+        };
         assert_eq!((mint % H2, maxt - mint), (0, H2));
         before_cut.clear();
         shards.iter().for_each(|s| before_cut.extend(everything(&s.view())));
@@ -92,6 +96,52 @@ fn head_to_block_and_back() {
     assert!(before_cut.iter().all(|(k, samples)| samples.iter().all(|(t, v)| all[k].get(t) == Some(v))));
 
     promtool_agrees(&blocks, &cut);
+}
+
+/// Truncating in steps: appends, readers and new series between them, and series that come back to life.
+#[test]
+fn truncation_in_steps_lets_others_between() {
+    const SERIES: usize = 9000;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut shard, _) = common::open(dir.path());
+    let batch_at = |from: usize, to: usize, t: i64| common::batch((from..to).map(|n| new_entry(n, t, 1.0)));
+    shard.append(&batch_at(0, SERIES, 10)).unwrap();
+    shard.append(&batch_at(8000, SERIES, 60_000)).unwrap();
+    shard.begin_truncate(50_000).unwrap();
+    let mut steps = 0;
+    let (report, job) = loop {
+        if let Some(done) = shard.truncate_step().unwrap() {
+            break done;
+        }
+        steps += 1;
+        let (t, n) = (60_000 + steps, steps as usize * 5);
+        // One that died, one that lives, one that is new.
+        let alive = [new_entry(n, t, 2.0), new_entry(8000 + n, t, 2.0), new_entry(SERIES + n, t, 2.0)];
+        assert!(shard.append(&common::batch(alive)).unwrap().rejected.is_empty());
+        assert_eq!(
+            shard.append(&batch_at(1, 2, 49_999)).unwrap().rejected.len(),
+            1,
+            "what is forgotten stays away"
+        );
+        let seen = everything(&shard.view());
+        assert!(seen.values().all(|s| s.keys().all(|t| *t == 10 || *t >= 60_000)));
+    };
+    assert!(steps > 8, "{steps} steps");
+    let view = shard.view();
+    let want = everything(&view);
+    assert_eq!(want.len(), 1000 + 2 * steps as usize);
+    assert!(want.values().all(|s| s.keys().all(|t| *t >= 60_000)));
+    let stats = view.stats();
+    assert_eq!((stats.series, stats.min_time), (want.len() as u64, 60_000));
+    assert!(report.series_removed >= 8000 - steps as u64 && report.chunks_removed >= 8000);
+    assert_eq!(view.label_values("instance", &[]).len(), want.len());
+    let chunks: usize = view.select(&[], i64::MIN, i64::MAX).unwrap().iter().map(|s| s.chunks.len()).sum();
+    assert_eq!(stats.chunks, chunks as u64);
+    job.run().unwrap();
+    drop(shard);
+    let (shard, report) = common::open(dir.path());
+    assert!(!report.lost_data() && report.unknown_samples == 0);
+    assert_eq!(everything(&shard.view()), want);
 }
 
 fn promtool_agrees(blocks: &std::path::Path, cut: &[Block]) {

@@ -97,21 +97,101 @@ fn a_failed_sync_closes_the_log_for_good() {
     shard.syncer().sync().unwrap();
 }
 
+/// A failed sync is never taken back: the log is written again, elsewhere, and only then writes go on.
 #[test]
-fn a_write_that_cannot_be_undone_closes_the_log() {
+fn a_failed_sync_is_healed_by_writing_everything_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut shard = open_faulty(dir.path(), &disk);
+    let old = shard.syncer();
+    shard.append(&batch((0..4).map(|n| new_entry(n, 1, 1.0)))).unwrap();
+    old.sync().unwrap();
+    shard.append(&batch((0..4).map(|n| new_entry(n, 2, 2.0)))).unwrap();
+    disk.faults().fail_sync.store(true, SeqCst);
+    assert!(old.sync().is_err() && shard.is_poisoned());
+    let view = shard.view();
+    let held = everything(&view);
+
+    // Still broken: the rewriting fails too, nothing is taken, everything is still readable.
+    let job = shard.begin_recovery().unwrap();
+    assert!(job.run().is_err());
+    assert!(matches!(shard.append(&batch([new_entry(0, 3, 3.0)])), Err(TsdbError::Poisoned(_))));
+    disk.fill_after(0);
+    assert!(matches!(shard.begin_recovery(), Err(TsdbError::Unavailable { .. })));
+    assert_eq!(everything(&view), held);
+
+    disk.free();
+    disk.faults().fail_sync.store(false, SeqCst);
+    let job = shard.begin_recovery().unwrap();
+    assert!(shard.append(&batch([new_entry(0, 3, 3.0)])).is_err(), "not before it is durable");
+    let report = job.run().unwrap();
+    assert!(report.series == 4 && report.segments_removed >= 1);
+    shard.end_recovery();
+    assert!(!shard.is_poisoned() && old.sync().is_err(), "the old log stays closed");
+    let lsn = shard.append(&batch([new_entry(0, 3, 3.0)])).unwrap().lsn;
+    assert_eq!(shard.syncer().sync().unwrap(), lsn);
+    let want = everything(&view);
+    drop(shard);
+    let (shard, report) = open(dir.path());
+    assert_eq!((everything(&shard.view()), report.lost_data(), report.torn_bytes), (want, false, 0));
+}
+
+/// As on a file system that became read-only: not even the failed write's bytes can be cut off. Nothing is taken
+/// until they are.
+#[test]
+fn a_write_that_cannot_be_undone_yet_holds_back_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     let mut shard = open_faulty(dir.path(), &disk);
     shard.append(&batch([new_entry(0, 1, 1.0)])).unwrap();
     disk.fill_after(3);
     disk.faults().fail_set_len.store(true, SeqCst);
-    assert!(matches!(shard.append(&batch([new_entry(0, 2, 1.0)])), Err(TsdbError::Poisoned(_))));
+    for _ in 0..2 {
+        let refused = shard.append(&batch([new_entry(0, 2, 1.0)]));
+        assert!(matches!(refused, Err(TsdbError::Unavailable { .. })), "{refused:?}");
+    }
     disk.free();
-    assert!(matches!(shard.append(&batch([new_entry(0, 2, 1.0)])), Err(TsdbError::Poisoned(_))));
+    assert!(shard.append(&batch([new_entry(0, 2, 1.0)])).is_err(), "the leftovers are still there");
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("wal")).unwrap();
+    std::fs::copy(dir.path().join("wal/00000001.wal"), copy.path().join("wal/00000001.wal")).unwrap();
+    let (crashed, report) = open(copy.path());
+    assert_eq!(everything(&crashed.view()).values().map(|s| s.len()).sum::<usize>(), 1);
+    assert_eq!((report.torn_bytes, report.lost_data()), (3, false));
+
+    disk.faults().fail_set_len.store(false, SeqCst);
+    assert!(shard.append(&batch([new_entry(0, 2, 1.0)])).unwrap().rejected.is_empty());
+    let want = everything(&shard.view());
     drop(shard);
     let (shard, report) = open(dir.path());
-    assert_eq!(everything(&shard.view()).values().map(|s| s.len()).sum::<usize>(), 1);
-    assert_eq!((report.torn_bytes, report.lost_data()), (3, false));
+    assert_eq!((everything(&shard.view()), report.torn_bytes, report.lost_data()), (want, 0, false));
+}
+
+/// A checkpoint that finds no room: the old segments stay and nothing is lost.
+#[test]
+fn a_checkpoint_on_a_full_disk_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut shard = open_faulty(dir.path(), &disk);
+    for t in 0..20 {
+        shard.append(&batch((0..4).map(|n| new_entry(n, t, 1.0)))).unwrap();
+    }
+    let want = everything(&shard.view());
+    for room in [10, 200] {
+        let job = shard.begin_checkpoint().unwrap();
+        disk.fill_after(room);
+        assert_eq!(job.run().unwrap_err().code(), Code::Unavailable, "room {room}");
+        disk.free();
+    }
+    let job = shard.begin_checkpoint().unwrap();
+    disk.faults().fail_sync.store(true, SeqCst);
+    assert!(job.run().is_err());
+    disk.faults().fail_sync.store(false, SeqCst);
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path().join("wal")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(names.iter().all(|n| n.to_string_lossy().ends_with(".wal")), "{names:?}");
+    drop(shard);
+    assert_eq!(everything(&open(dir.path()).0.view()), want);
 }
 
 /// One sync covers what all batches before it wrote, over segments.

@@ -27,7 +27,8 @@ fn value() -> impl Strategy<Value = f64> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let sample = (0usize..12, -2000i64..9000, value());
+    let time = prop_oneof![4 => -2000i64..9000, 1 => -40_000i64..9000];
+    let sample = (0usize..12, time, value());
     prop_oneof![
         12 => proptest::collection::vec(sample, 1..40).prop_map(Op::Append),
         1 => Just(Op::Reopen),
@@ -44,16 +45,23 @@ struct Naive {
     max_time: Option<i64>,
     floor: i64,
     refs: BTreeMap<usize, SeriesRef>,
+    window: i64,
 }
 
 impl Naive {
-    fn append(&mut self, floor: i64, n: usize, t: i64, v: f64) -> Option<Reject> {
+    fn late_floor(&self) -> i64 {
+        if self.window == 0 { i64::MAX } else { self.max_time.map_or(i64::MIN, |m| m - self.window) }
+    }
+
+    fn append(&mut self, (floor, late): (i64, i64), n: usize, t: i64, v: f64) -> Option<Reject> {
         let series = self.head.entry(((n % 2) as u8, labels(n).to_string())).or_default();
         let last = series.iter().next_back().map(|(t, v)| (*t, *v));
         let reject = match last {
             _ if t < floor => Some(Reject::TooOld),
             _ if t > NOW + 600_000 => Some(Reject::TooFarInFuture),
-            Some((lt, _)) if t < lt => Some(Reject::OutOfOrder),
+            Some((lt, _)) if t < lt && self.window == 0 => Some(Reject::OutOfOrder),
+            Some((lt, _)) if t < lt && t < late => Some(Reject::TooOld),
+            Some((lt, _)) if t < lt && series.contains_key(&t) => return None,
             Some((lt, lv)) if t == lt && v.to_bits() != lv => Some(Reject::Duplicate),
             _ => None,
         };
@@ -76,13 +84,14 @@ impl Naive {
 }
 
 fn append(shard: &mut Shard, naive: &mut Naive, base: i64, samples: &[(usize, i64, f64)]) {
-    let newest = naive.max_time.map_or(i64::MIN, |m| m - RANGE / 2);
+    let late = naive.late_floor();
+    let newest = naive.max_time.map_or(i64::MIN, |m| m - RANGE / 2).min(late);
     let floor = naive.floor.max(newest);
     let mut want = Vec::new();
     let mut entries = Vec::new();
     for (i, &(n, dt, v)) in samples.iter().enumerate() {
         let t = base + dt;
-        let reject = naive.append(floor, n, t, v);
+        let reject = naive.append((floor, late), n, t, v);
         want.extend(reject.map(|r| (i, r)));
         // By reference where one is known to be alive, else by labels.
         entries.push(match naive.refs.get(&n) {
@@ -148,14 +157,19 @@ fn cut_and_truncate(shard: &mut Shard, naive: &mut Naive, dir: &std::path::Path,
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
     #[test]
-    fn a_shard_is_a_map(ops in proptest::collection::vec(op(), 1..25), segment_kib in 1u64..5) {
+    fn a_shard_is_a_map(
+        ops in proptest::collection::vec(op(), 1..25),
+        segment_kib in 1u64..5,
+        window in prop_oneof![Just(0i64), Just(5000), Just(30_000), Just(200_000)],
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let blocks = tempfile::tempdir().unwrap();
         let mut opts = options(dir.path());
         opts.wal.segment_bytes = segment_kib * 1024;
+        opts.out_of_order_window_ms = window;
         let clock = ManualClock::at(NOW);
         let (mut shard, _) = Shard::open(opts.clone(), clock.clone()).unwrap();
-        let mut naive = Naive { floor: i64::MIN, ..Naive::default() };
+        let mut naive = Naive { floor: i64::MIN, window, ..Naive::default() };
         let mut total = 0;
         for (i, op) in ops.iter().enumerate() {
             match op {

@@ -12,7 +12,9 @@ use super::INDEX_FILE;
 use crate::dec::{Dec, damaged};
 use crate::error::BlockError;
 
-/// Entries between two remembered positions.
+/// Symbols between two remembered positions: a series looks up some ten of them.
+const SYMBOL_STRIDE: usize = 8;
+/// Entries between two remembered positions of the postings table.
 const STRIDE: usize = 32;
 
 /// Texts by number.
@@ -20,7 +22,7 @@ const STRIDE: usize = 32;
 pub(crate) struct Symbols {
     bytes: Bytes,
     count: u32,
-    /// Positions in the file of symbol 0, 32, 64, …
+    /// Positions in the file of symbol 0, 8, 16, …
     samples: Vec<u64>,
     /// Where the section's texts lie, when series name symbols by position in the file (version 1).
     by_position: Option<std::ops::Range<u64>>,
@@ -34,7 +36,7 @@ impl Symbols {
         let by_position = (version == 1).then_some(texts);
         let mut samples = Vec::new();
         for i in 0..count {
-            if (i as usize).is_multiple_of(STRIDE) {
+            if (i as usize).is_multiple_of(SYMBOL_STRIDE) {
                 samples.push(d.offset());
             }
             d.text()?;
@@ -58,8 +60,8 @@ impl Symbols {
         let Some(n) = sample else {
             return Err(damaged(INDEX_FILE, 0, "a series names a symbol that does not exist"));
         };
-        let mut d = Dec::at(&self.bytes, INDEX_FILE, self.samples[n / STRIDE])?;
-        for _ in 0..n % STRIDE {
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, self.samples[n / SYMBOL_STRIDE])?;
+        for _ in 0..n % SYMBOL_STRIDE {
             let len = d.uvarint()?;
             d.take(len as usize)?;
         }

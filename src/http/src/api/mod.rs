@@ -1,9 +1,11 @@
 //! `/api/v1`, one file per endpoint.
 
+pub mod admin_tsdb;
 pub mod cluster;
 pub mod format_query;
 pub mod label_values;
 pub mod labels;
+pub mod metadata;
 pub mod parse_query;
 pub mod query;
 pub mod query_exemplars;
@@ -14,12 +16,16 @@ pub mod status_config;
 pub mod status_flags;
 pub mod status_runtimeinfo;
 pub mod status_tsdb;
+pub mod status_walreplay;
 pub mod targets;
+pub mod targets_metadata;
 
 use koios_query::MetadataRequest;
+use serde_json::Value;
 
 use crate::codec::params::Params;
-use crate::codec::reply::ApiError;
+use crate::codec::reply::{ApiError, Notes};
+use crate::state::ApiState;
 
 /// Widest range a metadata question can have, milliseconds: Prometheus' own bounds.
 pub(crate) const MIN_TIME_MS: i64 = i64::MIN / 1_000_000;
@@ -35,4 +41,25 @@ pub(crate) fn metadata_request(
     let maxt = params.metadata_time("end", MAX_TIME_MS)?;
     let selectors = params.selectors().map_err(wrap)?;
     Ok((MetadataRequest { selectors, mint, maxt, partial: params.partial()? }, limit))
+}
+
+/// A report of every node, this one first; a node that does not report is named in a warning.
+///
+/// # Errors
+/// `internal` when the work was lost.
+pub(crate) async fn reports(state: &ApiState, kind: String) -> Result<(Vec<Value>, Notes), ApiError> {
+    let node = state.node.clone();
+    let asked = kind.clone();
+    let peers = state.on_net(async move { Ok::<_, ApiError>(node.collect(&asked).await) }).await?;
+    let mut notes = Notes::default();
+    let mut reports: Vec<Value> =
+        state.node.report(&kind).and_then(|own| serde_json::from_str(&own).ok()).into_iter().collect();
+    let word = kind.split(' ').next().unwrap_or_default().replace('_', " ");
+    for (name, report) in peers {
+        match report.and_then(|json| serde_json::from_str(&json).map_err(|e| e.to_string())) {
+            Ok(value) => reports.push(value),
+            Err(why) => notes.warnings.push(format!("{word} of node {name} is not shown: {why}")),
+        }
+    }
+    Ok((reports, notes))
 }

@@ -1,11 +1,15 @@
 //! `/api/v1/query`: one moment.
 
+use std::convert::Infallible;
+
+use actix_web::http::header::ContentType;
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
 use koios_query::{QueryRequest, QueryResponse};
 
 use crate::codec::params::Params;
-use crate::codec::reply::{ApiError, Notes, success};
-use crate::codec::result;
+use crate::codec::reply::{ApiError, Notes, push_end};
+use crate::codec::result::{self, Body};
 use crate::codec::stats::{self, Wanted};
 use crate::state::ApiState;
 
@@ -56,9 +60,23 @@ pub(super) async fn run(
     if stats == Wanted::Deprecated {
         notes.warnings.push(stats::DEPRECATED.to_owned());
     }
-    let mut data = result::encode(&output.value);
+    let mut end = String::new();
     if stats != Wanted::No {
-        stats::append(&mut data, &output.stats, &timings);
+        stats::push(&mut end, &output.stats, &timings);
     }
-    Ok(success(&data, notes))
+    end.push('}');
+    push_end(&mut end, notes);
+    Ok(streamed(Body::new(output.value, end)))
+}
+
+/// In one go when it is small, else piece by piece as the client takes it.
+fn streamed(mut body: Body) -> HttpResponse {
+    let first = body.next().unwrap_or_default();
+    let mut response = HttpResponse::Ok();
+    response.content_type(ContentType::json());
+    if body.is_done() {
+        return response.body(first);
+    }
+    let pieces = std::iter::once(first).chain(body).map(|piece| Ok::<_, Infallible>(Bytes::from(piece)));
+    response.streaming(futures::stream::iter(pieces))
 }

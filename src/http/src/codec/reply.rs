@@ -106,10 +106,15 @@ pub fn success(data: &str, notes: Notes) -> HttpResponse {
     let mut body = String::with_capacity(data.len() + 64);
     body.push_str("{\"status\":\"success\",\"data\":");
     body.push_str(data);
-    push_notes(&mut body, "warnings", "warning", notes.warnings);
-    push_notes(&mut body, "infos", "info", notes.infos);
-    body.push('}');
+    push_end(&mut body, notes);
     HttpResponse::Ok().content_type(ContentType::json()).body(body)
+}
+
+/// What closes the body of a success after its data.
+pub fn push_end(body: &mut String, notes: Notes) {
+    push_notes(body, "warnings", "warning", notes.warnings);
+    push_notes(body, "infos", "info", notes.infos);
+    body.push('}');
 }
 
 fn push_notes(body: &mut String, key: &str, one: &str, mut notes: Vec<String>) {

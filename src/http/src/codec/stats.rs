@@ -33,10 +33,8 @@ pub fn wanted(params: &Params) -> Wanted {
     }
 }
 
-/// Puts `"stats":{…}` as the last member into `data`, a JSON object.
-pub fn append(data: &mut String, stats: &QueryStats, timings: &Timings) {
-    let closed = data.pop();
-    assert_eq!(closed, Some('}'), "BUG: statistics for what is no object");
+/// `,"stats":{…}`, the last member of the data object.
+pub fn push(data: &mut String, stats: &QueryStats, timings: &Timings) {
     data.push_str(",\"stats\":{\"timings\":{");
     let run = timings.fetch_ns + timings.eval_ns;
     let fields = [
@@ -53,7 +51,7 @@ pub fn append(data: &mut String, stats: &QueryStats, timings: &Timings) {
         push_json_float(data, *ns as f64 / 1e9);
     }
     data.push_str(&format!(
-        "}},\"samples\":{{\"totalQueryableSamples\":{},\"samplesRead\":{},\"peakSamples\":{}}}}}}}",
+        "}},\"samples\":{{\"totalQueryableSamples\":{},\"samplesRead\":{},\"peakSamples\":{}}}}}",
         stats.samples_queryable, stats.samples_read, stats.samples_peak
     ));
 }
@@ -64,17 +62,17 @@ mod tests {
 
     #[test]
     fn statistics_go_into_the_data_object() {
-        let mut data = "{\"resultType\":\"vector\",\"result\":[{\"metric\":{}}]}".to_owned();
+        let mut data = String::new();
         let stats =
             QueryStats { samples_read: 3, samples_queryable: 2, samples_peak: 1, ..QueryStats::default() };
         let timings = Timings { queue_ns: 500_000_000, fetch_ns: 1_000_000_000, eval_ns: 2_000_000_000 };
-        append(&mut data, &stats, &timings);
+        push(&mut data, &stats, &timings);
         assert_eq!(
             data,
-            "{\"resultType\":\"vector\",\"result\":[{\"metric\":{}}],\"stats\":{\"timings\":{\
+            ",\"stats\":{\"timings\":{\
              \"evalTotalTime\":3,\"resultSortTime\":0,\"queryPreparationTime\":1,\"innerEvalTime\":2,\
              \"execQueueTime\":0.5,\"execTotalTime\":3.5},\"samples\":{\"totalQueryableSamples\":2,\
-             \"samplesRead\":3,\"peakSamples\":1}}}"
+             \"samplesRead\":3,\"peakSamples\":1}}"
         );
     }
 

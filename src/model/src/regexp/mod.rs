@@ -47,6 +47,8 @@ pub struct BadRegexp {
     pub fragment: String,
 }
 
+/// Programs are not told apart below this size.
+const PROGRAM_BYTES_MIN: usize = 1 << 10;
 /// Bytes a compiled program may take.
 const COMPILED_BYTES_MAX: usize = 8 << 20;
 
@@ -65,9 +67,17 @@ impl Regexp {
         let program = OnceLock::new();
         if shape.is_none() {
             let large = || BadRegexp { detail: "expression too large", fragment: pattern.to_owned() };
-            let _ = program.set(Some(compile(&parsed.hir).ok_or_else(large)?));
+            let _ = program.set(Some(compile(&parsed.hir, COMPILED_BYTES_MAX).ok_or_else(large)?));
         }
         Ok(Self(Arc::new(Inner { source: pattern.to_owned(), parsed, shape, prefix, program })))
+    }
+
+    /// Bytes that the compiled program takes, rounded up to a power of two. A match that needs the groups
+    /// may take as many units of time for every byte of its text.
+    pub fn program_bytes(&self) -> usize {
+        let fits = |limit: &usize| compile(&self.0.parsed.hir, *limit).is_some();
+        let limits = std::iter::successors(Some(PROGRAM_BYTES_MIN), |n| Some(n * 2));
+        limits.take_while(|n| *n < COMPILED_BYTES_MAX).find(fits).unwrap_or(COMPILED_BYTES_MAX)
     }
 
     /// All texts that match, sorted, when the pattern is nothing but alternatives of plain text (`a|b`).
@@ -115,16 +125,14 @@ impl Regexp {
     }
 
     fn program(&self) -> Option<&meta::Regex> {
-        self.0.program.get_or_init(|| compile(&self.0.parsed.hir)).as_ref()
+        self.0.program.get_or_init(|| compile(&self.0.parsed.hir, COMPILED_BYTES_MAX)).as_ref()
     }
 }
 
-/// The program of `^(?s:hir)$`; `None` when it is larger than allowed.
-fn compile(hir: &Hir) -> Option<meta::Regex> {
+/// The program of `^(?s:hir)$`; `None` when it is larger than `limit` bytes.
+fn compile(hir: &Hir, limit: usize) -> Option<meta::Regex> {
     let anchored = Hir::concat(vec![Hir::look(Look::Start), hir.clone(), Hir::look(Look::End)]);
-    let config = meta::Config::new()
-        .nfa_size_limit(Some(COMPILED_BYTES_MAX))
-        .hybrid_cache_capacity(COMPILED_BYTES_MAX);
+    let config = meta::Config::new().nfa_size_limit(Some(limit)).hybrid_cache_capacity(COMPILED_BYTES_MAX);
     meta::Regex::builder().configure(config).build_from_hir(&anchored).ok()
 }
 

@@ -8,6 +8,12 @@ fn re(pattern: &str) -> Regexp {
 }
 
 #[test]
+fn programs_grow_with_repetitions() {
+    assert!(re("(.*)").program_bytes() <= 4096, "{}", re("(.*)").program_bytes());
+    assert!(re("(a?){500}").program_bytes() > 8 * re("(.*)").program_bytes());
+}
+
+#[test]
 fn anchored_dot_all_ascii() {
     let r = re("a.c|x");
     assert!(r.is_match("a\nc") && r.is_match("x"));
@@ -92,7 +98,7 @@ proptest::proptest! {
         value in "[abé.]{0,6}",
     ) {
         let r = re(&pattern);
-        let program = compile(&r.0.parsed.hir).expect("a small program");
+        let program = compile(&r.0.parsed.hir, COMPILED_BYTES_MAX).expect("a small program");
         let truth = program.is_match(Input::new(&value).anchored(Anchored::Yes));
         proptest::prop_assert_eq!(r.is_match(&value), truth);
         if truth {

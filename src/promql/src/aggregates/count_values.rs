@@ -4,10 +4,14 @@ use hashbrown::HashMap;
 use koios_model::{Labels, LabelsBuilder};
 
 use crate::api::EvalError;
-use crate::engine::{Cell, Column, Ctx, Res, Row, Sink, Timeline, merge_rows};
+use crate::engine::{Cell, Column, Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Aggregate;
 
 use super::group_labels;
+
+/// Units of work of writing one value as text, and of building labels on one byte.
+const VALUE_WORK: usize = 256;
+const BUILD_WORK: usize = 4;
 
 impl Ctx<'_> {
     pub(super) fn count_values_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -30,6 +34,7 @@ impl Ctx<'_> {
                     Cell::Hist(h) => h.to_string(),
                     Cell::None => continue,
                 };
+                self.work(VALUE_WORK + BUILD_WORK * row.labels.heap_bytes())?;
                 let mut builder = LabelsBuilder::from_labels(&row.labels);
                 builder.set(label, &text);
                 let labels = group_labels(&builder.build(), &grouping, a.without);
@@ -37,7 +42,9 @@ impl Ctx<'_> {
                 let at = match known {
                     Some(at) => at,
                     None => {
+                        self.work(2 * tl.n)?;
                         charge.add(2 * tl.n as u64)?;
+                        charge.add_bytes(2 * labels.heap_bytes() as u64)?;
                         index.insert(labels.clone(), out.len());
                         out.push(Row { labels, drop_name: false, col: Column::absent(tl.n) });
                         counts.push(vec![0.0; tl.n]);
@@ -50,10 +57,11 @@ impl Ctx<'_> {
             Ok(())
         })?;
         for (row, counts) in out.iter_mut().zip(counts) {
+            self.work_row(row)?;
             for (i, n) in counts.into_iter().enumerate().filter(|(_, n)| *n > 0.0) {
                 row.col.set_float(i, n);
             }
         }
-        merge_rows(out)?.into_iter().try_for_each(sink)
+        self.emit_merged(out, sink)
     }
 }

@@ -1,12 +1,13 @@
 //! Aggregation operators.
 //!
-//! Simple aggregations fold each arriving row into the accumulators of its group and forget it; those that
-//! rank or pick elements (`topk`, `limitk`, …) collect the rows of their argument.
+//! Simple aggregations fold each arriving row into the accumulators of its group and forget it, and so do `topk`
+//! and `bottomk` once there are many; `limitk` and `quantile` collect the rows of their argument.
 
 mod count_values;
 mod fold;
 mod pick;
 mod quantile;
+mod rank;
 
 use hashbrown::HashMap;
 use koios_model::{Labels, METRIC_NAME};
@@ -109,15 +110,18 @@ impl Ctx<'_> {
         let mut groups: Groups<fold::Fold> = Groups::new();
         let mut charge = self.budget.charge(0)?;
         self.rows(&a.expr, tl, &mut |row: Row| {
+            self.work_row(&row)?;
             let before = groups.list.len();
             let g = groups.find_group(&row, a, || fold::Fold::new(a.op, tl.n));
             if groups.list.len() > before {
                 charge.add(3 * tl.n as u64)?;
+                charge.add_bytes(2 * row.labels.heap_bytes() as u64)?;
             }
             groups.list[g].2.add(&row, &self.notes, a.expr.span);
             Ok(())
         })?;
         for (labels, drop_name, fold) in groups.list {
+            self.work(labels.heap_bytes() + tl.n)?;
             let col = fold.finish(&self.notes, a.expr.span);
             if !col.is_empty() {
                 sink(Row { labels, drop_name, col })?;

@@ -1,17 +1,18 @@
-//! Aggregations that hand on some of the elements: `topk`, `bottomk`, `limitk`, `limit_ratio`.
-
-use std::cmp::Ordering;
+//! Aggregations that hand on some of the elements: `limitk`, `limit_ratio`; `topk` and `bottomk` are in `rank`.
 
 use koios_model::Labels;
 use koios_model::format::float_g;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::api::EvalError;
-use crate::engine::{Cell, Column, Ctx, Res, Row, Sink, Timeline};
+use crate::engine::{Column, Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Aggregate;
 use crate::syntax::ast::AggOp;
 
 use super::Groups;
+
+/// Units of work of looking at one element.
+const PICK_WORK: usize = 16;
 
 impl Ctx<'_> {
     pub(super) fn pick_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -26,31 +27,29 @@ impl Ctx<'_> {
         if counts.iter().all(|k| *k < 1) {
             return Ok(());
         }
+        if a.op != AggOp::Limitk {
+            let counts: Vec<usize> = counts.iter().map(|k| usize::try_from(*k).unwrap_or(0)).collect();
+            return self.ranked_rows(a, &counts, tl, sink);
+        }
         let collected = self.collect(&a.expr, tl)?;
         let rows = &collected.rows;
-        let ranked = a.op != AggOp::Limitk;
-        if ranked && rows.iter().any(|r| r.col.has_hists()) {
-            self.notes.histogram_ignored(a.expr.span, a.op.as_str());
-        }
         let mut groups: Groups<Vec<usize>> = Groups::new();
         for (i, row) in rows.iter().enumerate() {
+            self.work_row(row)?;
             let g = groups.find_group(row, a, Vec::new);
             groups.list[g].2.push(i);
         }
-        let mut picked: Vec<Column> = rows.iter().map(|_| Column::absent(tl.n)).collect();
+        let mut picked: Vec<Option<Column>> = rows.iter().map(|_| None).collect();
         let mut order = Vec::new();
         for (_, _, members) in &groups.list {
-            self.control.check()?;
             for (step, k) in counts.iter().enumerate() {
-                self.check_now_and_then(step, members.len())?;
-                let chosen = choose(a.op, rows, members, step, usize::try_from(*k).unwrap_or(0));
-                for &i in &chosen {
-                    if let Some(p) = rows[i].col.get(step).to_point() {
-                        picked[i].set(step, p);
+                self.work(PICK_WORK * (1 + members.len()))?;
+                let present = members.iter().filter_map(|&i| Some((i, rows[i].col.get(step).to_point()?)));
+                for (i, p) in present.take(usize::try_from(*k).unwrap_or(0)) {
+                    picked[i].get_or_insert_with(|| Column::absent(tl.n)).set(step, p);
+                    if tl.n == 1 {
+                        order.push(i);
                     }
-                }
-                if tl.n == 1 {
-                    order.extend(chosen);
                 }
             }
         }
@@ -58,8 +57,7 @@ impl Ctx<'_> {
             order = (0..rows.len()).collect();
         }
         for i in order {
-            let col = std::mem::replace(&mut picked[i], Column::absent(0));
-            if !col.is_empty() {
+            if let Some(col) = picked[i].take() {
                 sink(Row { labels: rows[i].labels.clone(), drop_name: rows[i].drop_name, col })?;
             }
         }
@@ -83,6 +81,7 @@ impl Ctx<'_> {
             return Ok(());
         }
         self.rows(&a.expr, tl, &mut |mut row| {
+            self.work_row(&row)?;
             let offset = go_labels_hash(&row.labels) as f64 / u64::MAX as f64;
             row.col = row.col.map(|i, c| {
                 let r = ratios[i];
@@ -109,37 +108,6 @@ fn counts(params: &[f64]) -> Res<Vec<i64>> {
         }
     }
     Ok(params.iter().map(|v| *v as i64).collect())
-}
-
-/// The members to keep at a step, best first.
-fn choose(op: AggOp, rows: &[Row], members: &[usize], step: usize, k: usize) -> Vec<usize> {
-    if op == AggOp::Limitk {
-        return members.iter().copied().filter(|&i| rows[i].col.get(step).is_some()).take(k).collect();
-    }
-    let mut values: Vec<(f64, usize)> = members
-        .iter()
-        .filter_map(|&i| match rows[i].col.get(step) {
-            Cell::Float(v) => Some((v, i)),
-            _ => None,
-        })
-        .collect();
-    let rank = |a: &(f64, usize), b: &(f64, usize)| match (a.0.is_nan(), b.0.is_nan()) {
-        (true, true) => Ordering::Equal,
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) if op == AggOp::Topk => b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal),
-        (false, false) => a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal),
-    };
-    let full = |a: &(f64, usize), b: &(f64, usize)| rank(a, b).then(a.1.cmp(&b.1));
-    if k == 0 {
-        return Vec::new();
-    }
-    if k < values.len() {
-        values.select_nth_unstable_by(k - 1, full);
-        values.truncate(k);
-    }
-    values.sort_by(full);
-    values.into_iter().map(|(_, i)| i).collect()
 }
 
 /// The hash that decides about `limit_ratio`: xxHash64 over length-prefixed names and values, the memory

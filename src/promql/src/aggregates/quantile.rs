@@ -35,6 +35,9 @@ pub(crate) fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
     values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
 }
 
+/// Units of work of sorting one element.
+const SORT_WORK: usize = 32;
+
 impl Ctx<'_> {
     pub(super) fn quantile_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let Some(param) = &a.param else {
@@ -52,15 +55,15 @@ impl Ctx<'_> {
         }
         let mut groups: Groups<Vec<&Row>> = Groups::new();
         for row in &collected.rows {
+            self.work_row(row)?;
             let g = groups.find_group(row, a, Vec::new);
             groups.list[g].2.push(row);
         }
         let mut values = Vec::new();
         for (labels, drop_name, rows) in groups.list {
-            self.control.check()?;
             let mut col = Column::absent(tl.n);
             for (i, q) in q.iter().enumerate() {
-                self.check_now_and_then(i, rows.len())?;
+                self.work(SORT_WORK * (1 + rows.len()))?;
                 values.clear();
                 values.extend(rows.iter().filter_map(|r| match r.col.get(i) {
                     Cell::Float(v) => Some(v),

@@ -5,12 +5,17 @@
 
 mod control;
 mod error;
+mod floats;
+mod helpers;
 mod output;
 mod params;
 mod source;
 
 pub use control::{Budget, Charge, Control};
 pub use error::EvalError;
+pub(crate) use floats::ABSENT;
+pub use floats::Floats;
+pub use helpers::{Helpers, Job};
 pub use output::{MatrixSeries, QueryOutput, QueryStats, SampleValue, Value, VectorSample};
 pub use params::{EngineOptions, Hints, Limits, QueryParams, Select};
 pub use source::{MemorySeries, SeriesSource};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use koios_model::{FloatHistogram, Labels};
 
+use super::Floats;
+
 /// The value of one sample.
 #[derive(Clone, Debug)]
 pub enum SampleValue {
@@ -29,8 +31,8 @@ pub struct VectorSample {
 pub struct MatrixSeries {
     /// Identity.
     pub labels: Labels,
-    /// Float points `(ms, value)`, ascending.
-    pub floats: Vec<(i64, f64)>,
+    /// Float points, ascending.
+    pub floats: Floats,
     /// Histogram points, ascending.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
 }

@@ -7,17 +7,37 @@ mod labels;
 mod matching;
 mod sets;
 
-use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline, merge_rows};
+use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline};
 use crate::plan::{Binary, Node};
 use crate::syntax::ast::{BinaryOp, Span, ValueType};
 
 pub(crate) use element::scalar_op;
 pub(crate) use labels::go_labels;
 
+/// Units of work of an operator on two elements.
+const ELEMENT_WORK: usize = 8;
+
 /// Whether the result is a new quantity, which has no name.
 pub(crate) fn changes_schema(op: BinaryOp) -> bool {
     use BinaryOp::{Add, Atan2, Div, Mod, Mul, Pow, Sub};
     matches!(op, Add | Sub | Mul | Div | Mod | Pow | Atan2)
+}
+
+/// Whether the operator gives a float for any two floats.
+pub(super) fn is_arithmetic(op: BinaryOp) -> bool {
+    changes_schema(op)
+}
+
+/// An arithmetic operator on a column of floats and one float a step.
+pub(super) fn arithmetic(col: &mut Column, op: BinaryOp, other: &[f64], swapped: bool) {
+    match (op, swapped) {
+        (BinaryOp::Add, false) => col.map_floats(|i, v| v + other[i]),
+        (BinaryOp::Mul, false) => col.map_floats(|i, v| v * other[i]),
+        (BinaryOp::Sub, false) => col.map_floats(|i, v| v - other[i]),
+        (BinaryOp::Div, false) => col.map_floats(|i, v| v / other[i]),
+        (_, false) => col.map_floats(|i, v| scalar_op(op, v, other[i])),
+        (_, true) => col.map_floats(|i, v| scalar_op(op, other[i], v)),
+    }
 }
 
 impl Ctx<'_> {
@@ -66,19 +86,26 @@ impl Ctx<'_> {
         };
         if !drop || self.stays_unique(vector) {
             return self.rows(vector, tl, &mut |mut row| {
-                row.col = apply(&row);
+                self.work(ELEMENT_WORK * row.col.len())?;
+                if is_arithmetic(b.op) && !row.col.has_hists() {
+                    arithmetic(&mut row.col, b.op, scalar, swapped);
+                } else {
+                    row.col = apply(&row);
+                }
                 if row.col.is_empty() {
                     return Ok(());
                 }
                 sink(if drop { self.unnamed(row) } else { row })
             });
         }
-        let mut rows = self.collect(vector, tl)?.rows;
-        for row in &mut rows {
+        let mut collected = self.collect(vector, tl)?;
+        let rows = &mut collected.rows;
+        for row in rows.iter_mut() {
+            self.work(ELEMENT_WORK * row.col.len())?;
             row.col = apply(row);
         }
         rows.retain(|r| !r.col.is_empty());
-        let rows = rows.into_iter().map(|r| self.unnamed(r)).collect();
-        merge_rows(rows)?.into_iter().try_for_each(sink)
+        let rows = std::mem::take(rows).into_iter().map(|r| self.unnamed(r)).collect();
+        self.emit_merged(rows, sink)
     }
 }

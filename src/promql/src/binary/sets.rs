@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use koios_model::Labels;
 
-use crate::engine::{Ctx, Res, Row, Sink, Timeline, merge_rows};
+use crate::engine::{Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Binary;
 use crate::syntax::ast::{BinaryOp, VectorMatching};
 
@@ -16,9 +16,10 @@ struct Presence {
 }
 
 impl Presence {
-    fn of(rows: &[Row], m: &VectorMatching, steps: usize) -> Self {
+    fn of(ctx: &Ctx<'_>, rows: &[Row], m: &VectorMatching, steps: usize) -> Res<Self> {
         let mut groups: HashMap<Labels, Vec<bool>> = HashMap::new();
         for row in rows {
+            ctx.work_row(row)?;
             let group = match groups.entry(signature(&row.labels, m)) {
                 Entry::Occupied(o) => o.into_mut(),
                 Entry::Vacant(v) => v.insert(vec![false; steps]),
@@ -27,19 +28,20 @@ impl Presence {
                 group[i] = true;
             }
         }
-        Self { groups }
+        Ok(Self { groups })
     }
 
     /// The part of `row` at steps where its group is present, or is not.
-    fn masked(&self, mut row: Row, m: &VectorMatching, wanted: bool) -> Option<Row> {
-        match self.groups.get(&signature(&row.labels, m)) {
+    fn masked(&self, ctx: &Ctx<'_>, mut row: Row, m: &VectorMatching, wanted: bool) -> Res<Option<Row>> {
+        ctx.work_row(&row)?;
+        Ok(match self.groups.get(&signature(&row.labels, m)) {
             None if wanted => None,
             None => Some(row),
             Some(group) => {
                 row.col = row.col.map(|i, c| if group[i] == wanted { c.to_point() } else { None });
                 (!row.col.is_empty()).then_some(row)
             }
-        }
+        })
     }
 }
 
@@ -48,18 +50,20 @@ impl Ctx<'_> {
         let default = VectorMatching::default();
         let m = b.matching.as_ref().unwrap_or(&default);
         if b.op == BinaryOp::Or {
-            let left = self.collect(&b.lhs, tl)?.rows;
-            let right = self.collect(&b.rhs, tl)?.rows;
-            let presence = Presence::of(&left, m, tl.n);
-            let added = right.into_iter().filter_map(|r| presence.masked(r, m, false));
-            let all: Vec<Row> = left.into_iter().chain(added).collect();
-            return merge_rows(all)?.into_iter().try_for_each(sink);
+            let mut left = self.collect(&b.lhs, tl)?;
+            let mut right = self.collect(&b.rhs, tl)?;
+            let presence = Presence::of(self, &left.rows, m, tl.n)?;
+            let mut all = std::mem::take(&mut left.rows);
+            for row in std::mem::take(&mut right.rows) {
+                all.extend(presence.masked(self, row, m, false)?);
+            }
+            return self.emit_merged(all, sink);
         }
-        let right = self.collect(&b.rhs, tl)?.rows;
-        let presence = Presence::of(&right, m, tl.n);
+        let right = self.collect(&b.rhs, tl)?;
+        let presence = Presence::of(self, &right.rows, m, tl.n)?;
         drop(right);
         let wanted = b.op == BinaryOp::And;
-        self.rows(&b.lhs, tl, &mut |row| match presence.masked(row, m, wanted) {
+        self.rows(&b.lhs, tl, &mut |row| match presence.masked(self, row, m, wanted)? {
             Some(row) => sink(row),
             None => Ok(()),
         })

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use koios_model::{FloatHistogram, Labels};
 
-const ABSENT: u64 = 0x7ff4_0000_0000_ab5e;
+use crate::api::ABSENT;
+
 const HISTOGRAM: u64 = 0x7ff4_0000_0000_4157;
 
 /// One cell, borrowed.
@@ -70,6 +71,11 @@ impl Column {
             *v = sane(*v);
         }
         Self { values, hists: None }
+    }
+
+    /// The float array of a column without histograms.
+    pub fn into_raw(self) -> Vec<f64> {
+        self.values
     }
 
     /// The float array; `is_present` tells which of a column without histograms are values.
@@ -148,6 +154,23 @@ impl Column {
         out
     }
 
+    /// Leaves only the steps at which another column has a value as well; both without histograms.
+    pub fn meet_floats(&mut self, other: &Self) {
+        for (v, o) in self.values.iter_mut().zip(&other.values) {
+            if !Self::is_present(*o) {
+                *v = f64::from_bits(ABSENT);
+            }
+        }
+    }
+
+    /// Every float through `f`, in place; only for columns without histograms.
+    #[inline]
+    pub fn map_floats(&mut self, mut f: impl FnMut(usize, f64) -> f64) {
+        for (i, v) in self.values.iter_mut().enumerate().filter(|(_, v)| Self::is_present(**v)) {
+            *v = sane(f(i, *v));
+        }
+    }
+
     /// A column of one step, copied to `n` steps.
     pub fn repeat(&self, n: usize) -> Self {
         let hists = self.hists.as_ref().map(|h| vec![h[0].clone(); n]);
@@ -186,4 +209,11 @@ pub(crate) struct Row {
     /// The metric name and its metadata are to be removed at the end.
     pub drop_name: bool,
     pub col: Column,
+}
+
+impl Row {
+    /// What is left where a row was taken away.
+    pub fn nothing() -> Self {
+        Self { labels: Labels::empty(), drop_name: false, col: Column::absent(0) }
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Rows (one series over all steps) flow from selectors through functions into whatever consumes them, one
 //! at a time: a rate below a sum never exists as a whole. Operators that need all rows at once collect them
-//! against the budget. Pure and single-threaded per plan; the order of inputs does not matter because every
-//! select is sorted by labels first.
+//! against the budget. The order of inputs does not matter because every select is sorted by labels first, and
+//! neither does the number of threads, see `shards`.
 
 mod column;
 mod finish;
@@ -12,24 +12,28 @@ mod order;
 mod rows;
 mod scalar;
 mod select;
+mod shards;
 mod smooth;
 mod timeline;
 mod window;
+mod work;
 
 use std::cell::Cell as StdCell;
 use std::sync::Arc;
 
-use crate::api::{Budget, Charge, Control, EvalError, QueryOutput, QueryStats, SeriesSource, Value};
+use crate::api::{Budget, Charge, Control, EvalError, Helpers, QueryOutput, QueryStats, SeriesSource, Value};
 use crate::plan::{Node, NodeKind, Plan};
 use crate::syntax::ast::ValueType;
+use shards::{Part, Shared};
 
 pub(crate) use column::{Cell, Column, Point, Row};
 pub(crate) use notes::{Forced, HistOp, Notes};
-pub(crate) use rows::{drop_metadata, merge_rows};
+pub(crate) use rows::drop_metadata;
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
-pub(crate) use window::{Samples, Window};
+pub(crate) use window::{Frame, RangeSeries, Samples, Window};
+pub(crate) use work::sorted;
 
 pub(crate) type Res<T> = Result<T, EvalError>;
 /// Where rows go.
@@ -38,12 +42,18 @@ pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> Res<()>;
 /// Everything an evaluation shares.
 pub(crate) struct Ctx<'a> {
     pub plan: &'a Plan,
-    pub inputs: Vec<Vec<Box<dyn SeriesSource>>>,
+    pub inputs: Arc<Inputs>,
     pub control: &'a Control,
     pub budget: Arc<Budget>,
     pub notes: Notes,
     pub samples_read: StdCell<u64>,
     pub samples_queryable: StdCell<u64>,
+    /// Units of work since the last look at the control block.
+    pub worked: StdCell<usize>,
+    /// The only series of one select that are to be read.
+    pub part: Option<Part>,
+    /// What other threads need to help.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// Rows held together, and their share of the budget.
@@ -52,17 +62,37 @@ pub(crate) struct Rows {
     _charge: Charge,
 }
 
-/// Runs a plan.
-pub(crate) fn run(
-    plan: &Plan,
-    inputs: Vec<Vec<Box<dyn SeriesSource>>>,
-    control: &Control,
-) -> Res<QueryOutput> {
-    crate::stack::with_room(plan.height as usize, || run_here(plan, inputs, control))
-        .map_err(EvalError::exec)?
+/// Series of all selects.
+pub(crate) type Inputs = Vec<Vec<Box<dyn SeriesSource>>>;
+
+/// Runs a plan on this thread.
+pub(crate) fn run(plan: &Plan, inputs: Inputs, control: &Control) -> Res<QueryOutput> {
+    crate::stack::with_room(plan.height as usize, || {
+        let inputs = sorted_inputs(plan, inputs, control)?;
+        Ctx::new(plan, inputs, control, Budget::new(&plan.params.limits)).output()
+    })
+    .map_err(EvalError::exec)?
 }
 
-fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &Control) -> Res<QueryOutput> {
+/// Runs a plan on this thread and on what others lend.
+pub(crate) fn run_helped(
+    plan: &Arc<Plan>,
+    inputs: Inputs,
+    control: &Control,
+    helpers: Arc<dyn Helpers>,
+) -> Res<QueryOutput> {
+    crate::stack::with_room(plan.height as usize, || {
+        let inputs = sorted_inputs(plan, inputs, control)?;
+        let budget = Budget::new(&plan.params.limits);
+        let mut ctx = Ctx::new(plan, inputs.clone(), control, budget.clone());
+        let control = control.clone();
+        ctx.shared = Some(Arc::new(Shared { plan: plan.clone(), inputs, control, budget, helpers }));
+        ctx.output()
+    })
+    .map_err(EvalError::exec)?
+}
+
+fn sorted_inputs(plan: &Plan, mut inputs: Inputs, control: &Control) -> Res<Arc<Inputs>> {
     if inputs.len() != plan.selects.len() {
         let (want, got) = (plan.selects.len(), inputs.len());
         return Err(EvalError::exec(format!("plan has {want} selects, got series for {got}")));
@@ -75,24 +105,37 @@ fn run_here(plan: &Plan, mut inputs: Vec<Vec<Box<dyn SeriesSource>>>, control: &
         control.check()?;
         *list = order::sort_series(std::mem::take(list), control)?;
     }
-    let ctx = Ctx {
-        plan,
-        inputs,
-        control,
-        budget: Budget::new(&plan.params.limits),
-        notes: Notes::default(),
-        samples_read: StdCell::new(0),
-        samples_queryable: StdCell::new(0),
-    };
-    let value = ctx.top_level()?;
-    let stats = QueryStats {
-        samples_read: ctx.samples_read.get(),
-        samples_queryable: ctx.samples_queryable.get(),
-        samples_peak: ctx.budget.peak(),
-        series,
-    };
-    let (warnings, infos) = ctx.notes.finish();
-    Ok(QueryOutput { value, warnings, infos, stats })
+    Ok(Arc::new(inputs))
+}
+
+impl<'a> Ctx<'a> {
+    /// Nothing evaluated yet; no help.
+    pub fn new(plan: &'a Plan, inputs: Arc<Inputs>, control: &'a Control, budget: Arc<Budget>) -> Self {
+        Self {
+            plan,
+            inputs,
+            control,
+            budget,
+            notes: Notes::default(),
+            samples_read: StdCell::new(0),
+            samples_queryable: StdCell::new(0),
+            worked: StdCell::new(0),
+            part: None,
+            shared: None,
+        }
+    }
+
+    fn output(self) -> Res<QueryOutput> {
+        let value = self.top_level()?;
+        let stats = QueryStats {
+            samples_read: self.samples_read.get(),
+            samples_queryable: self.samples_queryable.get(),
+            samples_peak: self.budget.peak(),
+            series: self.inputs.iter().map(|i| i.len() as u64).sum(),
+        };
+        let (warnings, infos) = self.notes.finish();
+        Ok(QueryOutput { value, warnings, infos, stats })
+    }
 }
 
 impl Ctx<'_> {
@@ -122,18 +165,13 @@ impl Ctx<'_> {
         let mut rows = Vec::new();
         let mut charge = self.budget.charge(0)?;
         self.rows(node, tl, &mut |row| {
+            self.work_row(&row)?;
             charge.add(row.col.weight())?;
+            charge.add_bytes(row.labels.heap_bytes() as u64)?;
             rows.push(row);
             Ok(())
         })?;
         Ok(Rows { rows, _charge: charge })
-    }
-
-    /// Looks at the control block once in about a hundred thousand elements of a loop over steps.
-    pub fn check_now_and_then(&self, step: usize, elements: usize) -> Res<()> {
-        const ELEMENTS: usize = 1 << 17;
-        let every = (ELEMENTS / (elements + 1)).max(1);
-        if step.is_multiple_of(every) { self.control.check() } else { Ok(()) }
     }
 
     /// Whether metric names stay until the end.

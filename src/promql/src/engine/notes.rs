@@ -171,8 +171,19 @@ impl Notes {
 
     /// Joined over steps into one text.
     pub fn forced_monotonicity(&self, span: Span, metric: &str, f: Forced) {
+        self.force((metric.to_owned(), place(span)), f);
+    }
+
+    /// Takes over what was noted elsewhere.
+    pub fn absorb(&self, other: Self) {
+        self.warnings.borrow_mut().extend(other.warnings.into_inner());
+        self.infos.borrow_mut().extend(other.infos.into_inner());
+        other.forced.into_inner().into_iter().for_each(|(at, f)| self.force(at, f));
+    }
+
+    fn force(&self, at: (String, String), f: Forced) {
         let mut all = self.forced.borrow_mut();
-        all.entry((metric.to_owned(), place(span)))
+        all.entry(at)
             .and_modify(|old| {
                 old.lowest = old.lowest.min(f.lowest);
                 old.highest = old.highest.max(f.highest);

@@ -9,6 +9,9 @@ use crate::plan::{MatrixArg, Node, NodeKind};
 
 use super::{Cell, Ctx, Point, Res, Row, Sink, Timeline};
 
+/// Units of work that a function of one element counts for.
+const MAP_WORK: usize = 16;
+
 /// Labels that describe the metric itself.
 const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
@@ -21,30 +24,36 @@ pub(crate) fn same_labelset() -> EvalError {
     EvalError::exec("vector cannot contain metrics with the same labelset")
 }
 
-/// Joins rows with equal labels whose values do not meet at any step.
-///
-/// # Errors
-/// `Execution` when they meet.
-pub(crate) fn merge_rows(rows: Vec<Row>) -> Res<Vec<Row>> {
-    let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
-    let mut out: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
-        match seen.entry(row.labels.clone()) {
-            Entry::Vacant(v) => {
-                v.insert(out.len());
-                out.push(row);
-            }
-            Entry::Occupied(o) => {
-                if !out[*o.get()].col.merge(&row.col) {
-                    return Err(same_labelset());
+impl Ctx<'_> {
+    /// Joins rows with equal labels whose values do not meet at any step.
+    ///
+    /// # Errors
+    /// `Execution` when they meet.
+    pub fn merge_rows(&self, rows: Vec<Row>) -> Res<Vec<Row>> {
+        let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
+        let mut out: Vec<Row> = Vec::with_capacity(rows.len());
+        for row in rows {
+            self.work_row(&row)?;
+            match seen.entry(row.labels.clone()) {
+                Entry::Vacant(v) => {
+                    v.insert(out.len());
+                    out.push(row);
+                }
+                Entry::Occupied(o) => {
+                    if !out[*o.get()].col.merge(&row.col) {
+                        return Err(same_labelset());
+                    }
                 }
             }
         }
+        Ok(out)
     }
-    Ok(out)
-}
 
-impl Ctx<'_> {
+    /// As `merge_rows`, straight into `sink`.
+    pub fn emit_merged(&self, rows: Vec<Row>, sink: Sink<'_>) -> Res<()> {
+        self.merge_rows(rows)?.into_iter().try_for_each(sink)
+    }
+
     /// Streams the rows of a vector expression into `sink`.
     pub fn rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         if node.invariant && tl.n > 1 {
@@ -56,8 +65,11 @@ impl Ctx<'_> {
         self.raw_rows(node, tl, sink)
     }
 
-    fn raw_rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
+    pub(super) fn raw_rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         self.control.check()?;
+        if self.shared_rows(node, tl, sink)? {
+            return Ok(());
+        }
         match &node.kind {
             NodeKind::Select(s) => self.instant_rows(s, tl, sink),
             NodeKind::Paren(inner) => self.rows(inner, tl, sink),
@@ -81,19 +93,21 @@ impl Ctx<'_> {
         sink: Sink<'_>,
         mut f: impl FnMut(usize, Cell<'_>) -> Option<Point>,
     ) -> Res<()> {
-        let mut map = |mut row: Row| {
+        let mut map = |mut row: Row| -> Res<Row> {
+            self.work(MAP_WORK * row.col.len())?;
             row.col = row.col.map(&mut f);
-            if drop { self.unnamed(row) } else { row }
+            Ok(if drop { self.unnamed(row) } else { row })
         };
         if !drop || self.stays_unique(node) {
             return self.rows(node, tl, &mut |row| {
-                let row = map(row);
+                let row = map(row)?;
                 if row.col.is_empty() { Ok(()) } else { sink(row) }
             });
         }
         let all = self.collect(node, tl)?;
-        let rows = all.rows.into_iter().map(map).filter(|r| !r.col.is_empty()).collect();
-        merge_rows(rows)?.into_iter().try_for_each(sink)
+        let mut rows = all.rows.into_iter().map(map).collect::<Res<Vec<Row>>>()?;
+        rows.retain(|r| !r.col.is_empty());
+        self.emit_merged(rows, sink)
     }
 
     /// Removes the metric name, or marks it for removal.

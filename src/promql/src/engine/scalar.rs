@@ -75,6 +75,7 @@ impl Ctx<'_> {
         let mut out = vec![f64::NAN; tl.n];
         let mut found = vec![0u8; tl.n];
         self.rows(node, tl, &mut |row| {
+            self.work_row(&row)?;
             for (i, c) in row.col.present() {
                 if let Cell::Float(v) = c {
                     out[i] = if found[i] == 0 { v } else { f64::NAN };

@@ -10,10 +10,13 @@ use crate::syntax::ast::Edges;
 
 use super::{Column, Ctx, Point, Res, Row, Sink, Timeline};
 
-/// Series between two looks at cancel flag and deadline.
-const CHECK_EVERY: usize = 64;
-/// Steps of one series between two looks; a power of two.
-const STEPS_UNCHECKED: usize = 1 << 17;
+/// Units of work that reading a series takes, beside those of its samples.
+const SERIES_WORK: usize = 512;
+/// Units of work that decoding one sample takes, and one histogram.
+const SAMPLE_WORK: usize = 8;
+const HISTOGRAM_WORK: usize = 512;
+/// Steps of one series between two looks at the work done; a power of two.
+const STEPS_UNCHECKED: usize = 1 << 14;
 
 impl Ctx<'_> {
     /// Calls `f` with the samples of every series of a select.
@@ -23,14 +26,18 @@ impl Ctx<'_> {
         mut f: impl FnMut(&dyn SeriesSource, &mut Columns) -> Res<()>,
     ) -> Res<()> {
         let mut columns = Columns::default();
-        for (i, source) in self.inputs[select.input].iter().enumerate() {
-            if i % CHECK_EVERY == 0 {
-                self.control.check()?;
-            }
+        let all = &self.inputs[select.input];
+        let wanted = match &self.part {
+            Some(part) if part.input == select.input => &all[part.series.clone()],
+            _ => &all[..],
+        };
+        for source in wanted {
             columns.clear();
             source.read(select.bounds.0, select.bounds.1, &mut columns).map_err(EvalError::Source)?;
+            self.work(SERIES_WORK + SAMPLE_WORK * columns.len())?;
             let mut charge = self.budget.charge(columns.len() as u64)?;
             if let Some(hists) = &columns.histograms {
+                self.work(HISTOGRAM_WORK * columns.len())?;
                 charge.add(hists.iter().flatten().map(|h| h.size_in_samples() as u64).sum())?;
             }
             self.samples_read.set(self.samples_read.get() + columns.len() as u64);
@@ -78,7 +85,7 @@ impl Ctx<'_> {
         let mut next = 0;
         for i in 0..tl.n {
             if i & (STEPS_UNCHECKED - 1) == STEPS_UNCHECKED - 1 {
-                self.control.check()?;
+                self.work(STEPS_UNCHECKED)?;
             }
             let reference = select.reference(tl.at(i));
             while next < times.len() && times[next] <= reference {

@@ -101,6 +101,9 @@ impl Smoothed<'_> {
     }
 }
 
+/// Units of work of one step, histograms included.
+const STEP_WORK: usize = 64;
+
 impl Ctx<'_> {
     /// Between two samples their line, on a sample its value, after the last one its value.
     pub(super) fn smoothed_rows(&self, select: &SelectNode, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -112,6 +115,7 @@ impl Ctx<'_> {
             let mut col = Column::absent(tl.n);
             let mut next = 0;
             for i in 0..tl.n {
+                self.work(STEP_WORK)?;
                 let t = select.reference(tl.at(i));
                 while next < smoothed.live.len() && columns.times[smoothed.live[next]] <= t {
                     next += 1;

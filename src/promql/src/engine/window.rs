@@ -10,10 +10,11 @@ use crate::syntax::ast::Edges;
 
 use super::{Cell, Ctx, Point, Res, Row, Timeline};
 
-/// Samples in windows between two looks at cancel flag and deadline.
-const WORK_UNCHECKED: usize = 1 << 18;
-/// How many floats a histogram counts for there.
-const HISTOGRAM_WORK: usize = 256;
+/// Units of work of one sample in a window, more when it is a histogram.
+const SAMPLE_WORK: usize = 4;
+const HISTOGRAM_WORK: usize = 512;
+/// Units that are counted here before they go to the common count.
+const WORK_UNSEEN: usize = 1 << 15;
 
 /// The samples of one series without stale markers.
 #[derive(Debug, Default)]
@@ -60,9 +61,12 @@ impl Samples {
     }
 
     /// The results of a subquery. Samples may repeat there, so reset hints mean nothing any more.
-    fn from_row(row: &Row, tl: &Timeline) -> Self {
+    fn from_row(ctx: &Ctx<'_>, row: &Row, tl: &Timeline) -> Res<Self> {
         let mut out = Self::default();
-        for (i, c) in row.col.present() {
+        for (n, (i, c)) in row.col.present().enumerate() {
+            if n % WORK_UNSEEN == 0 {
+                ctx.work(SAMPLE_WORK * WORK_UNSEEN.min(row.col.len()))?;
+            }
             out.times.push(tl.at(i));
             match c {
                 Cell::Float(v) => out.push(v, None),
@@ -76,7 +80,7 @@ impl Samples {
             }
         }
         out.index();
-        out
+        Ok(out)
     }
 
     fn push(&mut self, value: f64, hist: Option<Arc<FloatHistogram>>) {
@@ -192,8 +196,25 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Gives positions and bounds of the window of a step.
-pub(crate) type Bounds<'b> = &'b mut dyn FnMut(&Samples, usize) -> (usize, usize, i64, i64);
+/// Where the windows of a range vector lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    at: Option<i64>,
+    offset: i64,
+    range: i64,
+    /// How far samples before the start and after the end count as well.
+    back: i64,
+    ahead: i64,
+}
+
+impl Frame {
+    /// Bounds of the window of an evaluation at `t`, left-open.
+    #[inline]
+    fn bounds(&self, t: i64) -> (i64, i64) {
+        let end = self.at.unwrap_or(t).saturating_sub(self.offset);
+        (end.saturating_sub(self.range), end)
+    }
+}
 
 /// A series of a range vector, as functions that map series to rows see it.
 pub(crate) struct RangeSeries<'a> {
@@ -203,35 +224,26 @@ pub(crate) struct RangeSeries<'a> {
 }
 
 impl Ctx<'_> {
-    /// Calls `f` for every series of a range vector with a function that gives the window of a step.
+    /// Calls `f` for every series of a range vector, with what `each_window` needs to find its windows.
     pub fn each_range(
         &self,
         node: &Node,
         tl: &Timeline,
-        mut f: impl FnMut(&RangeSeries<'_>, Bounds<'_>) -> Res<()>,
+        mut f: impl FnMut(&RangeSeries<'_>, &Frame) -> Res<()>,
     ) -> Res<()> {
         match node.as_matrix() {
             Some(MatrixArg::Select { select, range }) => {
-                let (select, range) = (select, *range);
                 let lookback = self.plan.params.lookback_ms;
+                let (back, ahead) = match select.edges {
+                    Edges::Plain => (0, 0),
+                    Edges::Anchored => (lookback, 0),
+                    Edges::Smoothed => (lookback, lookback),
+                };
+                let frame = Frame { at: select.at, offset: select.offset, range: *range, back, ahead };
                 self.each_series(select, |source, columns| {
                     let samples = Samples::from_columns(columns);
-                    let mut slide = Slide::default();
                     let series = RangeSeries { labels: source.labels(), drop_name: false, samples };
-                    f(&series, &mut |s, i| {
-                        let end = select.reference(tl.at(i));
-                        let start = end.saturating_sub(range);
-                        let (from, to) = match select.edges {
-                            Edges::Plain => slide.bounds(&s.times, start, end),
-                            Edges::Anchored => slide.bounds(&s.times, start.saturating_sub(lookback), end),
-                            Edges::Smoothed => slide.bounds(
-                                &s.times,
-                                start.saturating_sub(lookback),
-                                end.saturating_add(lookback),
-                            ),
-                        };
-                        (from, to, start, end)
-                    })?;
+                    f(&series, &frame)?;
                     series.samples.recycle(columns);
                     Ok(())
                 })
@@ -245,60 +257,56 @@ impl Ctx<'_> {
         &self,
         s: &SubqueryNode,
         tl: &Timeline,
-        mut f: impl FnMut(&RangeSeries<'_>, Bounds<'_>) -> Res<()>,
+        mut f: impl FnMut(&RangeSeries<'_>, &Frame) -> Res<()>,
     ) -> Res<()> {
         let inner = s.timeline(tl);
         if inner.n == 0 {
             return Ok(());
         }
+        let frame = Frame { at: s.at, offset: s.offset, range: s.range, back: 0, ahead: 0 };
         self.rows(&s.expr, &inner, &mut |row| {
+            self.work_row(&row)?;
             let _charge = self.budget.charge(row.col.weight())?;
-            let samples = Samples::from_row(&row, &inner);
-            let mut slide = Slide::default();
-            let series = RangeSeries { labels: &row.labels, drop_name: row.drop_name, samples };
-            f(&series, &mut |samples, i| {
-                let end = s.reference(tl.at(i));
-                let start = end.saturating_sub(s.range);
-                let (from, to) = slide.bounds(&samples.times, start, end);
-                (from, to, start, end)
-            })
+            let samples = Samples::from_row(self, &row, &inner)?;
+            f(&RangeSeries { labels: &row.labels, drop_name: row.drop_name, samples }, &frame)
         })
     }
 
     /// Calls `f(step, window)` for every step of a series.
+    #[inline]
     pub fn each_window(
         &self,
         series: &RangeSeries<'_>,
         tl: &Timeline,
-        bounds: Bounds<'_>,
+        frame: &Frame,
         mut f: impl FnMut(usize, Window<'_>) -> Res<()>,
     ) -> Res<()> {
+        let samples = &series.samples;
+        let mut slide = Slide::default();
         let mut seen = 0u64;
-        let mut unchecked = 0usize;
+        let mut unseen = 0usize;
         for i in 0..tl.n {
-            unchecked += 1;
-            if unchecked > WORK_UNCHECKED {
-                self.control.check()?;
-                unchecked = 0;
+            if unseen > WORK_UNSEEN {
+                self.work(std::mem::take(&mut unseen))?;
             }
-            let (from, to, start, end) = bounds(&series.samples, i);
+            let (start, end) = frame.bounds(tl.at(i));
+            let (from, to) = slide.bounds(
+                &samples.times,
+                start.saturating_sub(frame.back),
+                end.saturating_add(frame.ahead),
+            );
+            unseen += SAMPLE_WORK;
             if from >= to {
                 continue;
             }
-            let window = Window {
-                samples: &series.samples,
-                from,
-                to,
-                start,
-                end,
-                hist_count: series.samples.hists_in(from, to),
-            };
+            let hist_count = samples.hists_in(from, to);
+            let window = Window { samples, from, to, start, end, hist_count };
             seen += window.len() as u64;
-            unchecked += window.len() + window.hist_count * HISTOGRAM_WORK;
+            unseen += SAMPLE_WORK * window.len() + hist_count * HISTOGRAM_WORK;
             f(i, window)?;
         }
         self.samples_queryable.set(self.samples_queryable.get() + seen);
-        Ok(())
+        self.work(unseen)
     }
 
     /// A row of the results of a function on each window.
@@ -306,13 +314,32 @@ impl Ctx<'_> {
         &self,
         series: &RangeSeries<'_>,
         tl: &Timeline,
-        bounds: Bounds<'_>,
+        frame: &Frame,
         mut f: impl FnMut(usize, Window<'_>) -> Res<Option<Point>>,
     ) -> Res<Row> {
         let mut col = super::Column::absent(tl.n);
-        self.each_window(series, tl, bounds, |i, w| {
+        self.each_window(series, tl, frame, |i, w| {
             if let Some(p) = f(i, w)? {
                 col.set(i, p);
+            }
+            Ok(())
+        })?;
+        Ok(Row { labels: series.labels.clone(), drop_name: series.drop_name, col })
+    }
+
+    /// As `window_row`, for functions that give floats and do not fail.
+    #[inline]
+    pub fn float_row(
+        &self,
+        series: &RangeSeries<'_>,
+        tl: &Timeline,
+        frame: &Frame,
+        mut f: impl FnMut(usize, &Window<'_>) -> Option<f64>,
+    ) -> Res<Row> {
+        let mut col = super::Column::absent(tl.n);
+        self.each_window(series, tl, frame, |i, w| {
+            if let Some(v) = f(i, &w) {
+                col.set_float(i, v);
             }
             Ok(())
         })?;
@@ -329,6 +356,7 @@ struct Slide {
 
 impl Slide {
     /// Positions of the samples in `(start, end]`; both must not shrink between calls.
+    #[inline]
     fn bounds(&mut self, times: &[i64], start: i64, end: i64) -> (usize, usize) {
         while self.from < times.len() && times[self.from] <= start {
             self.from += 1;

@@ -28,6 +28,7 @@ impl Ctx<'_> {
     pub(super) fn absent_rows(&self, arg: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let mut present = vec![false; tl.n];
         self.rows(arg, tl, &mut |row| {
+            self.work_row(&row)?;
             for (i, _) in row.col.present() {
                 present[i] = true;
             }
@@ -38,8 +39,8 @@ impl Ctx<'_> {
 
     pub(super) fn absent_over_time_rows(&self, arg: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let mut present = vec![false; tl.n];
-        self.each_range(arg, tl, |series, bounds| {
-            self.each_window(series, tl, bounds, |i, _| {
+        self.each_range(arg, tl, |series, frame| {
+            self.each_window(series, tl, frame, |i, _| {
                 present[i] = true;
                 Ok(())
             })

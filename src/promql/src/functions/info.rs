@@ -12,6 +12,9 @@ use crate::binary::go_labels;
 use crate::engine::{Cell, Column, Ctx, Point, Res, Row, Sink, Timeline};
 use crate::plan::{Call, NodeKind, SelectNode};
 
+/// Units of work of one info series at one step.
+const STEP_WORK: usize = 64;
+
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
 /// An info series with the time of the sample it shows at every step, if any.
@@ -28,6 +31,7 @@ impl Ctx<'_> {
         let infos = self.info_series(select, tl)?;
         let mut by_id: HashMap<Labels, Vec<usize>> = HashMap::new();
         for (i, info) in infos.iter().enumerate() {
+            self.work(info.labels.heap_bytes())?;
             by_id.entry(info.labels.keep(&IDENTIFYING)).or_default().push(i);
         }
         let wanted: Vec<&Matcher> = select.matchers.iter().filter(|m| m.name != METRIC_NAME).collect();
@@ -36,7 +40,7 @@ impl Ctx<'_> {
         let base = self.collect(&c.args[0], tl)?;
         let mut out = crate::aggregates::Groups::new();
         for row in &base.rows {
-            self.control.check()?;
+            self.work_row(row)?;
             // An info series is not enriched itself.
             let is_info = names.iter().all(|m| m.matches(row.labels.metric_name()));
             if is_info {
@@ -47,6 +51,7 @@ impl Ctx<'_> {
             let candidates = if id.is_empty() { None } else { by_id.get(&id) };
             let mut cache: HashMap<Vec<usize>, Labels> = HashMap::new();
             for (step, _) in row.col.present() {
+                self.work(STEP_WORK * (1 + candidates.map_or(0, Vec::len)))?;
                 let chosen = newest(&infos, candidates.map_or(&[], Vec::as_slice), step)?;
                 if chosen.is_empty() && needs_match {
                     continue;

@@ -3,17 +3,20 @@
 use koios_model::{LabelsBuilder, METRIC_NAME, Regexp};
 
 use crate::api::EvalError;
-use crate::engine::{Ctx, Res, Row, Sink, Timeline, merge_rows};
+use crate::engine::{Ctx, Res, Row, Sink, Timeline};
 use crate::plan::Call;
 use crate::syntax::valid_label_name;
 
-/// Longest value that a function may give to a label, bytes. Without it, doubling a label 40 times would
-/// take a terabyte.
-const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Longest value that a function may give to a label, and that a regexp is run on, bytes. Without it,
+/// doubling a label 40 times would take a terabyte; and one run of a regexp cannot be stopped.
+const VALUE_BYTES_MAX: usize = 64 << 10;
 /// What an expansion may come to before it is known exactly.
-const EXPANSION_BYTES_MAX: usize = 16 << 20;
-/// Rows between two looks at the control block.
-const CHECK_EVERY: usize = 256;
+const EXPANSION_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a value times bytes of a regexp's program: what one run of it may take, about 50 ms.
+const REGEXP_RUN_MAX: usize = 128 << 20;
+/// Units of work of a regexp on one byte, and of building labels on one byte.
+const REGEXP_WORK: usize = 64;
+const BUILD_WORK: usize = 4;
 
 fn too_long(func: &str, label: &str) -> EvalError {
     EvalError::exec(format!(
@@ -32,9 +35,20 @@ impl Ctx<'_> {
             let message = format!("invalid destination label name in label_replace(): {dst}");
             return Err(EvalError::exec(message));
         }
+        let program = regexp.program_bytes();
         let groups = replacement.bytes().filter(|b| *b == b'$').count();
         self.relabelled(c, tl, sink, dst, |row| {
             let value = row.labels.value(src);
+            if value.len() > VALUE_BYTES_MAX {
+                return Err(too_long(c.func.name, src));
+            }
+            if value.len().saturating_mul(program) > REGEXP_RUN_MAX {
+                return Err(EvalError::exec(format!(
+                    "regular expression in label_replace() is too complex for a label value of {} bytes",
+                    value.len()
+                )));
+            }
+            self.work(REGEXP_WORK * value.len())?;
             if groups.saturating_mul(value.len()).saturating_add(replacement.len()) > EXPANSION_BYTES_MAX {
                 return Err(too_long(c.func.name, dst));
             }
@@ -72,16 +86,15 @@ impl Ctx<'_> {
     ) -> Res<()> {
         let mut collected = self.collect(&c.args[0], tl)?;
         let mut charge = self.budget.charge(0)?;
-        for (i, row) in collected.rows.iter_mut().enumerate() {
-            if i % CHECK_EVERY == 0 {
-                self.control.check()?;
-            }
+        for row in &mut collected.rows {
+            self.work(BUILD_WORK * row.labels.heap_bytes())?;
             let Some(value) = f(row)? else {
                 continue;
             };
             if value.len() > VALUE_BYTES_MAX {
                 return Err(too_long(c.func.name, name));
             }
+            self.work(BUILD_WORK * value.len())?;
             charge.add_bytes(value.len() as u64)?;
             let mut builder = LabelsBuilder::from_labels(&row.labels);
             builder.set(name, &value);
@@ -91,6 +104,6 @@ impl Ctx<'_> {
             }
         }
         let rows = std::mem::take(&mut collected.rows);
-        merge_rows(rows)?.into_iter().try_for_each(sink)
+        self.emit_merged(rows, sink)
     }
 }

@@ -20,6 +20,18 @@ use koios_model::Labels;
 use crate::engine::{Column, Ctx, Res, Row, Sink, Timeline};
 use crate::plan::{Call, Node};
 
+/// Whether a function gives one element for each element of its first argument.
+pub(crate) fn maps_elements(name: &str) -> bool {
+    math::unary(name).is_some()
+        || dates::part(name).is_some()
+        || matches!(name, "clamp" | "clamp_min" | "clamp_max" | "round")
+}
+
+/// Whether a function gives one element for each window of its range argument.
+pub(crate) fn maps_windows(name: &str) -> bool {
+    range::kernel(name).is_some()
+}
+
 impl Ctx<'_> {
     /// Rows of a function call.
     pub fn call_rows(&self, c: &Call, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {

@@ -7,7 +7,7 @@ use koios_model::{FloatHistogram, LabelsBuilder};
 
 use crate::aggregates::Groups;
 use crate::api::EvalError;
-use crate::engine::{Cell, Column, Ctx, Forced, Res, Row, Rows, Sink, Timeline, merge_rows};
+use crate::engine::{Cell, Column, Ctx, Forced, Res, Row, Rows, Sink, Timeline};
 use crate::histograms::{Classic, NanEffect, classic_fraction, classic_quantile, fraction, quantile};
 use crate::plan::{Call, Node};
 use crate::syntax::ast::Span;
@@ -29,8 +29,9 @@ enum Hist<'h> {
     Native(&'h FloatHistogram),
 }
 
-/// What sorting a row into its family counts for among the elements of `check_now_and_then`.
-const ROW_WORK: usize = 255;
+/// Units of work of one classic bucket at one step, and of one native histogram.
+const BUCKET_WORK: usize = 16;
+const NATIVE_WORK: usize = 512;
 
 impl Ctx<'_> {
     pub(super) fn quantile_function(&self, c: &Call, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -60,6 +61,7 @@ impl Ctx<'_> {
             for row in rows {
                 let mut by_value: Groups<Column> = Groups::new();
                 for (i, cell) in row.col.present() {
+                    self.work(row.labels.heap_bytes())?;
                     let mut builder = LabelsBuilder::from_labels(&row.labels);
                     builder.set(label, &open_metrics_float(q[i]));
                     let g = by_value.find(builder.build(), row.drop_name, || Column::absent(tl.n));
@@ -128,7 +130,7 @@ impl Ctx<'_> {
         if self.delayed() {
             return rows.into_iter().try_for_each(sink);
         }
-        merge_rows(rows)?.into_iter().try_for_each(sink)
+        self.emit_merged(rows, sink)
     }
 
     /// Applies `f` to every histogram at every step.
@@ -140,8 +142,8 @@ impl Ctx<'_> {
         mut f: impl FnMut(usize, Hist<'_>, &str) -> f64,
     ) -> Res<Vec<Row>> {
         let mut families: Groups<Family<'_>> = Groups::new();
-        for (i, row) in input.rows.iter().enumerate() {
-            self.check_now_and_then(i, ROW_WORK)?;
+        for row in &input.rows {
+            self.work_row(row)?;
             let labels = row.labels.without(&[BUCKET]);
             let g = families.find(labels, row.drop_name, Family::default);
             let has_floats = row.col.present().any(|(_, c)| matches!(c, Cell::Float(_)));
@@ -160,12 +162,13 @@ impl Ctx<'_> {
         let mut out = Vec::new();
         let mut buckets = Classic::new();
         for (labels, drop_name, family) in families.list {
-            self.control.check()?;
+            self.work(tl.n)?;
             let metric = labels.metric_name();
             let mut classic = Column::absent(tl.n);
             let mut native: Vec<Column> = family.native.iter().map(|_| Column::absent(tl.n)).collect();
             for i in 0..tl.n {
-                self.check_now_and_then(i, family.buckets.len())?;
+                let (buckets_here, natives) = (family.buckets.len(), family.native.len());
+                self.work(BUCKET_WORK * (1 + buckets_here) + NATIVE_WORK * natives)?;
                 buckets.clear();
                 buckets.extend(family.buckets.iter().filter_map(|(bound, r)| match r.col.get(i) {
                     Cell::Float(v) => Some((*bound, v)),

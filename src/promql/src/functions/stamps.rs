@@ -37,6 +37,6 @@ impl Ctx<'_> {
             rows.push(row);
             Ok(())
         })?;
-        crate::engine::merge_rows(rows)?.into_iter().try_for_each(sink)
+        self.emit_merged(rows, sink)
     }
 }

@@ -18,6 +18,9 @@ use super::node::{Aggregate, Binary, Call, MatrixArg, Node, NodeKind, SelectNode
 const ANCHORED: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
 const SMOOTHED: [&str; 3] = ["delta", "increase", "rate"];
 
+/// Aggregations in whose results nothing of the elements is left but the labels they are grouped by.
+const NAMELESS: [&str; 5] = ["sum", "avg", "count", "min", "max"];
+
 /// Functions whose value may differ between steps though their arguments do not.
 const STEP_DEPENDENT: [&str; 19] = [
     "days_in_month",
@@ -136,6 +139,8 @@ impl Builder<'_> {
     }
 
     fn call(&mut self, c: &CallExpr, span: Span, tl: &Timeline) -> Built<(NodeKind, bool)> {
+        let name_unseen = matches!(self.path.last(), Some(Around::Aggregate(op, by_labels, true))
+            if NAMELESS.contains(&op.as_str()) && !by_labels.iter().any(|l| l.starts_with("__")));
         self.path.push(Around::Call(c.func.name));
         let mut args = Vec::with_capacity(c.args.len());
         for arg in &c.args {
@@ -157,7 +162,7 @@ impl Builder<'_> {
             "info" => args.iter().all(|a| a.invariant),
             name => !STEP_DEPENDENT.contains(&name) && args.iter().all(|a| a.invariant),
         };
-        Ok((NodeKind::Call(Box::new(Call { func: c.func, args })), invariant))
+        Ok((NodeKind::Call(Box::new(Call { func: c.func, args, name_unseen })), invariant))
     }
 
     fn aggregate(&mut self, a: &AggregateExpr, tl: &Timeline) -> Built<(NodeKind, bool)> {

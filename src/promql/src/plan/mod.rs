@@ -7,7 +7,9 @@ mod build;
 mod duration;
 mod node;
 
-use crate::api::{Control, EvalError, QueryOutput, QueryParams, Select, SeriesSource};
+use std::sync::Arc;
+
+use crate::api::{Control, EvalError, Helpers, QueryOutput, QueryParams, Select, SeriesSource};
 use crate::engine;
 use crate::syntax::ast::{Expr, ValueType};
 
@@ -79,5 +81,18 @@ impl Plan {
         control: &Control,
     ) -> Result<QueryOutput, EvalError> {
         engine::run(self, inputs, control)
+    }
+
+    /// As `evaluate`, with the same result to the bit, on more threads than the caller's own.
+    ///
+    /// # Errors
+    /// See `EvalError`.
+    pub fn evaluate_helped(
+        self: &Arc<Self>,
+        inputs: Vec<Vec<Box<dyn SeriesSource>>>,
+        control: &Control,
+        helpers: Arc<dyn Helpers>,
+    ) -> Result<QueryOutput, EvalError> {
+        engine::run_helped(self, inputs, control, helpers)
     }
 }

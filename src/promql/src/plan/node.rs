@@ -76,6 +76,9 @@ pub(crate) struct Binary {
 pub(crate) struct Call {
     pub func: &'static Function,
     pub args: Vec<Node>,
+    /// Stands directly in an aggregation by labels other than those that make up a metric's name, so nobody sees
+    /// whether the name is still there.
+    pub name_unseen: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,22 @@ impl Node {
         match &self.kind {
             NodeKind::Paren(inner) => inner.unwrap_parens(),
             _ => self,
+        }
+    }
+
+    /// The first node for which `f` holds, from the outside to the inside.
+    pub fn find<'n>(&'n self, f: &dyn Fn(&Node) -> bool) -> Option<&'n Node> {
+        if f(self) {
+            return Some(self);
+        }
+        match &self.kind {
+            NodeKind::Number(_) | NodeKind::Text(_) | NodeKind::Select(_) => None,
+            NodeKind::Matrix(MatrixArg::Select { .. }) => None,
+            NodeKind::Matrix(MatrixArg::Subquery(s)) => s.expr.find(f),
+            NodeKind::Paren(e) | NodeKind::Unary(_, e) => e.find(f),
+            NodeKind::Binary(b) => b.lhs.find(f).or_else(|| b.rhs.find(f)),
+            NodeKind::Call(c) => c.args.iter().find_map(|a| a.find(f)),
+            NodeKind::Aggregate(a) => a.expr.find(f).or_else(|| a.param.as_ref()?.find(f)),
         }
     }
 

@@ -154,10 +154,14 @@ fn matrix(e: &Eval, got: &[MatrixSeries], times: Times) -> Checked {
     sorted(got)?;
     for series in got {
         let Some((_, values)) = e.series.iter().find(|(l, _)| *l == series.labels) else {
-            return Err(format!("unexpected series {} in result: {:?}", series.labels, series.floats));
+            return Err(format!(
+                "unexpected series {} in result: {:?}",
+                series.labels,
+                series.floats.iter().collect::<Vec<_>>()
+            ));
         };
         let mut points: Vec<(i64, SampleValue)> =
-            series.floats.iter().map(|(t, v)| (*t, SampleValue::Float(*v))).collect();
+            series.floats.iter().map(|(t, v)| (t, SampleValue::Float(v))).collect();
         points.extend(series.histograms.iter().map(|(t, h)| (*t, SampleValue::Histogram(h.clone()))));
         points.sort_by_key(|p| p.0);
         let mut expected = Vec::new();

@@ -501,6 +501,15 @@ impl Expr {
         }
     }
 
+    /// The matchers of every selector in the expression, in the order of the text.
+    pub fn selectors(&self) -> Vec<&[Matcher]> {
+        match &self.kind {
+            ExprKind::Vector(v) => vec![&v.matchers],
+            ExprKind::Matrix(m) => vec![&m.selector.matchers],
+            _ => self.children().into_iter().flat_map(Expr::selectors).collect(),
+        }
+    }
+
     /// The direct subexpressions, to be changed.
     pub fn children_mut(&mut self) -> Vec<&mut Expr> {
         match &mut self.kind {

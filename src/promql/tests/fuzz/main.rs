@@ -12,8 +12,8 @@ use std::sync::Arc;
 use inputs::{Inputs, Rng};
 use koios_model::{Columns, Labels, SystemClock};
 use koios_promql::{
-    Control, EngineOptions, Limits, MemorySeries, ParserOptions, Plan, QueryParams, SeriesSource,
-    expr_to_json, parse, parse_selector, parse_with, prettify,
+    Control, EngineOptions, Helpers, Job, Limits, MemorySeries, ParserOptions, Plan, QueryOutput,
+    QueryParams, Select, SeriesSource, expr_to_json, parse, parse_selector, parse_with, prettify,
 };
 
 /// Seconds of a run when nothing else is said.
@@ -72,6 +72,23 @@ fn parser_and_printers() {
     });
 }
 
+/// Helpers that do what they are given at once.
+struct Shards(usize);
+
+impl Helpers for Shards {
+    fn most(&self) -> usize {
+        self.0
+    }
+
+    fn block_series(&self) -> Option<usize> {
+        Some(self.0)
+    }
+
+    fn take(&self, job: Job) {
+        job();
+    }
+}
+
 fn store() -> Vec<Arc<MemorySeries>> {
     let mut all = Vec::new();
     for (i, name) in
@@ -109,15 +126,24 @@ fn planner_and_engine() {
     feed("planner", 2, |rng, input| {
         let Ok(tree) = parse(input) else { return false };
         let Ok(plan) = Plan::new(&tree, &params(rng)) else { return false };
-        let inputs = plan.selects().iter().map(|s| {
-            assert!(s.min_time_ms <= s.max_time_ms.saturating_add(1), "{s:?}");
-            let wanted =
-                |m: &&Arc<MemorySeries>| s.matchers.iter().all(|k| k.matches(m.labels.value(&k.name)));
-            store.iter().filter(wanted).map(|m| Box::new(m.clone()) as Box<dyn SeriesSource>).collect()
-        });
+        let plan = Arc::new(plan);
+        let inputs = || -> Vec<Vec<Box<dyn SeriesSource>>> {
+            let of = |s: &Select| {
+                assert!(s.min_time_ms <= s.max_time_ms.saturating_add(1), "{s:?}");
+                let wanted =
+                    |m: &&Arc<MemorySeries>| s.matchers.iter().all(|k| k.matches(m.labels.value(&k.name)));
+                store.iter().filter(wanted).map(|m| Box::new(m.clone()) as Box<dyn SeriesSource>).collect()
+            };
+            plan.selects().iter().map(of).collect()
+        };
         let (begun, now) = (clock.mono_ns(), clock.clone());
         let control = Control::with_deadline(move || now.mono_ns() > begun + EVALUATION_MS * 1_000_000);
-        let _ = plan.evaluate(inputs.collect(), &control);
+        let alone = plan.evaluate(inputs(), &control);
+        let helped = plan.evaluate_helped(inputs(), &control, Arc::new(Shards(1 + rng.below(3))));
+        if let (Ok(alone), Ok(helped)) = (alone, helped) {
+            let text = |o: QueryOutput| format!("{:?} {:?} {:?}", o.value, o.warnings, o.infos);
+            assert_eq!(text(helped), text(alone), "with helpers: {input}");
+        }
         // Far more than is promised, since wall time says little on a busy machine; `stopping.rs` is exact.
         let took = (clock.mono_ns() - begun) / 1_000_000;
         assert!(took < STUCK_MS, "{took} ms");

@@ -4,7 +4,10 @@
 //! Targets say the same things in the same order every time, so each line is first compared, by hash, with
 //! the line that stood there in the previous scrape.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::parse::{Kind, Metadata};
@@ -27,6 +30,9 @@ pub struct Family {
     pub unit: String,
     seen: u32,
 }
+
+/// Families of a target, for its scrape loop and for whoever shows them.
+pub type SharedFamilies = Arc<Mutex<FamilyTable>>;
 
 /// Families by name.
 #[derive(Clone, Debug, Default)]

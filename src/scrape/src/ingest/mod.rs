@@ -25,7 +25,7 @@ use koios_model::{Labels, stale_nan};
 
 pub use cache::CacheIndex;
 use cache::{Cache, Place};
-pub use metadata::{Family, FamilyTable};
+pub use metadata::{Family, FamilyTable, SharedFamilies};
 pub use report::ReportSeries;
 
 use crate::parse::{self, Exemplar, Format, Metadata, ParsedSample, Sink};
@@ -141,7 +141,7 @@ pub struct ScrapeLoopState {
     target: Labels,
     settings: Arc<IngestSettings>,
     cache: Cache,
-    families: FamilyTable,
+    families: SharedFamilies,
     report: ReportSeries,
     exemplars: Vec<OutExemplar>,
 }
@@ -154,7 +154,7 @@ impl ScrapeLoopState {
             target,
             settings,
             cache: Cache::default(),
-            families: FamilyTable::default(),
+            families: SharedFamilies::default(),
             report,
             exemplars: Vec::new(),
         }
@@ -178,14 +178,16 @@ impl ScrapeLoopState {
         out: &mut Vec<OutSample>,
     ) -> ScrapeReport {
         self.cache.begin();
-        self.families.begin();
         self.exemplars.clear();
         let mut report = ScrapeReport::default();
         let start = out.len();
         match outcome {
             Ok(body) => {
                 report.body_size = i64::try_from(body.bytes.len()).unwrap_or(i64::MAX);
-                report.error = self.read(scheduled_ms, body, out, &mut report);
+                let families = self.families.clone();
+                let mut families = families.lock();
+                families.begin();
+                report.error = self.read(scheduled_ms, body, &mut families, out, &mut report);
             }
             Err(failed) => {
                 report.body_size = if failed.too_big { -1 } else { 0 };
@@ -211,6 +213,7 @@ impl ScrapeLoopState {
         &mut self,
         scheduled_ms: i64,
         body: BodyView<'_>,
+        families: &mut FamilyTable,
         out: &mut Vec<OutSample>,
         report: &mut ScrapeReport,
     ) -> Option<String> {
@@ -218,7 +221,7 @@ impl ScrapeLoopState {
             target: &self.target,
             settings: &self.settings,
             cache: &mut self.cache,
-            families: &mut self.families,
+            families,
             exemplars: &mut self.exemplars,
             scheduled_ms,
             out,
@@ -242,7 +245,9 @@ impl ScrapeLoopState {
 
     /// Another node goes on with this target: forgets everything and writes nothing.
     pub fn on_ownership_lost(&mut self) {
-        *self = Self::new(self.target.clone(), self.settings.clone());
+        let families = self.families.clone();
+        *families.lock() = FamilyTable::default();
+        *self = Self { families, ..Self::new(self.target.clone(), self.settings.clone()) };
     }
 
     /// Labels of a series that was just put out.
@@ -275,9 +280,14 @@ impl ScrapeLoopState {
         &self.exemplars
     }
 
-    /// What the target says about its families.
-    pub fn families(&self) -> &FamilyTable {
+    /// What the target says about its families; held only while a body is read.
+    pub fn families(&self) -> &SharedFamilies {
         &self.families
+    }
+
+    /// Keeps what the target says where others see it.
+    pub fn share_families(&mut self, families: SharedFamilies) {
+        self.families = families;
     }
 
     /// Rows in the cache, for metrics and tests.

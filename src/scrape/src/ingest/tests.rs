@@ -271,7 +271,7 @@ fn metadata_and_exemplars() {
     let body = b"# HELP a_seconds words\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total 1 # {id=\"7\"} 0.5 3\n# EOF\n";
     let mut out = Vec::new();
     s.ingest(1, Ok(BodyView { bytes: body, format: Format::OpenMetrics }), 0.0, &mut out);
-    let family = s.families().get("a_seconds").unwrap();
+    let family = s.families().lock().get("a_seconds").unwrap().clone();
     assert_eq!(
         (family.kind.as_str(), family.help.as_str(), family.unit.as_str()),
         ("counter", "words", "seconds")
@@ -284,12 +284,14 @@ fn metadata_and_exemplars() {
         scrape(&mut s, t, "# HELP b one\n# TYPE b gauge\n# HELP c same\n");
     }
     scrape(&mut s, 30, "# HELP b two\n# TYPE b counter\n# HELP c same\n");
-    let b = s.families().get("b").unwrap();
+    let families = s.families().clone();
+    let b = families.lock().get("b").unwrap().clone();
     assert_eq!((b.help.as_str(), b.kind.as_str()), ("two", "counter"));
-    assert!(s.families().get("a_seconds").is_none());
-    assert_eq!((s.families().len(), s.families().get("c").unwrap().help.as_str()), (2, "same"));
+    assert!(families.lock().get("a_seconds").is_none());
+    assert_eq!(families.lock().len(), 2);
+    assert_eq!(families.lock().get("c").unwrap().help, "same");
     for t in 31..55 {
         scrape(&mut s, t, "");
     }
-    assert!(s.families().is_empty());
+    assert!(families.lock().is_empty());
 }

@@ -61,42 +61,7 @@ impl Format {
 }
 
 /// What a `TYPE` line says about the samples that follow it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Only goes up.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Buckets, sum and count.
-    Histogram,
-    /// Buckets that may go down.
-    GaugeHistogram,
-    /// Quantiles, sum and count.
-    Summary,
-    /// Constant 1 with labels.
-    Info,
-    /// One of a set of states.
-    StateSet,
-    /// Not said.
-    #[default]
-    Unknown,
-}
-
-impl Kind {
-    /// The word of Prometheus' metadata API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-            Kind::GaugeHistogram => "gaugehistogram",
-            Kind::Summary => "summary",
-            Kind::Info => "info",
-            Kind::StateSet => "stateset",
-            Kind::Unknown => "unknown",
-        }
-    }
-}
+pub use koios_model::metadata::MetricKind as Kind;
 
 /// An exemplar as exposed. Its labels stay raw: `a="b",c="d"` without the braces.
 #[derive(Clone, Copy, Debug, PartialEq)]

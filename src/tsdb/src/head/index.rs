@@ -2,9 +2,11 @@
 //!
 //! A label pair (name and value) is interned once and named by a number; a series is a sorted list of these
 //! numbers. Postings list *ordinals*, positions in `series`, which ascend with the references, so a new series
-//! is always appended at the end of its lists. Removing series renumbers the rest and changes `epoch`.
+//! is always appended at the end of its lists. A series that is taken out leaves a gap, an entry without cell and
+//! labels; when gaps prevail the rest is renumbered, which changes `epoch`.
 //!
-//! Invariants: `series` is sorted by reference; postings are strictly ascending; a pair without series is gone.
+//! Invariants: `series` is sorted by reference; postings are strictly ascending; a pair without series is gone once
+//! its postings are swept.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -52,7 +54,12 @@ pub(crate) struct Index {
     pub(crate) pages: Vec<Arc<Page>>,
     /// Changes whenever ordinals do.
     pub(crate) epoch: u64,
+    /// Ordinals without a series.
+    gaps: usize,
 }
+
+/// The cell of an ordinal whose series was taken out.
+pub(crate) const GAP: u32 = u32::MAX;
 
 impl Index {
     /// Adds a series whose reference is greater than all others'. Answers its ordinal.
@@ -129,34 +136,48 @@ impl Index {
         self.pages.get(cell / super::series::PAGE).map(|p| p.cell(cell))
     }
 
-    /// Removes the series whose ordinal is marked and renumbers the rest, which keep their order.
-    pub(crate) fn remove(&mut self, dead: &[bool]) {
-        let mut rank = Vec::with_capacity(dead.len());
+    /// Takes a series out; answers its pairs, whose postings `sweep_pair` must clear. Its ordinal stays a gap.
+    pub(crate) fn bury(&mut self, ordinal: u32) -> Box<[PairId]> {
+        let series = &mut self.series[ordinal as usize];
+        self.gaps += usize::from(series.cell != GAP);
+        series.cell = GAP;
+        std::mem::take(&mut series.pairs)
+    }
+
+    /// Removes gaps from a pair's postings, and the pair with its last series. Answers how many were looked at.
+    pub(crate) fn sweep_pair(&mut self, id: PairId) -> usize {
+        let (pair, series) = (&mut self.pairs[id as usize], &self.series);
+        let had = pair.postings.len();
+        pair.postings.retain(|o| series[*o as usize].cell != GAP);
+        if pair.postings.capacity() > 2 * pair.postings.len() {
+            pair.postings.shrink_to(pair.postings.len() + pair.postings.len() / 4);
+        }
+        if had > 0 && pair.postings.is_empty() {
+            self.forget_pair(id);
+        }
+        had
+    }
+
+    /// Renumbers the series when there are more gaps than series and than `gaps_max`; their order stays. Answers whether it did.
+    /// The postings must have been swept.
+    pub(crate) fn compact(&mut self, gaps_max: usize) -> bool {
+        if self.gaps <= gaps_max.max(self.series.len() - self.gaps) {
+            return false;
+        }
+        let mut rank = Vec::with_capacity(self.series.len());
         let mut next = 0u32;
-        for &d in dead {
-            rank.push(if d { u32::MAX } else { next });
-            next += u32::from(!d);
+        for s in &self.series {
+            rank.push(next);
+            next += u32::from(s.cell != GAP);
         }
-        let mut ordinal = 0;
-        self.series.retain(|_| {
-            ordinal += 1;
-            !dead[ordinal - 1]
-        });
+        self.series.retain(|s| s.cell != GAP);
         self.series.shrink_to(self.series.len() + self.series.len() / 4);
-        for id in 0..self.pairs.len() as PairId {
-            let pair = &mut self.pairs[id as usize];
-            if pair.postings.is_empty() {
-                continue;
-            }
-            pair.postings.retain_mut(|o| {
-                *o = rank[*o as usize];
-                *o != u32::MAX
-            });
-            if pair.postings.is_empty() {
-                self.forget_pair(id);
-            }
+        for pair in &mut self.pairs {
+            pair.postings.iter_mut().for_each(|o| *o = rank[*o as usize]);
         }
+        self.gaps = 0;
         self.epoch += 1;
+        true
     }
 
     fn forget_pair(&mut self, id: PairId) {
@@ -226,6 +247,7 @@ mod tests {
     use super::*;
     use koios_block::select_postings;
     use koios_model::{MatchType, Matcher};
+    use std::collections::BTreeSet;
 
     fn labels(i: u64) -> Labels {
         let (job, n) = (format!("j{}", i % 3), format!("n{i:03}"));
@@ -236,6 +258,13 @@ mod tests {
         let found = select_postings(index, &[Matcher::new(kind, name, value).unwrap()]);
         let Ok(found) = found;
         found.into_iter().map(|o| index.series[o as usize].id).collect()
+    }
+
+    fn remove(index: &mut Index, ordinals: std::ops::Range<u32>) {
+        let pairs: BTreeSet<PairId> = ordinals.flat_map(|o| index.bury(o)).collect();
+        pairs.into_iter().for_each(|p| {
+            index.sweep_pair(p);
+        });
     }
 
     #[test]
@@ -254,16 +283,21 @@ mod tests {
         assert_eq!(select(&index, MatchType::Regex, "n", "n001|n050|nope"), [2, 51]);
         assert_eq!(select(&index, MatchType::NotEqual, "job", "j1").len(), 67);
 
-        let dead: Vec<bool> = (0..100).map(|i| i >= 10).collect();
-        index.remove(&dead);
-        assert_eq!(index.series.len(), 10);
+        remove(&mut index, 10..100);
+        assert_eq!((index.compact(90), index.series.len()), (false, 100));
+        assert_eq!(
+            select(&index, MatchType::NotEqual, "job", "j1").len(),
+            100 - 3,
+            "gaps are the reader's to skip"
+        );
+        assert_eq!((index.compact(89), index.series.len(), index.epoch), (true, 10, 1));
         assert_eq!(index.values("n").count(), 10);
         assert_eq!(select(&index, MatchType::Equal, "job", "j1"), [2, 5, 8]);
         let pairs = index.pairs.len();
         assert_eq!(index.add(200, 50, Slot(1), &labels(200)), 10);
         assert_eq!(index.pairs.len(), pairs, "a freed pair is used again");
         assert_eq!(index.labels(&index.series[10].pairs), labels(200));
-        index.remove(&[true; 11]);
+        remove(&mut index, 0..11);
         assert_eq!((index.names().count(), index.lookup.len()), (0, 0));
     }
 }

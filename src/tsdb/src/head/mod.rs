@@ -1,12 +1,15 @@
-//! The head in memory: who the series are (`index`), what they hold (`series`), who may see what
+//! The head in memory: who the series are (`index`), what they hold (`series`, `open`, `late`, `pack`), who may see what
 //! (`isolation`), and how it is read (`view`).
 //!
 //! One writer, the shard, and any number of readers. The writer takes a series' small lock for one sample at a
 //! time and the index lock only to add or remove series, a few at a time.
 
+pub(crate) mod exemplars;
 pub(crate) mod index;
 pub(crate) mod isolation;
+pub(crate) mod late;
 mod open;
+mod pack;
 pub(crate) mod series;
 mod stats;
 pub(crate) mod view;

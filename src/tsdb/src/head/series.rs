@@ -1,14 +1,17 @@
 //! One series in memory: its chunks, the open one among them, and what of it readers may see.
 //!
-//! Owns the per-series half of isolation; `open` has the rule when a chunk is closed. Refuses identity and labels,
-//! which the index has. Invariants: samples ascend strictly over all chunks; a series with samples has an open
-//! chunk; no chunk spans a border of the block range.
+//! Owns the per-series half of isolation; `open` has the rule when a chunk is closed, `late` has the samples that
+//! came out of order. Refuses identity and labels, which the index has. Invariants: samples ascend strictly over
+//! all chunks; a series with samples has an open chunk, whose last sample is younger than any late one; no chunk
+//! spans a border of the block range.
 
 use bytes::Bytes;
 use koios_chunk::{Chunk, ChunkError, Encoding};
 use parking_lot::Mutex;
 
+use super::late::{Late, Writer};
 use super::open::OpenChunk;
+use super::pack::{self, Timed};
 use crate::types::Value;
 
 /// What the rule for closing chunks needs to know.
@@ -54,7 +57,33 @@ impl ClosedChunk {
         Some(Self { min_time, span, encoding, data })
     }
 
-    fn to_chunk(&self) -> Chunk {
+    /// `None` when it spans more time than a head chunk may.
+    pub(crate) fn of(c: &Chunk) -> Option<Self> {
+        Self::new(c.min_time, c.max_time, c.encoding, c.data.to_vec().into())
+    }
+
+    pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
+        self.min_time <= maxt && mint <= self.max_time()
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Every sample.
+    ///
+    /// # Errors
+    /// `ChunkError` when it does not decode.
+    pub(crate) fn samples(&self) -> Result<Vec<Timed>, ChunkError> {
+        pack::samples_of(self.encoding, &self.data)
+    }
+
+    /// Whether there is a sample at this time; one that does not decode has none.
+    pub(crate) fn has(&self, t: i64) -> bool {
+        self.overlaps(t, t) && self.samples().is_ok_and(|s| s.iter().any(|(own, _)| *own == t))
+    }
+
+    pub(crate) fn to_chunk(&self) -> Chunk {
         Chunk {
             min_time: self.min_time,
             max_time: self.max_time(),
@@ -77,6 +106,7 @@ pub(crate) struct SeriesState {
     older: Vec<(u64, i64)>,
     closed: Vec<ClosedChunk>,
     open: Option<OpenChunk>,
+    late: Option<Box<Late>>,
 }
 
 impl SeriesState {
@@ -94,18 +124,21 @@ impl SeriesState {
     }
 
     pub(crate) fn first_time(&self) -> Option<i64> {
-        self.closed.first().map(|c| c.min_time).or(self.open.as_ref().map(|o| o.min_time))
+        let in_order = self.closed.first().map(|c| c.min_time).or(self.open.as_ref().map(|o| o.min_time));
+        in_order.into_iter().chain(self.late.as_ref().and_then(|l| l.first_time())).min()
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
-        self.closed.len() + usize::from(self.open.is_some())
+        let late = self.late.as_ref().map_or(0, |l| l.chunk_count());
+        self.closed.len() + usize::from(self.open.is_some()) + late
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         let closed: usize = self.closed.iter().map(|c| c.data.len()).sum();
         let open = self.open.as_ref().map_or(0, OpenChunk::heap_bytes);
-        closed + open + self.closed.capacity() * size_of::<ClosedChunk>()
+        let late = self.late.as_ref().map_or(0, |l| l.heap_bytes());
+        closed + open + late + self.closed.capacity() * size_of::<ClosedChunk>()
     }
 
     /// Notes that `batch` is about to append. `oldest_reader` is the newest batch that the most backward
@@ -167,17 +200,111 @@ impl SeriesState {
         self.closed.push(closed.expect("BUG: a head chunk spans more than a block range"));
     }
 
-    /// Chunks that overlap `mint..=maxt`, without what batches after `upto` brought.
+    /// Takes a sample that is older than the newest one, unless there is one at its time already; answers whether
+    /// it did. `begin_batch` came before.
+    pub(crate) fn insert_late(&mut self, t: i64, v: &Value, who: Writer, rule: ChunkRule) -> bool {
+        if self.last_time().is_none_or(|last| last < t) {
+            self.append_value(t, v, rule);
+            return true;
+        }
+        if self.has_in_order(t) || self.late.as_ref().is_some_and(|l| l.has(t)) {
+            return false;
+        }
+        self.late.get_or_insert_default().insert(t, v.clone(), who, rule);
+        true
+    }
+
+    /// Whether a chunk overlaps `mint..=maxt`.
+    pub(crate) fn has_between(&self, mint: i64, maxt: i64) -> bool {
+        self.closed.iter().any(|c| c.overlaps(mint, maxt))
+            || self.open.as_ref().is_some_and(|o| o.min_time <= maxt && mint <= o.last_time())
+            || self.late.as_ref().is_some_and(|l| l.overlaps(mint, maxt))
+    }
+
+    /// Removes the samples within `mint..=maxt`.
     ///
     /// # Errors
-    /// `ChunkError` when the open chunk must be shortened and does not decode.
+    /// `ChunkError` when a chunk that must be shortened does not decode.
+    pub(crate) fn remove(&mut self, mint: i64, maxt: i64, rule: ChunkRule) -> Result<(), ChunkError> {
+        let Some(last) = self.last_time() else { return Ok(()) };
+        if self.first_time().is_some_and(|first| mint <= first) && last <= maxt {
+            (self.closed, self.open, self.late) = (Vec::new(), None, None);
+            return Ok(());
+        }
+        let mut chunks = Vec::new();
+        let mut next_at = self.all_chunks(&mut chunks);
+        if chunks.iter().any(|c| c.overlaps(mint, maxt)) {
+            let mut kept = Vec::with_capacity(chunks.len());
+            for c in chunks {
+                if c.overlaps(mint, maxt) {
+                    kept.extend(c.retain(|t| t < mint || t > maxt)?);
+                } else {
+                    kept.push(c);
+                }
+            }
+            // Where the open chunk is gone the one before takes its place, and takes no more samples.
+            next_at = match kept.last() {
+                Some(c) if c.max_time < last => c.max_time,
+                _ => next_at,
+            };
+            self.restore(kept, next_at, rule)?;
+        }
+        if let Some(late) = &mut self.late
+            && !late.remove(mint, maxt, rule)?
+        {
+            self.late = None;
+        }
+        self.settle_late(rule)
+    }
+
+    /// Late samples that are the youngest ones now become ordinary ones.
+    fn settle_late(&mut self, rule: ChunkRule) -> Result<(), ChunkError> {
+        let Some(late) = &mut self.late else { return Ok(()) };
+        let after = self.open.as_ref().map_or(i64::MIN, |o| o.last_time().saturating_add(1));
+        let youngest = late.read(after, i64::MAX, u64::MAX)?;
+        if !youngest.is_empty() && !late.remove(after, i64::MAX, rule)? {
+            self.late = None;
+        }
+        youngest.iter().for_each(|(t, v)| {
+            self.append_value(*t, v, rule);
+        });
+        Ok(())
+    }
+
+    fn has_in_order(&self, t: i64) -> bool {
+        let at = self.closed.partition_point(|c| c.max_time() < t);
+        if self.closed.get(at).is_some_and(|c| c.has(t)) {
+            return true;
+        }
+        let open =
+            self.open.as_ref().filter(|o| o.min_time <= t).and_then(|o| ClosedChunk::of(&o.to_chunk()));
+        open.is_some_and(|c| c.has(t))
+    }
+
+    /// Chunks that overlap `mint..=maxt`, without what batches after `upto` brought, in time order and without
+    /// overlap: late samples are merged in.
+    ///
+    /// # Errors
+    /// `ChunkError` when a chunk that must be shortened or merged does not decode.
     pub(crate) fn read(
         &self,
         mint: i64,
         maxt: i64,
         upto: u64,
+        rule: ChunkRule,
         out: &mut Vec<Chunk>,
     ) -> Result<(), ChunkError> {
+        let Some(late) = &self.late else { return self.read_in_order(mint, maxt, upto, out) };
+        let mut chunks = Vec::new();
+        self.read_in_order(mint, maxt, upto, &mut chunks)?;
+        // Whole chunks go out, so whole chunks are merged.
+        let mint = chunks.first().map_or(mint, |c| c.min_time.min(mint));
+        let maxt = chunks.last().map_or(maxt, |c| c.max_time.max(maxt));
+        out.extend(pack::merge(chunks, late.read(mint, maxt, upto)?, rule)?);
+        Ok(())
+    }
+
+    fn read_in_order(&self, mint: i64, maxt: i64, upto: u64, out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
         let until = self.visible_until(upto);
         for c in &self.closed {
             if c.min_time > maxt.min(until) {
@@ -206,6 +333,19 @@ impl SeriesState {
             }
             None => 0,
         }
+    }
+
+    /// Late samples for a checkpoint, as chunks in no order.
+    pub(crate) fn late_chunks(&self, rule: ChunkRule) -> Vec<Chunk> {
+        self.late.as_ref().map_or_else(Vec::new, |l| l.all_chunks(rule))
+    }
+
+    /// Puts late samples of a checkpoint back, after `restore`.
+    ///
+    /// # Errors
+    /// `ChunkError` when chunks are damaged.
+    pub(crate) fn restore_late(&mut self, chunks: &[Chunk], rule: ChunkRule) -> Result<(), ChunkError> {
+        self.late.get_or_insert_default().restore(chunks, rule)
     }
 
     /// Puts chunks of a checkpoint into an empty cell; the last becomes the open one.
@@ -264,6 +404,11 @@ impl SeriesState {
             }
         }
         self.closed.shrink_to_fit();
+        if let Some(late) = &mut self.late
+            && !late.remove(i64::MIN, before.saturating_sub(1), rule)?
+        {
+            self.late = None;
+        }
         Ok(self.open.is_some())
     }
 }
@@ -308,7 +453,7 @@ mod tests {
 
     fn chunks(s: &SeriesState, upto: u64) -> Vec<Chunk> {
         let mut out = Vec::new();
-        s.read(i64::MIN, i64::MAX, upto, &mut out).unwrap();
+        s.read(i64::MIN, i64::MAX, upto, RULE, &mut out).unwrap();
         out
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Counters {
     pub(crate) series: AtomicU64,
     pub(crate) chunks: AtomicU64,
     pub(crate) samples_appended: AtomicU64,
+    pub(crate) late_appended: AtomicU64,
+    pub(crate) late_repeated: AtomicU64,
     /// `i64::MAX` while there is no sample.
     pub(crate) min_time: AtomicI64,
     /// `i64::MIN` while there is no sample.
@@ -25,6 +27,8 @@ impl Default for Counters {
             series: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
             samples_appended: AtomicU64::new(0),
+            late_appended: AtomicU64::new(0),
+            late_repeated: AtomicU64::new(0),
             min_time: AtomicI64::new(i64::MAX),
             max_time: AtomicI64::new(i64::MIN),
         }
@@ -44,6 +48,12 @@ pub struct HeadStats {
     pub max_time: i64,
     /// Samples taken since the shard was opened.
     pub samples_appended: u64,
+    /// Of them, those that were older than the newest of their series.
+    pub out_of_order_appended: u64,
+    /// Out-of-order samples that were passed over because their series has one at their time.
+    pub out_of_order_repeated: u64,
+    /// How far behind the newest sample one may be, milliseconds: a range must not be cut before.
+    pub out_of_order_window_ms: i64,
     /// Distinct label pairs.
     pub label_pairs: u64,
 }
@@ -62,13 +72,16 @@ pub struct Cardinality {
 }
 
 impl Counters {
-    pub(crate) fn snapshot(&self, label_pairs: u64) -> HeadStats {
+    pub(crate) fn snapshot(&self, label_pairs: u64, out_of_order_window_ms: i64) -> HeadStats {
         HeadStats {
             series: self.series.load(Relaxed),
             chunks: self.chunks.load(Relaxed),
             min_time: self.min_time.load(Relaxed),
             max_time: self.max_time.load(Relaxed),
             samples_appended: self.samples_appended.load(Relaxed),
+            out_of_order_appended: self.late_appended.load(Relaxed),
+            out_of_order_repeated: self.late_repeated.load(Relaxed),
+            out_of_order_window_ms,
             label_pairs,
         }
     }

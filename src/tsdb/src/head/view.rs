@@ -4,17 +4,23 @@
 //! series at a time, so that a new series never waits long for it. Invariant: what a call answers is the state
 //! between two batches, never half of one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 
 use koios_block::select_postings;
 use koios_chunk::{Chunk, SeriesChunks};
+use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, Slot};
 use parking_lot::RwLock;
 
-use super::index::Index;
+use super::exemplars::ExemplarRing;
+use super::index::{GAP, Index};
 use super::isolation::Isolation;
+use super::series::ChunkRule;
 use super::stats::{Cardinality, Counters, HeadStats, cardinality};
 use crate::error::TsdbError;
+use crate::options::ShardOptions;
+use crate::types::{ExemplarStats, SeriesExemplars};
 
 /// Series looked at under one hold of the index lock.
 const PIECE: usize = 512;
@@ -22,6 +28,12 @@ const PIECE: usize = 512;
 /// The readable side of a shard.
 pub struct HeadView {
     shard: u16,
+    pub(crate) rule: ChunkRule,
+    late_window_ms: i64,
+    pub(crate) exemplars: RwLock<ExemplarRing>,
+    pub(crate) metadata: RwLock<BTreeMap<String, MetricMetadata>>,
+    /// How many deletions there were: a checkpoint must not reach over one.
+    pub(crate) deletions: AtomicU64,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -37,9 +49,19 @@ impl std::fmt::Debug for HeadView {
 struct Renumbered;
 
 impl HeadView {
-    pub(crate) fn new(shard: u16) -> Self {
+    pub(crate) fn new(opts: &ShardOptions) -> Self {
         let (index, isolation, counters) = Default::default();
-        Self { shard, index, isolation, counters }
+        Self {
+            shard: opts.shard,
+            rule: ChunkRule { range_ms: opts.block_range_ms, samples: opts.samples_per_chunk },
+            late_window_ms: opts.out_of_order_window_ms,
+            exemplars: RwLock::new(ExemplarRing::new(opts.exemplars_max as usize)),
+            metadata: RwLock::default(),
+            deletions: AtomicU64::new(0),
+            index,
+            isolation,
+            counters,
+        }
     }
 
     /// Number of the shard this shows.
@@ -48,7 +70,7 @@ impl HeadView {
     }
 
     /// Series that satisfy all matchers and have samples in `mint..=maxt`, in no particular order, with the
-    /// chunks that overlap the range.
+    /// chunks that overlap the range, in time order and without overlap.
     ///
     /// # Errors
     /// `TsdbError::Chunk` when a chunk in memory does not decode.
@@ -60,7 +82,7 @@ impl HeadView {
             let done = self.scan(matchers, &mut |index, ordinal| {
                 let series = &index.series[ordinal as usize];
                 if let Some(cell) = index.cell(series.cell) {
-                    cell.lock().read(mint, maxt, reader.upto, &mut chunks)?;
+                    cell.lock().read(mint, maxt, reader.upto, self.rule, &mut chunks)?;
                 }
                 if !chunks.is_empty() {
                     let chunks: Vec<Chunk> = std::mem::take(&mut chunks);
@@ -121,13 +143,25 @@ impl HeadView {
     /// Slots that have series, ascending.
     pub fn slots_present(&self) -> Vec<Slot> {
         let index = self.index.read();
-        index.series.iter().map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
+        let there = index.series.iter().filter(|s| s.cell != GAP);
+        there.map(|s| s.slot).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Exemplars with `start <= t <= end` of the series that satisfy all matchers of any set, by labels and slot.
+    /// Series that left the head keep theirs until newer ones take the room.
+    pub fn exemplars(&self, sets: &[Vec<Matcher>], start: i64, end: i64) -> Vec<SeriesExemplars> {
+        self.exemplars.read().select(sets, start, end)
+    }
+
+    /// Counts of exemplars.
+    pub fn exemplar_stats(&self) -> ExemplarStats {
+        self.exemplars.read().stats()
     }
 
     /// Counts.
     pub fn stats(&self) -> HeadStats {
         let pairs = self.index.read().pair_counts().count() as u64;
-        self.counters.snapshot(pairs)
+        self.counters.snapshot(pairs, self.late_window_ms)
     }
 
     /// The `limit` largest contributors of each kind.
@@ -174,7 +208,8 @@ impl HeadView {
             if index.epoch != epoch {
                 return Ok(Err(Renumbered));
             }
-            piece.iter().try_for_each(|&ordinal| visit(&index, ordinal))?;
+            let there = piece.iter().filter(|o| index.series[**o as usize].cell != GAP);
+            there.copied().try_for_each(|ordinal| visit(&index, ordinal))?;
         }
         Ok(Ok(()))
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use koios_model::{Labels, Slot};
 
 use super::Shard;
+use super::late::StagedLate;
 use super::table::{Hot, series_hash};
 use crate::error::TsdbError;
 use crate::head::series::{ChunkRule, PAGE, Page};
@@ -50,12 +51,15 @@ pub(super) struct Staged {
     pending: Vec<Pending>,
     /// The table's entries before this batch changed them, in order.
     undo: Vec<(u32, Hot)>,
+    pub(super) late: Vec<StagedLate>,
 }
 
 /// Times a batch accepts.
-struct Bounds {
+pub(super) struct Bounds {
     floor: i64,
     ceiling: i64,
+    /// For samples older than the newest of their series.
+    pub(super) late: i64,
 }
 
 impl Shard {
@@ -69,7 +73,7 @@ impl Shard {
         if batch.entries.len() > BATCH_ENTRIES_MAX {
             return Err(TsdbError::BatchTooLarge(batch.entries.len()));
         }
-        self.wal.prepare()?;
+        self.prepare()?;
         let mut answer = Appended { refs: Vec::with_capacity(batch.entries.len()), ..Appended::default() };
         self.stage(&batch.entries, &mut answer);
         answer.lsn = match self.log_staged() {
@@ -91,10 +95,11 @@ impl Shard {
         self.staged.framed = 0;
         self.staged.pending.clear();
         self.staged.undo.clear();
+        self.staged.late.clear();
         self.body.clear();
         self.body.shrink_to(KEEP_FRAMES);
         let ceiling = self.clock.now_ms().saturating_add(self.opts.future_limit_ms);
-        let bounds = Bounds { floor: self.append_floor(), ceiling };
+        let bounds = Bounds { floor: self.append_floor(), ceiling, late: self.late_floor() };
         for (i, entry) in entries.iter().enumerate() {
             match self.stage_one(entry, &bounds) {
                 Ok(id) => answer.refs.push(SeriesRef(id)),
@@ -133,14 +138,13 @@ impl Shard {
         };
         let hot = &mut self.table.hot[cell as usize];
         let Some(v) = float.filter(|_| !hot.is_histogram()) else {
-            return self.stage_value(cell, t, &entry.v);
+            return self.stage_value(cell, t, &entry.v, bounds);
         };
         if t <= hot.last_t {
             return match t.cmp(&hot.last_t) {
                 std::cmp::Ordering::Equal if v.to_bits() == hot.last_v.to_bits() => Ok(hot.id),
                 std::cmp::Ordering::Equal => Err((hot.id, Reject::Duplicate)),
-                // The place of the out-of-order buffer.
-                _ => Err((hot.id, Reject::OutOfOrder)),
+                _ => self.stage_late(cell, t, &entry.v, bounds),
             };
         }
         self.staged.undo.push((cell, *hot));
@@ -153,7 +157,7 @@ impl Shard {
 
     /// A histogram, or a float after one.
     #[cold]
-    fn stage_value(&mut self, cell: u32, t: i64, v: &Value) -> Result<u64, (u64, Reject)> {
+    fn stage_value(&mut self, cell: u32, t: i64, v: &Value, bounds: &Bounds) -> Result<u64, (u64, Reject)> {
         let hot = self.table.hot[cell as usize];
         let last = self.table.histograms.get(&cell).filter(|_| hot.is_histogram());
         let v = match (v, last) {
@@ -165,7 +169,7 @@ impl Shard {
             return match t.cmp(&hot.last_t) {
                 std::cmp::Ordering::Equal if v.same(&last) => Ok(hot.id),
                 std::cmp::Ordering::Equal => Err((hot.id, Reject::Duplicate)),
-                _ => Err((hot.id, Reject::OutOfOrder)),
+                _ => self.stage_late(cell, t, &v, bounds),
             };
         }
         // The log's records go by kind; where a series changes kind the order must survive.
@@ -247,6 +251,7 @@ impl Shard {
         } else if self.columns.len() > 0 {
             put_frame(&mut self.frames, |out| self.columns.put(out));
         }
+        self.frame_late();
         if self.frames.is_empty() { Ok(self.wal.lsn()) } else { self.wal.write(&self.frames) }
     }
 
@@ -265,6 +270,7 @@ impl Shard {
             self.next_id -= 1;
         }
         self.staged.samples.clear();
+        self.staged.late.clear();
     }
 
     fn register_pending(&mut self) {
@@ -280,7 +286,7 @@ impl Shard {
 
     fn apply_staged(&mut self) {
         let count = self.staged.samples.len() + self.staged.histograms.len();
-        if count == 0 {
+        if count + self.staged.late.len() == 0 {
             return;
         }
         let mut apply = Apply::new(self.view.isolation.begin(), self.rule());
@@ -291,8 +297,10 @@ impl Shard {
             from = s.after;
         }
         apply.floats(&self.table.pages, &self.staged.samples[from..]);
-        self.view.isolation.commit(apply.batch);
-        self.note_samples(apply.min, apply.max, count as u64, apply.chunks as u64);
+        let (batch, oldest_reader) = (apply.batch, apply.oldest_reader);
+        let oldest_late = self.apply_late(batch, oldest_reader);
+        self.view.isolation.commit(batch);
+        self.note_samples(apply.min.min(oldest_late), apply.max, count as u64, apply.chunks as u64);
         if !self.table.histograms.is_empty() {
             for (cell, ..) in &self.staged.samples {
                 if !self.table.hot[*cell as usize].is_histogram() {

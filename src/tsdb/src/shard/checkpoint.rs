@@ -6,21 +6,24 @@
 //! under its final name.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
-use koios_model::failpoint::{self, Watched};
-
+use crate::disk::{Disk, DiskFile};
 use crate::error::TsdbError;
 use crate::head::HeadView;
-use crate::wal::WalSyncer;
-use crate::wal::record::{ChunksRecord, HeadRecord, put_chunks, put_end, put_head, put_series};
+use crate::wal::record::{
+    CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
+};
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
+use crate::wal::{WalSyncer, exemplars, metadata};
 
 /// Bytes of frames gathered before they are written.
 const WRITE_BYTES: usize = 1 << 18;
+/// Exemplars or families of one record.
+const PIECE: usize = 1024;
 /// Suffix of a checkpoint that is being written.
 pub(super) const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
@@ -33,6 +36,7 @@ pub struct CheckpointJob {
     pub(super) segment: u64,
     pub(super) next_id: u64,
     pub(super) min_valid: i64,
+    pub(super) deletions: u64,
 }
 
 /// What a checkpoint came to.
@@ -50,7 +54,7 @@ impl CheckpointJob {
     /// Writes the file, makes it and the log durable, deletes what it replaces.
     ///
     /// # Errors
-    /// `TsdbError::Io`, `Poisoned`; the old segments stay then.
+    /// `TsdbError::Io`, `Poisoned`, `Overtaken` by a deletion; the old segments stay then.
     pub fn run(self) -> Result<CheckpointReport, TsdbError> {
         let tmp = self.dir.join(CHECKPOINT_TMP);
         let written = self.write(&tmp);
@@ -59,23 +63,23 @@ impl CheckpointJob {
             let _ = fs::remove_file(&tmp);
         }
         let mut report = written?;
+        if self.view.deletions.load(SeqCst) != self.deletions {
+            let _ = fs::remove_file(&tmp);
+            return Err(TsdbError::Overtaken);
+        }
         // The record that explains the checkpoint must not be younger than the checkpoint.
         self.syncer.sync()?;
         let path = checkpoint_path(&self.dir, self.segment);
-        failpoint::pass("checkpoint rename");
+        koios_model::failpoint::pass("checkpoint rename");
         fs::rename(&tmp, &path).map_err(TsdbError::io("rename", &tmp))?;
-        failpoint::pass("checkpoint directory sync");
-        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(TsdbError::io("sync", &self.dir))?;
+        self.syncer.disk().sync_dir(&self.dir).map_err(TsdbError::io("sync", &self.dir))?;
         report.segments_removed = remove_replaced(&self.dir, self.segment)?;
         Ok(report)
     }
 
     fn write(&self, tmp: &std::path::Path) -> Result<CheckpointReport, TsdbError> {
         let io = |e| TsdbError::io("write", tmp)(e);
-        let mut file = BufWriter::with_capacity(
-            WRITE_BYTES,
-            Watched::new("checkpoint write", File::create(tmp).map_err(io)?),
-        );
+        let mut file = Writer::create(self.syncer.disk(), tmp).map_err(io)?;
         let mut report = CheckpointReport::default();
         let mut bytes = header(Kind::Checkpoint, self.segment).to_vec();
         let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid };
@@ -87,35 +91,72 @@ impl CheckpointJob {
                 let series = &index.series[ordinal];
                 let Some(cell) = index.cell(series.cell) else { return Ok(()) };
                 let mut chunks = Vec::new();
-                let next_at = cell.lock().all_chunks(&mut chunks);
-                if chunks.is_empty() {
-                    return Ok(());
-                }
+                let (next_at, late) = {
+                    let state = cell.lock();
+                    (state.all_chunks(&mut chunks), state.late_chunks(self.view.rule))
+                };
                 let labels = index.labels(&series.pairs);
                 let out = &mut *frames.borrow_mut();
                 put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
-                put_frame(out, |out| put_chunks(out, &ChunksRecord { id: series.id, next_at, chunks }));
+                // Everything deleted, or a first sample on its way: segments that stay may name it.
+                if chunks.is_empty() {
+                    return Ok(());
+                }
+                let id = series.id;
+                put_frame(out, |out| put_chunks(out, CHUNKS, &ChunksRecord { id, next_at, chunks }));
+                if !late.is_empty() {
+                    let record = ChunksRecord { id, next_at: 0, chunks: late };
+                    put_frame(out, |out| put_chunks(out, LATE_CHUNKS, &record));
+                }
                 series_written += 1;
                 Ok(())
             },
             // Never write while the index is held: a new series would wait for the disk.
             &mut || {
                 let out = &mut *frames.borrow_mut();
-                file.write_all(out).map_err(io)?;
-                report.bytes += out.len() as u64;
-                out.clear();
+                if out.len() >= WRITE_BYTES {
+                    file.write(out).map_err(io)?;
+                    out.clear();
+                }
                 Ok(())
             },
         )?;
         let mut frames = frames.into_inner();
+        self.view.exemplars.read().pieces(PIECE, &mut |series, own| {
+            put_frame(&mut frames, |out| exemplars::put_owned(out, series, own));
+        });
+        let families: Vec<_> = self.view.metadata(None);
+        for piece in families.chunks(PIECE) {
+            let said = piece.iter().map(|(n, m)| (n.as_str(), m));
+            put_frame(&mut frames, |out| metadata::put(out, said));
+        }
         report.series = series_written;
         put_frame(&mut frames, |out| put_end(out, report.series));
-        file.write_all(&frames).map_err(io)?;
-        report.bytes += frames.len() as u64;
-        let file = file.into_inner().map_err(|e| io(e.into_error()))?.into_inner();
-        failpoint::pass("checkpoint sync");
-        file.sync_all().map_err(io)?;
+        file.write(&frames).map_err(io)?;
+        file.file.sync().map_err(io)?;
+        report.bytes = file.offset;
         Ok(report)
+    }
+}
+
+/// The file while it grows.
+struct Writer {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+impl Writer {
+    fn create(disk: &dyn Disk, path: &std::path::Path) -> std::io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(Self { file: disk.create(path)?, offset: 0 }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(())
     }
 }
 
@@ -129,7 +170,7 @@ pub(super) fn remove_replaced(dir: &std::path::Path, segment: u64) -> Result<u64
     let mut removed = 0;
     for old in segments.into_iter().filter(|s| *s < segment) {
         let path = segment_path(dir, old);
-        failpoint::pass("log removal");
+        koios_model::failpoint::pass("log removal");
         fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
         removed += 1;
     }

@@ -5,11 +5,18 @@
 
 mod append;
 mod checkpoint;
+mod delete;
+mod exemplars;
+mod late;
+mod metadata;
+mod recover;
 mod replay;
+mod sweep;
 mod table;
 mod truncate;
 
 pub use checkpoint::{CheckpointJob, CheckpointReport};
+pub use delete::DeleteReport;
 pub use replay::{Damage, ReplayReport};
 pub use truncate::TruncateReport;
 
@@ -28,6 +35,7 @@ use crate::types::Lsn;
 use crate::wal::samples::SampleColumns;
 use crate::wal::{Wal, WalSyncer};
 use append::Staged;
+use sweep::Sweep;
 use table::SeriesTable;
 
 /// One slice of the head with its log.
@@ -50,6 +58,10 @@ pub struct Shard {
     frames: Vec<u8>,
     /// Records of the batch's samples while it is staged.
     body: Vec<u8>,
+    /// The log is being rewritten after a failure: nothing is taken.
+    sealed: bool,
+    /// A truncation that is under way.
+    sweep: Option<Sweep>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -105,9 +117,10 @@ impl Shard {
         self.view.slots_present()
     }
 
-    /// Oldest time that an append can have now; `i64::MIN` while everything goes.
+    /// Oldest time that an append can have now; `i64::MIN` while everything goes. Half a block range before the
+    /// newest sample, or the out-of-order window when that is longer.
     pub fn append_floor(&self) -> i64 {
-        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2);
+        let newest = self.max_time.saturating_sub(self.opts.block_range_ms / 2).min(self.late_floor());
         self.min_valid.max(self.refused_before).max(newest)
     }
 
@@ -122,12 +135,15 @@ impl Shard {
     }
 
     fn rule(&self) -> ChunkRule {
-        ChunkRule { range_ms: self.opts.block_range_ms, samples: self.opts.samples_per_chunk }
+        self.view.rule
     }
 
     fn note_samples(&mut self, min: i64, max: i64, samples: u64, chunks: u64) {
         let c = &self.view.counters;
         self.max_time = self.max_time.max(max);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.min_time = sweep.min_time.min(min);
+        }
         c.samples_appended.fetch_add(samples, Relaxed);
         c.chunks.fetch_add(chunks, Relaxed);
         c.min_time.fetch_min(min, Relaxed);

@@ -10,22 +10,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use koios_model::Clock;
+use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
+use super::metadata::FAMILIES_MAX;
 use super::table::{SeriesTable, series_hash};
 use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
 use crate::error::TsdbError;
 use crate::head::HeadView;
+use crate::head::late::Writer;
 use crate::head::series::PAGE;
 use crate::options::ShardOptions;
 use crate::types::Value;
 use crate::wal::Wal;
-use crate::wal::histograms;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
 use crate::wal::samples::{self, Bases, RawSample};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
+use crate::wal::{exemplars, histograms, metadata, tombstones};
 
 /// Damaged files kept for a look; the oldest go first.
 const QUARANTINE_MAX: usize = 16;
@@ -65,6 +67,8 @@ pub struct ReplayReport {
     pub damaged: Vec<Damage>,
     /// Samples whose series record was lost or is older than the checkpoint.
     pub unknown_samples: u64,
+    /// The same for exemplars.
+    pub unknown_exemplars: u64,
     /// Records of types this version does not know, passed over.
     pub unknown_records: u64,
 }
@@ -97,7 +101,7 @@ pub(super) fn open(
     let next_segment = segments.last().map_or(start.max(1), |last| last + 1);
     let wal = Wal::start(opts.shard, &dir, disk, next_segment, opts.wal.segment_bytes)?;
     let shard = Shard {
-        view: Arc::new(HeadView::new(opts.shard)),
+        view: Arc::new(HeadView::new(&opts)),
         wal,
         clock,
         table: SeriesTable::default(),
@@ -109,6 +113,8 @@ pub(super) fn open(
         staged: Default::default(),
         frames: Vec::new(),
         body: Vec::new(),
+        sealed: false,
+        sweep: None,
         opts,
     };
     let mut replay = Replay::new(shard);
@@ -218,6 +224,9 @@ impl Replay {
             }
             record::SERIES => record::get_series(body)?.into_iter().for_each(|s| self.series(s)),
             record::CHUNKS => self.restore_chunks(record::get_chunks(body)?)?,
+            record::LATE_CHUNKS => self.restore_late(record::get_chunks(body)?)?,
+            record::OWNED_EXEMPLARS => self.restore_exemplars(exemplars::get_owned(body)?),
+            record::METADATA => self.metadata(body)?,
             record::END => return record::get_end(body).map(Some),
             _ => self.report.unknown_records += 1,
         }
@@ -246,6 +255,59 @@ impl Replay {
         self.chunks += state.chunk_count() as u64;
         self.report.checkpoint_series += 1;
         Ok(())
+    }
+
+    fn restore_late(&mut self, record: record::ChunksRecord) -> Result<(), BadRecord> {
+        let cell = self.shard.table.cell_of(record.id).ok_or(BadRecord("chunks of an unknown series"))?;
+        let rule = self.shard.rule();
+        let mut state = self.shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
+        if state.last_time().is_none() || record.chunks.is_empty() {
+            return Err(BadRecord("late chunks of a series without others"));
+        }
+        let before = state.chunk_count();
+        state.restore_late(&record.chunks, rule).map_err(|_| BadRecord("chunk does not decode"))?;
+        self.chunks += (state.chunk_count() - before) as u64;
+        self.bounds.0 = self.bounds.0.min(state.first_time().unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// The ring is as it was, also where the series are gone.
+    fn restore_exemplars(&mut self, (series, exemplars): exemplars::Owned) {
+        let mut ring = self.shard.view.exemplars.write();
+        for (id, e) in exemplars {
+            let at = series.binary_search_by_key(&id, |s| s.id);
+            if let Ok(at) = at
+                && ring.check(id, None, &e) == Ok(true)
+            {
+                ring.push(id, e, || (series[at].slot, series[at].labels.clone()));
+            }
+        }
+    }
+
+    fn metadata(&mut self, body: &[u8]) -> Result<(), BadRecord> {
+        let mut known = self.shard.view.metadata.write();
+        for (name, m) in metadata::get(body)? {
+            if known.len() < FAMILIES_MAX || known.contains_key(&name) {
+                known.insert(name, m);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the checkpoint has already is a repetition or too old.
+    fn exemplar(&mut self, id: u64, e: Exemplar) {
+        let shard = &mut self.shard;
+        let Some(cell) = shard.table.cell_of(id) else {
+            self.report.unknown_exemplars += 1;
+            return;
+        };
+        let hot = &shard.table.hot[cell as usize];
+        let index = shard.view.index.read();
+        let mut ring = shard.view.exemplars.write();
+        if ring.check(hot.id, None, &e) == Ok(true) {
+            let series = &index.series[hot.ordinal as usize];
+            ring.push(hot.id, e, || (series.slot, index.labels(&series.pairs)));
+        }
     }
 
     fn segment(&mut self, dir: &Path, number: u64, last: bool) -> Result<(), TsdbError> {
@@ -304,7 +366,7 @@ impl Replay {
             }
             record::SAMPLES => {
                 let mut samples = std::mem::take(&mut self.scratch);
-                let read = samples::get(body, &mut self.bases, &mut samples);
+                let read = samples::get(body, Some(&mut self.bases), &mut samples);
                 if read.is_ok() {
                     samples.iter().for_each(|s| self.sample(s.id, s.t, &Value::Float(s.v)));
                 }
@@ -314,6 +376,13 @@ impl Replay {
             kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS) => {
                 histograms::get(kind, body)?.iter().for_each(|s| self.sample(s.id, s.t, &s.v));
             }
+            record::LATE => self.late_record(body)?,
+            record::EXEMPLARS => exemplars::get(body)?.into_iter().for_each(|(id, e)| self.exemplar(id, e)),
+            record::METADATA => self.metadata(body)?,
+            record::TOMBSTONES => {
+                let stone = tombstones::get(body)?;
+                self.shard.bury(&stone).map_err(|_| BadRecord("chunk does not decode"))?;
+            }
             record::TRUNCATE => {
                 let before = record::get_truncate(body)?;
                 self.before = Some(self.before.map_or(before, |b| b.max(before)));
@@ -321,6 +390,41 @@ impl Replay {
             _ => self.report.unknown_records += 1,
         }
         Ok(())
+    }
+
+    /// Complete in itself, so damage before it does not matter.
+    fn late_record(&mut self, payload: &[u8]) -> Result<(), BadRecord> {
+        match payload.split_first() {
+            Some((&record::SAMPLES, body)) => {
+                let mut samples = Vec::new();
+                samples::get(body, None, &mut samples)?;
+                samples.iter().for_each(|s| self.late(s.id, s.t, &Value::Float(s.v)));
+            }
+            Some((&kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS), body)) => {
+                histograms::get(kind, body)?.iter().for_each(|s| self.late(s.id, s.t, &s.v));
+            }
+            _ => return Err(BadRecord("late samples of an unknown kind")),
+        }
+        Ok(())
+    }
+
+    fn late(&mut self, id: u64, t: i64, v: &Value) {
+        let shard = &mut self.shard;
+        let known = shard.table.cell_of(id).map(|cell| (cell, shard.table.hot[cell as usize].last_t));
+        let Some((cell, _)) = known.filter(|(_, last)| t < *last) else {
+            // Newer than all that is left of the series: where damage or a deletion took the rest.
+            return self.sample(id, t, v);
+        };
+        let rule = shard.rule();
+        let mut state = shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
+        let before = state.chunk_count() as u64;
+        if state.insert_late(t, v, Writer::new(0, u64::MAX), rule) {
+            self.chunks = self.chunks.wrapping_add((state.chunk_count() as u64).wrapping_sub(before));
+            self.bounds = (self.bounds.0.min(t), self.bounds.1.max(t));
+            self.report.samples += 1;
+        } else {
+            self.report.known_samples += 1;
+        }
     }
 
     fn series(&mut self, s: SeriesRecord) {

@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashTable};
 use koios_model::{Labels, Slot};
 
 use crate::head::HeadView;
-use crate::head::index::Index;
+use crate::head::index::{Index, PairId};
 use crate::head::series::{PAGE, Page};
 use crate::types::Value;
 
@@ -56,6 +56,8 @@ impl Hot {
     }
 }
 
+/// So many gaps among the ordinals do not matter.
+const GAPS_MAX: usize = 4096;
 /// No cell.
 const NONE: u32 = u32::MAX;
 /// References of one page of the map.
@@ -185,24 +187,36 @@ impl SeriesTable {
         hot.ordinal = index.add(hot.id, cell, slot, labels);
     }
 
-    /// Removes the marked cells everywhere, under one hold of the index lock.
-    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32]) {
-        if dead.is_empty() {
-            return;
-        }
+    /// Removes series, unless they have samples again; what is left of them in postings goes with `pairs`, which
+    /// gets the pairs concerned.
+    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut Vec<PairId>) {
         let mut index = view.index.write();
-        let mut marks = vec![false; index.series.len()];
         for &cell in dead {
-            marks[self.hot[cell as usize].ordinal as usize] = true;
-            self.pages[cell as usize / PAGE].cell(cell as usize).lock().reset(0);
-            self.release(cell);
-        }
-        index.remove(&marks);
-        for (ordinal, series) in index.series.iter().enumerate() {
-            self.hot[series.cell as usize].ordinal = ordinal as u32;
+            let empty = {
+                let mut series = self.pages[cell as usize / PAGE].cell(cell as usize).lock();
+                let empty = series.chunk_count() == 0;
+                if empty {
+                    series.reset(0);
+                }
+                empty
+            };
+            if empty {
+                pairs.extend_from_slice(&index.bury(self.hot[cell as usize].ordinal));
+                self.release(cell);
+            }
         }
         drop(index);
         self.trim_refs();
+    }
+
+    /// Closes the gaps among the ordinals once there are many.
+    pub(super) fn renumber(&mut self, view: &HeadView) {
+        let mut index = view.index.write();
+        if index.compact(GAPS_MAX) {
+            for (ordinal, series) in index.series.iter().enumerate() {
+                self.hot[series.cell as usize].ordinal = ordinal as u32;
+            }
+        }
     }
 }
 

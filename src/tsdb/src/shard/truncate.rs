@@ -4,12 +4,11 @@
 //! takes over from the old segments. Whichever of the later steps a crash prevents, a restart finds the record
 //! and does not bring the data back.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::Shard;
 use super::checkpoint::{CheckpointJob, CheckpointReport};
 use crate::error::TsdbError;
-use crate::head::series::PAGE;
 use crate::wal::record::put_truncate;
 use crate::wal::segment::put_frame;
 
@@ -44,12 +43,33 @@ impl Shard {
     /// `TsdbError::Unavailable`, `Poisoned`: nothing has changed. `Chunk` when a chunk that straddles `before`
     /// does not decode.
     pub fn truncate_memory(&mut self, before: i64) -> Result<(TruncateReport, CheckpointJob), TsdbError> {
+        self.begin_truncate(before)?;
+        let report = self.finish_sweep()?;
+        Ok((report, self.checkpoint_job()))
+    }
+
+    /// Begins what `truncate_memory` does, to be gone on with by `truncate_step` while others append between.
+    ///
+    /// # Errors
+    /// `TsdbError::Unavailable`, `Poisoned`: nothing has changed.
+    pub fn begin_truncate(&mut self, before: i64) -> Result<(), TsdbError> {
+        self.finish_sweep()?;
+        self.prepare()?;
         self.wal.rotate()?;
         self.frames.clear();
         put_frame(&mut self.frames, |out| put_truncate(out, before));
         self.wal.write(&self.frames)?;
-        let report = self.forget(before)?;
-        Ok((report, self.checkpoint_job()))
+        self.begin_sweep(before);
+        Ok(())
+    }
+
+    /// A few milliseconds of letting go; the report and the checkpoint's job after the last step.
+    ///
+    /// # Errors
+    /// `Chunk` when a chunk that straddles the border does not decode: it stays, and the next step goes on.
+    /// `Unavailable`, `Poisoned` when the log takes no new segment for the checkpoint.
+    pub fn truncate_step(&mut self) -> Result<Option<(TruncateReport, CheckpointJob)>, TsdbError> {
+        Ok(self.sweep_step()?.map(|report| (report, self.checkpoint_job())))
     }
 
     /// Begins a new segment and answers the job that replaces all older ones by a checkpoint. For a quick start
@@ -62,7 +82,7 @@ impl Shard {
         Ok(self.checkpoint_job())
     }
 
-    fn checkpoint_job(&self) -> CheckpointJob {
+    pub(super) fn checkpoint_job(&self) -> CheckpointJob {
         CheckpointJob {
             view: self.view.clone(),
             syncer: self.syncer(),
@@ -70,37 +90,7 @@ impl Shard {
             segment: self.wal.segment(),
             next_id: self.next_id,
             min_valid: self.min_valid,
+            deletions: self.view.deletions.load(SeqCst),
         }
-    }
-
-    /// Lets go of samples before `before` in memory.
-    pub(super) fn forget(&mut self, before: i64) -> Result<TruncateReport, TsdbError> {
-        let mut report = TruncateReport::default();
-        let rule = self.rule();
-        let mut dead = Vec::new();
-        let (mut min_time, mut chunks) = (i64::MAX, 0);
-        for (cell, hot) in self.table.hot.iter().enumerate().filter(|(_, h)| h.id != 0) {
-            let mut series = self.table.pages[cell / PAGE].cell(cell).lock();
-            debug_assert_eq!(series.id, hot.id, "BUG: a cell belongs to another series");
-            let had = series.chunk_count();
-            if series.truncate(before, rule)? {
-                min_time = min_time.min(series.first_time().unwrap_or(i64::MAX));
-            } else {
-                dead.push(cell as u32);
-            }
-            report.chunks_removed += (had - series.chunk_count()) as u64;
-            chunks += series.chunk_count() as u64;
-        }
-        self.min_valid = self.min_valid.max(before);
-        self.table.remove(&self.view, &dead);
-        report.series_removed = dead.len() as u64;
-        let counters = &self.view.counters;
-        counters.series.store(self.table.len() as u64, Relaxed);
-        counters.chunks.store(chunks, Relaxed);
-        counters.min_time.store(min_time, Relaxed);
-        if min_time == i64::MAX {
-            counters.max_time.store(i64::MIN, Relaxed);
-        }
-        Ok(report)
     }
 }

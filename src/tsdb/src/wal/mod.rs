@@ -2,15 +2,19 @@
 //!
 //! Owns the files `NNNNNNNN.wal` and the framing (`docs/formats/wal.md`). Writing and syncing are split: the
 //! shard writes a batch with one call, a `WalSyncer` on another thread makes everything written so far durable.
-//! Invariants: a failed write leaves no trace (cut off again) or closes the log; a failed sync closes the log;
-//! a closed log never takes or confirms anything again.
+//! Invariants: what a failed write left is cut off before anything else is written; a failed sync closes the log;
+//! a closed log never takes or confirms anything again: a new one takes its place (`Wal::abandon`).
 
+pub(crate) mod exemplars;
 pub(crate) mod histograms;
+pub(crate) mod metadata;
 pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod segment;
 mod syncer;
+pub(crate) mod tombstones;
 mod writer;
 
+pub use segment::segment_numbers;
 pub use syncer::WalSyncer;
 pub(crate) use writer::Wal;

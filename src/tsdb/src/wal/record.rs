@@ -6,10 +6,15 @@
 //! | 2 | float samples in columns (`samples`) | log |
 //! | 3 | truncation: nothing before this time counts any more | log |
 //! | 4, 5 | native histograms with integer and with float counts (`histograms`) | log |
-//! | 6-9 | kept free for exemplars, metadata, out-of-order samples, tombstones | – |
+//! | 8 | late samples: a record of type 2, 4 or 5 whose samples are out of order | log |
+//! | 6 | exemplars (`exemplars`) | log |
+//! | 7 | metadata of families (`metadata`) | log, checkpoint |
+//! | 9 | deletion (`tombstones`) | log |
 //! | 16 | head: next reference, oldest valid time | checkpoint, first |
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
+//! | 19 | chunks of late samples of one series | checkpoint |
+//! | 20 | exemplars with the labels of their series (`exemplars`) | checkpoint |
 //!
 //! Invariant: decoding never allocates more than a small multiple of the record's length.
 
@@ -23,9 +28,15 @@ pub(crate) const SAMPLES: u8 = 2;
 pub(crate) const TRUNCATE: u8 = 3;
 pub(crate) const HISTOGRAMS: u8 = 4;
 pub(crate) const FLOAT_HISTOGRAMS: u8 = 5;
+pub(crate) const EXEMPLARS: u8 = 6;
+pub(crate) const METADATA: u8 = 7;
+pub(crate) const LATE: u8 = 8;
+pub(crate) const TOMBSTONES: u8 = 9;
 pub(crate) const HEAD: u8 = 16;
 pub(crate) const CHUNKS: u8 = 17;
 pub(crate) const END: u8 = 18;
+pub(crate) const LATE_CHUNKS: u8 = 19;
+pub(crate) const OWNED_EXEMPLARS: u8 = 20;
 
 /// A record whose bytes mean nothing although its checksum fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +130,12 @@ pub(crate) fn take<'a>(input: &mut &'a [u8], n: usize) -> Result<&'a [u8], BadRe
     Ok(head)
 }
 
+/// Writes late samples: the type byte, then a whole record of type 2 (values coded against 0), 4 or 5.
+pub(crate) fn put_late(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.push(LATE);
+    fill(out);
+}
+
 /// Writes a truncation.
 pub(crate) fn put_truncate(out: &mut Vec<u8>, before: i64) {
     out.push(TRUNCATE);
@@ -154,15 +171,15 @@ pub(crate) fn get_head(mut rest: &[u8]) -> Result<HeadRecord, BadRecord> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChunksRecord {
     pub(crate) id: u64,
-    /// Where the last chunk, which is open, ends.
+    /// Where the last chunk, which is open, must end.
     pub(crate) next_at: i64,
     pub(crate) chunks: Vec<Chunk>,
 }
 
 /// Writes `uvarint reference, varint next_at, uvarint chunks`, and per chunk `varint first time, uvarint span,
-/// encoding, uvarint length, bytes`.
-pub(crate) fn put_chunks(out: &mut Vec<u8>, record: &ChunksRecord) {
-    out.push(CHUNKS);
+/// encoding, uvarint length, bytes`. Late chunks are laid out alike, with 0 for `next_at` and in no order.
+pub(crate) fn put_chunks(out: &mut Vec<u8>, kind: u8, record: &ChunksRecord) {
+    out.push(kind);
     put_uvarint(out, record.id);
     put_varint(out, record.next_at);
     put_uvarint(out, record.chunks.len() as u64);
@@ -228,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn golden_late() {
+        let mut columns = crate::wal::samples::SampleColumns::default();
+        columns.push(5, 1000, 7.0, 0.0);
+        columns.push(5, 990, 1.5, 0.0);
+        let mut out = Vec::new();
+        put_late(&mut out, |out| columns.put(out));
+        let want = [8, 2, 2, 0, 10, 0, 0xd0, 0x0f, 0x13, 9, 14, 0x62, 0xf8, 0x3f];
+        assert_eq!(out, want);
+        let mut back = Vec::new();
+        crate::wal::samples::get(&out[2..], None, &mut back).unwrap();
+        let back: Vec<_> = back.iter().map(|s| (s.id, s.t, s.v)).collect();
+        assert_eq!(back, [(5, 1000, 7.0), (5, 990, 1.5)]);
+        let chunk = Chunk { min_time: -1, max_time: 1, encoding: Encoding::Xor, data: vec![9, 8].into() };
+        out.clear();
+        put_chunks(&mut out, LATE_CHUNKS, &ChunksRecord { id: 300, next_at: 0, chunks: vec![chunk] });
+        assert_eq!(out, [19, 0xac, 2, 0, 1, 1, 2, 1, 2, 9, 8]);
+    }
+
+    #[test]
     fn small_records_round_trip() {
         let mut out = Vec::new();
         put_truncate(&mut out, -5);
@@ -242,7 +278,7 @@ mod tests {
         let chunk = Chunk { min_time: -9, max_time: 90, encoding: Encoding::Xor, data: vec![1, 2, 3].into() };
         let record = ChunksRecord { id: 9, next_at: 100, chunks: vec![chunk.clone(), chunk] };
         out.clear();
-        put_chunks(&mut out, &record);
+        put_chunks(&mut out, CHUNKS, &record);
         assert_eq!(get_chunks(&out[1..]), Ok(record));
     }
 

@@ -128,8 +128,13 @@ pub(crate) struct RawSample {
 /// The last value of each series in one segment.
 pub(crate) type Bases = HashMap<u64, f64>;
 
-/// Reads a record, the type byte already taken, into `out`, which is cleared first.
-pub(crate) fn get(mut rest: &[u8], bases: &mut Bases, out: &mut Vec<RawSample>) -> Result<(), BadRecord> {
+/// Reads a record, the type byte already taken, into `out`, which is cleared first. Without `bases` every value
+/// is coded against 0.
+pub(crate) fn get(
+    mut rest: &[u8],
+    mut bases: Option<&mut Bases>,
+    out: &mut Vec<RawSample>,
+) -> Result<(), BadRecord> {
     let short = BadRecord("samples record is cut short");
     let input = &mut rest;
     out.clear();
@@ -152,6 +157,10 @@ pub(crate) fn get(mut rest: &[u8], bases: &mut Bases, out: &mut Vec<RawSample>) 
     let classes = take(input, n.div_ceil(4))?;
     for (i, sample) in out.iter_mut().enumerate() {
         let class = classes[i / 4] >> (2 * (i % 4)) & 3;
+        let Some(bases) = &mut bases else {
+            sample.v = get_value(input, class, 0.0)?;
+            continue;
+        };
         let base = bases.entry(sample.id).or_insert(0.0);
         *base = get_value(input, class, *base)?;
         sample.v = *base;
@@ -276,12 +285,12 @@ mod tests {
                     batch.sort_by_key(|s| s.0);
                 }
                 let bytes = encode(&batch, &mut writing);
-                get(&bytes[1..], &mut reading, &mut out).unwrap();
+                get(&bytes[1..], Some(&mut reading), &mut out).unwrap();
                 let bits: Vec<_> = batch.iter().map(|s| (s.0, s.1, s.2.to_bits())).collect();
                 let back: Vec<_> = out.iter().map(|s| (s.id, s.t, s.v.to_bits())).collect();
                 prop_assert_eq!(back, bits);
                 for cut in 1..bytes.len() {
-                    prop_assert!(get(&bytes[1..cut], &mut reading.clone(), &mut out).is_err());
+                    prop_assert!(get(&bytes[1..cut], Some(&mut reading.clone()), &mut out).is_err());
                 }
             }
         }
@@ -289,7 +298,7 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut out = Vec::new();
-            let _ = get(&bytes, &mut Bases::new(), &mut out);
+            let _ = get(&bytes, Some(&mut Bases::new()), &mut out);
             prop_assert!(out.capacity() <= 4 * bytes.len().max(4));
         }
     }

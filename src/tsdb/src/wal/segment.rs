@@ -147,6 +147,12 @@ pub(crate) fn checkpoint_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{CHECKPOINT_PREFIX}{number:08}"))
 }
 
+/// First and last number of the log's segments in a shard's directory; `None` when there are none.
+pub fn segment_numbers(dir: &Path) -> Option<(u64, u64)> {
+    let (segments, _) = list(dir).ok()?;
+    Some((*segments.first()?, *segments.last()?))
+}
+
 /// Numbers of the segments and of the checkpoints in a directory, ascending.
 pub(crate) fn list(dir: &Path) -> std::io::Result<(Vec<u64>, Vec<u64>)> {
     let (mut segments, mut checkpoints) = (Vec::new(), Vec::new());

@@ -94,6 +94,16 @@ impl WalSyncer {
         Ok(target)
     }
 
+    /// Where the log is kept.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.0.disk
+    }
+
+    /// Whether a sync failed.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.0.check().is_err()
+    }
+
     /// Up to where the log was written.
     pub fn written(&self) -> Lsn {
         Lsn(self.0.written.load(Ordering::Acquire))

@@ -18,6 +18,8 @@ pub(crate) struct Wal {
     segment: u64,
     offset: u64,
     segment_bytes: u64,
+    /// Bytes of a failed write may stand behind `offset`; they must go before anything else is written.
+    leftovers: bool,
 }
 
 impl Wal {
@@ -42,6 +44,7 @@ impl Wal {
             segment,
             offset: HEADER_BYTES as u64,
             segment_bytes,
+            leftovers: false,
         };
         wal.shared.set_written(wal.lsn());
         Ok(wal)
@@ -66,6 +69,7 @@ impl Wal {
     /// `TsdbError::Unavailable`, `Poisoned`.
     pub(crate) fn prepare(&mut self) -> Result<(), TsdbError> {
         self.shared.check()?;
+        self.cut_leftovers()?;
         if self.offset < self.segment_bytes { Ok(()) } else { self.rotate() }
     }
 
@@ -75,6 +79,7 @@ impl Wal {
     /// `TsdbError::Unavailable`, `Poisoned`; the old segment then stays the current one.
     pub(crate) fn rotate(&mut self) -> Result<(), TsdbError> {
         self.shared.check()?;
+        self.cut_leftovers()?;
         let next = self.segment + 1;
         self.file = create(self.shard, &self.shared, &self.dir, next)?;
         self.segment = next;
@@ -83,16 +88,39 @@ impl Wal {
         Ok(())
     }
 
-    /// Appends frames. Either all of them are in the file or none.
+    /// Removes what a failed write left. Tried again before every later write: on a file system that became
+    /// read-only it works once it can be written again.
+    fn cut_leftovers(&mut self) -> Result<(), TsdbError> {
+        if self.leftovers {
+            let cut = self.file.set_len(self.offset);
+            cut.map_err(|source| TsdbError::Unavailable { shard: self.shard, source })?;
+            self.leftovers = false;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new segment with a log that has not failed. What the old segments hold is unknown and must
+    /// be written again.
     ///
     /// # Errors
-    /// `TsdbError::Unavailable` when nothing was written, `Poisoned` when that cannot be said.
+    /// `TsdbError::Unavailable`; nothing has changed then.
+    pub(crate) fn abandon(&self) -> Result<Self, TsdbError> {
+        let disk = self.shared.disk.clone();
+        Self::start(self.shard, &self.dir, disk, self.segment + 1, self.segment_bytes)
+    }
+
+    /// Appends frames. Either all of them are in the file or none counts: what a failed write left is removed, at
+    /// the latest before the next one.
+    ///
+    /// # Errors
+    /// `TsdbError::Unavailable` when nothing was written, `Poisoned` after a failed sync.
     pub(crate) fn write(&mut self, frames: &[u8]) -> Result<Lsn, TsdbError> {
         self.shared.check()?;
+        self.cut_leftovers()?;
         if let Err(source) = self.file.write_at(frames, self.offset) {
-            if let Err(e) = self.file.set_len(self.offset) {
-                self.shared.poison(format!("a failed write to {} cannot be undone: {e}", self.dir.display()));
-                self.shared.check()?;
+            self.leftovers = true;
+            if let Err(e) = self.cut_leftovers() {
+                tracing::warn!(shard = self.shard, error = %e, "a failed write cannot be undone yet");
             }
             return Err(TsdbError::Unavailable { shard: self.shard, source });
         }

@@ -30,7 +30,8 @@ pub fn batch(entries: impl IntoIterator<Item = Entry>) -> AppendBatch {
 }
 
 pub fn options(dir: &Path) -> ShardOptions {
-    ShardOptions { block_range_ms: 100_000, samples_per_chunk: 8, ..ShardOptions::new(dir, 3) }
+    let small = ShardOptions { block_range_ms: 100_000, samples_per_chunk: 8, ..ShardOptions::new(dir, 3) };
+    ShardOptions { out_of_order_window_ms: 0, ..small }
 }
 
 pub fn far_clock() -> Arc<dyn Clock> {

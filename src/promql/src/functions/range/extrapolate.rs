@@ -40,6 +40,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    #[cold]
     fn new(shape: Shape) -> Self {
         let mut r = Self { shape, ..Self::default() };
         r.to_start = shape.to_start as f64 / 1000.0;
@@ -58,7 +59,40 @@ impl Reach {
         r
     }
 
+    /// Goes to a window; what it had in common with the one before is not computed again.
+    #[inline]
+    pub fn meet(&mut self, w: &Window<'_>, left: Left) {
+        let times = w.times();
+        let (first, extra) = match left {
+            Left::Zero(t) => (t, 1),
+            Left::Open | Left::Closed => (times[0], 0),
+        };
+        let last = times[times.len() - 1];
+        let shape = Shape {
+            to_start: if left == Left::Open { first - w.start } else { 0 },
+            to_end: w.end - last,
+            sampled: last - first,
+            intervals: times.len() - 1 + extra,
+            range: w.range_ms(),
+        };
+        if self.shape != shape {
+            *self = Self::new(shape);
+        }
+    }
+
+    /// By how much the sampled change is scaled. `level` is the first value of a counter and its change, when
+    /// the counter could reach zero.
+    #[inline]
+    pub fn factor(&self, level: Option<(f64, f64)>, per_second: bool) -> f64 {
+        match level {
+            Some((first, change)) => self.limited(first, change, per_second),
+            None if per_second => self.per_second,
+            None => self.plain,
+        }
+    }
+
     /// The scale when extrapolation to the left ends where the counter would be zero, if that is nearer.
+    #[inline]
     fn limited(&self, first: f64, change: f64, per_second: bool) -> f64 {
         // Far from zero, which is the rule, a multiplication tells as much as the division.
         let clearly_far = self.sampled * first > self.to_start * change * 1.000_001;
@@ -73,6 +107,7 @@ impl Reach {
 
 /// By how much the sampled change is scaled. `level` is the first value of a counter and its change, when
 /// the counter could reach zero.
+#[inline]
 pub(super) fn factor(
     w: &Window<'_>,
     left: Left,
@@ -80,27 +115,8 @@ pub(super) fn factor(
     per_second: bool,
     memo: &std::cell::Cell<Reach>,
 ) -> f64 {
-    let times = w.times();
-    let (first, extra) = match left {
-        Left::Zero(t) => (t, 1),
-        Left::Open | Left::Closed => (times[0], 0),
-    };
-    let last = times[times.len() - 1];
-    let shape = Shape {
-        to_start: if left == Left::Open { first - w.start } else { 0 },
-        to_end: w.end - last,
-        sampled: last - first,
-        intervals: times.len() - 1 + extra,
-        range: w.range_ms(),
-    };
     let mut reach = memo.get();
-    if reach.shape != shape {
-        reach = Reach::new(shape);
-        memo.set(reach);
-    }
-    match level {
-        Some((first, change)) => reach.limited(first, change, per_second),
-        None if per_second => reach.per_second,
-        None => reach.plain,
-    }
+    reach.meet(w, left);
+    memo.set(reach);
+    reach.factor(level, per_second)
 }

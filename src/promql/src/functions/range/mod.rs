@@ -3,6 +3,7 @@
 mod extended;
 mod extended_hist;
 mod extrapolate;
+mod fixed;
 mod over_time;
 mod rate;
 mod regression;
@@ -15,9 +16,11 @@ use hashbrown::HashSet;
 use koios_model::Labels;
 
 use crate::api::EvalError;
-use crate::engine::{Ctx, Notes, Point, Res, Row, Sink, Timeline, Window};
+use crate::engine::{Ctx, Frame, Notes, Point, RangeSeries, Res, Row, Sink, Timeline, Window};
 use crate::plan::{Call, MatrixArg};
 use crate::syntax::ast::{Edges, Span};
+use extrapolate::Reach;
+use fixed::Fixed;
 use rolling::Rolling;
 
 /// Which computation a function does.
@@ -107,7 +110,18 @@ struct Cx<'a> {
     pub edges: Edges,
     pub use_starts: bool,
     /// Distances of the last window of this series.
-    pub memo: std::cell::Cell<extrapolate::Reach>,
+    pub memo: std::cell::Cell<Reach>,
+}
+
+impl Cx<'_> {
+    /// Goes to a step.
+    #[inline]
+    fn at(&mut self, i: usize, tl: &Timeline, params: &[Vec<f64>]) {
+        self.t = tl.at(i);
+        for (value, values) in self.params.iter_mut().zip(params) {
+            *value = values[i];
+        }
+    }
 }
 
 impl Kernel {
@@ -168,7 +182,8 @@ impl Ctx<'_> {
         let use_starts = self.plan.params.options.start_timestamps;
         let drop = !kernel.keeps_name();
         let mut seen: Option<HashSet<Labels>> = (!self.stays_unique(arg)).then(HashSet::new);
-        self.each_range(arg, tl, |series, bounds| {
+        let mut windows = Vec::new();
+        self.each_range(arg, tl, |series, frame| {
             let metric = series.labels.metric_name().to_owned();
             let mut rolling = Rolling::new(kernel, &series.samples, tl.n);
             let mut cx = Cx {
@@ -182,23 +197,32 @@ impl Ctx<'_> {
                 use_starts,
                 memo: std::cell::Cell::default(),
             };
-            let row = self.window_row(series, tl, bounds, |i, w| {
-                cx.t = tl.at(i);
-                for (value, values) in cx.params.iter_mut().zip(&params) {
-                    *value = values[i];
+            let plain = edges == Edges::Plain && series.samples.hists.is_none();
+            let row = match (kernel, &mut rolling) {
+                (Kernel::Extrapolated { counter, per_second }, _) if plain && !(counter && use_starts) => {
+                    let mut rate = rate::Floats { counter, per_second, reach: Reach::default() };
+                    self.float_row(series, tl, frame, |_, w| rate.eval(w))
                 }
-                match &mut rolling {
-                    Some(rolling) if edges == Edges::Plain => Ok(Some(rolling.eval(&w, &cx).into())),
-                    _ => kernel.eval(&w, &cx),
+                (Kernel::Sum { mean: true }, Some(Rolling::Fixed(fixed))) if plain => {
+                    self.mean_row(fixed, series, tl, frame, &mut windows)
                 }
-            })?;
+                (_, Some(rolling)) if plain => self.float_row(series, tl, frame, |i, w| {
+                    cx.at(i, tl, &params);
+                    Some(rolling.eval(w, &cx))
+                }),
+                _ => self.window_row(series, tl, frame, |i, w| {
+                    cx.at(i, tl, &params);
+                    kernel.eval(&w, &cx)
+                }),
+            }?;
             if row.col.is_empty() {
                 return Ok(());
             }
             if matches!(c.func.name, "rate" | "increase") {
                 self.check_counter(&row, arg.span);
             }
-            let row = if drop { self.unnamed(row) } else { row };
+            let unseen = c.name_unseen && seen.is_none() && !self.delayed() && !row.col.has_hists();
+            let row = if drop && !unseen { self.unnamed(row) } else { row };
             if let Some(seen) = &mut seen
                 && !seen.insert(row.labels.clone())
             {
@@ -206,6 +230,24 @@ impl Ctx<'_> {
             }
             sink(row)
         })
+    }
+
+    /// Means of all windows of a series; `windows` is scratch.
+    fn mean_row(
+        &self,
+        fixed: &Fixed,
+        series: &RangeSeries<'_>,
+        tl: &Timeline,
+        frame: &Frame,
+        windows: &mut Vec<(usize, usize, usize)>,
+    ) -> Res<Row> {
+        windows.clear();
+        let mut row = self.float_row(series, tl, frame, |i, w| {
+            windows.push((i, w.from, w.to));
+            None
+        })?;
+        fixed.means(&series.samples.values, windows, |i, mean| row.col.set_float(i, mean));
+        Ok(row)
     }
 
     /// A counter of floats should look like one by name or type.

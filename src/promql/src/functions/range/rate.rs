@@ -10,7 +10,7 @@ use koios_model::{CounterReset, FloatHistogram};
 use crate::engine::{Cell, HistOp, Point, Window};
 
 use super::Cx;
-use super::extrapolate::{Left, factor};
+use super::extrapolate::{Left, Reach, factor};
 use super::starts::{begins_here, check_overlap, reset_at, reset_by_start, zero_sample};
 
 /// The change over the range, per second if asked for.
@@ -45,6 +45,32 @@ pub(super) fn extrapolated(w: &Window<'_>, cx: &Cx<'_>, counter: bool, per_secon
     change.mul(factor(w, left, level, per_second, &cx.memo));
     change.hint = CounterReset::Gauge;
     Some(change.into())
+}
+
+/// `extrapolated` for series of floats without start times: the same values to the bit.
+pub(super) struct Floats {
+    pub counter: bool,
+    pub per_second: bool,
+    /// Distances of the last window.
+    pub reach: Reach,
+}
+
+impl Floats {
+    #[inline]
+    pub fn eval(&mut self, w: &Window<'_>) -> Option<f64> {
+        if w.len() < 2 {
+            return None;
+        }
+        let values = w.values();
+        let (first, last) = (values[0], values[values.len() - 1]);
+        let mut change = last - first;
+        if self.counter && !w.samples.drops.is_empty() {
+            change = float_change(w, true, false, false);
+        }
+        let level = (self.counter && change > 0.0 && first >= 0.0).then_some((first, change));
+        self.reach.meet(w, Left::Open);
+        Some(change * self.reach.factor(level, self.per_second))
+    }
 }
 
 fn float_change(w: &Window<'_>, counter: bool, with_starts: bool, from_zero: bool) -> f64 {

@@ -1,17 +1,19 @@
 //! Windows that slide: state carried from one step to the next, for series of floats only.
 //!
 //! Used only where the result is the same to the last bit as that of looking at each window alone: extremes,
-//! quantiles, counts of changes, and sums of whole numbers, which no order of addition can round.
+//! quantiles, counts of changes, and sums of values that are so few binary digits long that no order of addition can
+//! round them: whole numbers, and multiples of a half, an eighth and so on.
 
 use std::collections::VecDeque;
 
 use crate::aggregates::quantile_sorted;
 use crate::engine::{Samples, Window};
 
+use super::fixed::Fixed;
 use super::{Cx, Kernel};
 
-/// Sums below this are exact in a float.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Values with more binary places are never summed exactly here.
+const PLACES_MAX: i32 = 52;
 
 /// State of one series; windows must come in order.
 pub(super) enum Rolling {
@@ -19,6 +21,8 @@ pub(super) enum Rolling {
     Extreme { max: bool, to: usize, best: VecDeque<usize> },
     /// Sum of all values before each position.
     Whole { mean: bool, before: Vec<f64> },
+    /// Sums that do round.
+    Fixed(Fixed),
     /// Values of the window in order, NaN first.
     Sorted { from: usize, to: usize, values: Vec<f64> },
     /// Number of changes before each position.
@@ -34,7 +38,10 @@ impl Rolling {
         match kernel {
             Kernel::Extreme { max } => Some(Self::Extreme { max, to: 0, best: VecDeque::new() }),
             Kernel::Quantile => Some(Self::Sorted { from: 0, to: 0, values: Vec::new() }),
-            Kernel::Sum { mean } => whole_sums(&s.values).map(|before| Self::Whole { mean, before }),
+            Kernel::Sum { mean } => match exact_sums(&s.values) {
+                Some(before) => Some(Self::Whole { mean, before }),
+                None => Fixed::new(&s.values).map(Self::Fixed),
+            },
             Kernel::Changes => Some(Self::Changes { before: changes(&s.values) }),
             _ => None,
         }
@@ -65,6 +72,7 @@ impl Rolling {
                 let sum = before[w.to] - before[w.from];
                 if *mean { sum / w.len() as f64 } else { sum }
             }
+            Self::Fixed(fixed) => fixed.sum(w.from, w.to),
             Self::Sorted { from, to, values: sorted } => {
                 slide(sorted, values, (*from, *to), (w.from, w.to));
                 (*from, *to) = (w.from, w.to);
@@ -79,18 +87,36 @@ impl Rolling {
     }
 }
 
-/// Running sums, when all values are whole and no sum can be rounded.
-fn whole_sums(values: &[f64]) -> Option<Vec<f64>> {
-    let mut before = Vec::with_capacity(values.len() + 1);
-    let (mut sum, mut size) = (0.0, 0.0);
-    before.push(0.0);
+/// Binary places after the point of the last digit of a value; 0 for whole numbers.
+#[inline]
+fn places(v: f64) -> i32 {
+    let bits = v.to_bits();
+    let exponent = ((bits >> 52) & 0x7ff) as i32;
+    let mantissa = bits & ((1 << 52) - 1);
+    if exponent == 0 {
+        return if mantissa == 0 { 0 } else { 1074 };
+    }
+    (1075 - exponent - (mantissa | 1 << 52).trailing_zeros() as i32).max(0)
+}
+
+/// Running sums, when no sum of any of the values can be rounded.
+fn exact_sums(values: &[f64]) -> Option<Vec<f64>> {
+    let (mut size, mut finest) = (0.0, 0);
     for v in values {
         size += v.abs();
-        // A negative zero could show in the result.
-        let whole = v.trunc() == *v && size < EXACT_MAX && v.to_bits() != (-0.0f64).to_bits();
-        if !whole {
-            return None;
-        }
+        finest = finest.max(places(*v));
+    }
+    // All sums are multiples of 2^-finest; below 2^(53-finest) all of those are floats. The size may have been
+    // rounded, which half of that leaves room for; it is NaN or infinite as soon as one value is.
+    let exact = finest <= PLACES_MAX && size < 2f64.powi(52 - finest);
+    // A negative zero could show in the result.
+    if !exact || values.iter().any(|v| v.to_bits() == (-0.0f64).to_bits()) {
+        return None;
+    }
+    let mut before = Vec::with_capacity(values.len() + 1);
+    let mut sum = 0.0;
+    before.push(sum);
+    for v in values {
         sum += v;
         before.push(sum);
     }
@@ -133,5 +159,30 @@ fn slide(sorted: &mut Vec<f64>, values: &[f64], old: (usize, usize), new: (usize
     for v in &values[old.1..new.1] {
         let at = sorted.partition_point(|x| rank(*x, *v).is_lt());
         sorted.insert(at, *v);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_after_the_point() {
+        for (v, n) in
+            [(0.0, 0), (3.0, 0), (-0.5, 1), (0.125, 3), (1e300, 0), (6.75, 2), (f64::MIN_POSITIVE, 1022)]
+        {
+            assert_eq!(places(v), n, "{v}");
+        }
+        assert_eq!(places(f64::from_bits(1)), 1074);
+    }
+
+    #[test]
+    fn only_sums_that_cannot_round() {
+        let exact = |values: &[f64]| exact_sums(values).is_some();
+        assert!(exact(&[1.0, -2.5, 0.125]) && exact(&[4e15, 1.0]) && exact(&[]));
+        assert!(!exact(&[4e15, 0.5]) && !exact(&[0.1]) && !exact(&[-0.0]) && !exact(&[1e16]));
+        assert!(!exact(&[f64::NAN]) && !exact(&[f64::INFINITY, 1.0]) && !exact(&[1e300]));
+        let whole = exact_sums(&[0.5, 0.25, 8.0]).unwrap();
+        assert_eq!(whole, [0.0, 0.5, 0.75, 8.75]);
     }
 }

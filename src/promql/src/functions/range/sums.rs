@@ -21,13 +21,13 @@ pub(super) fn sum(w: &Window<'_>, cx: &Cx<'_>, mean: bool) -> Option<Point> {
     Some(if mean { float_mean(w.values()) } else { float_sum(w.values()) }.into())
 }
 
-fn float_sum(values: &[f64]) -> f64 {
+pub(super) fn float_sum(values: &[f64]) -> f64 {
     let (s, c) = values.iter().fold((0.0, 0.0), |(s, c), v| kahan_inc(*v, s, c));
     if s.is_infinite() { s } else { s + c }
 }
 
 /// The mean, incremental from where the sum would overflow.
-fn float_mean(values: &[f64]) -> f64 {
+pub(super) fn float_mean(values: &[f64]) -> f64 {
     let (mut s, mut c) = (values[0], 0.0);
     for (i, v) in values.iter().enumerate().skip(1) {
         let (next, next_c) = kahan_inc(*v, s, c);

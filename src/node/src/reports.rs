@@ -1,0 +1,117 @@
+//! What this node reports of itself to peers and to its own API, as JSON.
+//!
+//! A kind is a word, and behind a space its arguments as JSON: `targets`, `exemplars {…}`, `metadata {…}`,
+//! `target_metadata {…}`. What does not parse is no report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use koios_actors::ingest::HeadViews;
+use koios_actors::scrape::TargetBoard;
+use koios_model::metadata::MetricMetadata;
+use koios_model::{Labels, Matcher, format};
+use koios_query::Reports;
+use serde_json::{Map, Value, json};
+
+use crate::admin::Admin;
+
+/// This node's reports, and what it does for peers.
+pub struct OwnReports {
+    pub board: Arc<TargetBoard>,
+    pub heads: Arc<HeadViews>,
+    pub admin: Arc<Admin>,
+}
+
+#[async_trait]
+impl Reports for OwnReports {
+    fn report(&self, kind: &str) -> Option<String> {
+        if kind == "targets" {
+            return Some(self.board.to_json());
+        }
+        let (word, arguments) = kind.split_once(' ')?;
+        let ask: Value = serde_json::from_str(arguments).ok()?;
+        let report = match word {
+            "exemplars" => self.exemplars(&ask)?,
+            "metadata" => self.metadata(&ask)?,
+            "target_metadata" => self.target_metadata(&ask)?,
+            _ => return None,
+        };
+        Some(report.to_string())
+    }
+
+    async fn act(&self, body: &[u8]) -> Result<(), String> {
+        self.admin.act(body).await
+    }
+}
+
+/// The selectors in `match`.
+///
+/// # Errors
+/// When one does not parse.
+pub fn matcher_sets(ask: &Value) -> Result<Vec<Vec<Matcher>>, String> {
+    let texts = ask["match"].as_array().ok_or("match is missing")?;
+    let read = |text: &Value| koios_promql::parse_selector(text.as_str().unwrap_or_default());
+    texts.iter().map(|t| read(t).map_err(|e| e.to_string())).collect()
+}
+
+fn pairs(labels: &Labels) -> Map<String, Value> {
+    labels.iter().map(|(n, v)| (n.to_owned(), Value::from(v))).collect()
+}
+
+fn words(m: &MetricMetadata) -> Value {
+    json!({ "type": m.kind.as_str(), "help": m.help, "unit": m.unit })
+}
+
+impl OwnReports {
+    fn exemplars(&self, ask: &Value) -> Option<Value> {
+        let sets = matcher_sets(ask).ok()?;
+        let found = self.heads.exemplars(&sets, ask["start"].as_i64()?, ask["end"].as_i64()?).ok()?;
+        let series = found.into_iter().map(|s| {
+            let exemplars: Vec<Value> = s
+                .exemplars
+                .iter()
+                .map(|e| json!({ "labels": pairs(&e.labels), "value": format::float_f(e.v), "timestamp": e.t as f64 / 1000.0 }))
+                .collect();
+            json!({ "seriesLabels": pairs(&s.labels), "exemplars": exemplars })
+        });
+        Some(series.collect())
+    }
+
+    fn metadata(&self, ask: &Value) -> Option<Value> {
+        let limit = ask["limit"].as_u64()? as usize;
+        let per_metric = ask["per_metric"].as_u64()? as usize;
+        let metric = ask["metric"].as_str();
+        let mut all = self.board.metadata(metric, limit, per_metric);
+        for (name, said) in self.heads.metadata(metric).ok()? {
+            if let Some(have) = all.get_mut(&name) {
+                if have.len() < per_metric {
+                    have.insert(said);
+                }
+            } else if all.len() < limit && per_metric > 0 {
+                all.insert(name, [said].into());
+            }
+        }
+        let all: BTreeMap<_, _> =
+            all.iter().map(|(n, s)| (n, s.iter().map(words).collect::<Vec<_>>())).collect();
+        Some(json!(all))
+    }
+
+    fn target_metadata(&self, ask: &Value) -> Option<Value> {
+        let matchers = match ask["target"].as_str() {
+            Some(text) => koios_promql::parse_selector(text).ok()?,
+            None => Vec::new(),
+        };
+        let metric = ask["metric"].as_str();
+        let lines = self.board.target_metadata(&matchers, metric, ask["limit"].as_u64()? as usize);
+        let line = |l: koios_actors::scrape::board::TargetMetadata| {
+            let mut line = words(&l.metadata);
+            line["target"] = Value::Object(pairs(&l.target));
+            if metric.is_none() {
+                line["metric"] = Value::from(l.metric);
+            }
+            line
+        };
+        Some(lines.into_iter().map(line).collect())
+    }
+}
