@@ -81,7 +81,7 @@ pub struct LocalBlocks {
     /// One change at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Changes that wait for the turn: a merge makes room for them.
-    pub(super) waiting: AtomicUsize,
+    waiting: AtomicUsize,
     stopped: AtomicBool,
     leaving: Mutex<BTreeMap<BlockId, Leaving>>,
     /// Blocks that a merge tripped over since the start.
@@ -216,5 +216,21 @@ impl LocalBlocks {
     /// Whether a block is on its way out.
     pub(super) fn is_leaving(&self, id: BlockId) -> bool {
         self.leaving.lock().contains_key(&id)
+    }
+}
+
+/// Makes a running merge give up the turn for as long as it lives.
+pub(super) struct Waiting<'a>(&'a LocalBlocks);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn announce(blocks: &'a LocalBlocks) -> Self {
+        blocks.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(blocks)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -12,7 +12,7 @@ use koios_block::{Block, BlockEntry, remove_block};
 use koios_compact::{CompactError, Merge, Plan, merge_blocks};
 use koios_model::{BlockId, Labels};
 
-use super::local::LocalBlocks;
+use super::local::{LocalBlocks, Waiting};
 
 /// What a merge came to.
 pub(super) enum Merged {
@@ -91,7 +91,9 @@ impl LocalBlocks {
 
     /// Links all blocks that count into `dir`, which is made.
     pub(super) async fn snapshot(self: &Arc<Self>, dir: std::path::PathBuf) -> Result<Vec<BlockId>, String> {
+        let announced = Waiting::announce(self);
         let _turn = self.turn.lock().await;
+        drop(announced);
         let view = self.look().await?;
         let counting =
             view.blocks.values().filter(|m| !view.superseded(m) && !view.damaged.contains_key(&m.ulid));
