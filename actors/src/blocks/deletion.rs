@@ -1,29 +1,12 @@
 //! Deleting series from the local bucket's blocks, and writing blocks again without what is deleted.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use koios_compact::{Plan, Reason, delete_from_block};
 use koios_model::{BlockId, Matcher};
 
-use super::local::LocalBlocks;
+use super::local::{LocalBlocks, Waiting};
 use super::merging::Merged;
-
-/// Makes a running merge give up the turn for as long as it lives.
-struct Waiting<'a>(&'a LocalBlocks);
-
-impl<'a> Waiting<'a> {
-    fn announce(blocks: &'a LocalBlocks) -> Self {
-        blocks.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(blocks)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 impl LocalBlocks {
     /// Deletes in every block. A damaged block is passed over and named in the error at the end.

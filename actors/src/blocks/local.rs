@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use super::catalogue::{CatalogueHandle, Refresh, Withdraw};
 use crate::kit::ComputePool;
 
+/// Thanos' mark of a block that must not be compacted; such a block counts as one that cannot be.
+const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the local bucket is worked on with.
@@ -79,7 +81,7 @@ pub struct LocalBlocks {
     /// One change at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Changes that wait for the turn: a merge makes room for them.
-    pub(super) waiting: AtomicUsize,
+    waiting: AtomicUsize,
     stopped: AtomicBool,
     leaving: Mutex<BTreeMap<BlockId, Leaving>>,
     /// Blocks that a merge tripped over since the start.
@@ -156,7 +158,12 @@ impl LocalBlocks {
             view.blocks.values().filter(|m| !view.superseded(m)).map(|m| m.ulid).collect();
         let root = self.setup.root.clone();
         self.run(move || {
-            let read = |id: &BlockId| BlockMeta::read(&root.join(id.to_string())).ok();
+            let read = |id: &BlockId| {
+                let dir = root.join(id.to_string());
+                let mut meta = BlockMeta::read(&dir).ok()?;
+                meta.compaction.failed |= dir.join(NO_COMPACT_MARK).exists();
+                Some(meta)
+            };
             counting.iter().filter_map(read).collect()
         })
         .await
@@ -209,5 +216,21 @@ impl LocalBlocks {
     /// Whether a block is on its way out.
     pub(super) fn is_leaving(&self, id: BlockId) -> bool {
         self.leaving.lock().contains_key(&id)
+    }
+}
+
+/// Makes a running merge give up the turn for as long as it lives.
+pub(super) struct Waiting<'a>(&'a LocalBlocks);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn announce(blocks: &'a LocalBlocks) -> Self {
+        blocks.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(blocks)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -12,7 +12,7 @@ use koios_block::{Block, BlockEntry, remove_block};
 use koios_compact::{CompactError, Merge, Plan, merge_blocks};
 use koios_model::{BlockId, Labels};
 
-use super::local::LocalBlocks;
+use super::local::{LocalBlocks, Waiting};
 
 /// What a merge came to.
 pub(super) enum Merged {
@@ -91,7 +91,9 @@ impl LocalBlocks {
 
     /// Links all blocks that count into `dir`, which is made.
     pub(super) async fn snapshot(self: &Arc<Self>, dir: std::path::PathBuf) -> Result<Vec<BlockId>, String> {
+        let announced = Waiting::announce(self);
         let _turn = self.turn.lock().await;
+        drop(announced);
         let view = self.look().await?;
         let counting =
             view.blocks.values().filter(|m| !view.superseded(m) && !view.damaged.contains_key(&m.ulid));
@@ -111,7 +113,10 @@ impl LocalBlocks {
 }
 
 fn verified(root: &Path, id: BlockId) -> Result<(), CompactError> {
-    Block::open(&root.join(id.to_string())).and_then(|b| b.verify()).map(drop).map_err(CompactError::Output)
+    Block::open(&root.join(id.to_string()))
+        .and_then(|b| b.verify_samples())
+        .map(drop)
+        .map_err(CompactError::Output)
 }
 
 /// The time says when it was made, the rest is made of the sources, so that two attempts do not look like two blocks.

@@ -41,6 +41,9 @@ pub struct VerifyReport {
     pub opaque_chunks: u64,
 }
 
+/// By label: how many series have it, and the sum of their numbers.
+type Wanted = HashMap<(String, String), (u64, u64)>;
+
 impl Block {
     /// Opens a block directory: meta, table of contents, symbols, postings table, segment headers, tombstones.
     ///
@@ -197,18 +200,34 @@ impl Block {
     /// # Errors
     /// `BlockError` for the first thing that is not as it must be.
     pub fn verify(&self) -> Result<VerifyReport, BlockError> {
+        let mut wanted: Wanted = HashMap::new();
+        let report = self.verify_series(Some(&mut wanted))?;
+        self.verify_postings(wanted)?;
+        Ok(report)
+    }
+
+    /// As `verify`, without the comparison of postings with series: memory does not grow with the number of labels.
+    ///
+    /// # Errors
+    /// `BlockError` for the first thing that is not as it must be.
+    pub fn verify_samples(&self) -> Result<VerifyReport, BlockError> {
+        self.verify_series(None)
+    }
+
+    fn verify_series(&self, mut wanted: Option<&mut Wanted>) -> Result<VerifyReport, BlockError> {
         let mut report = VerifyReport::default();
         let mut last: Option<Labels> = None;
         let mut columns = Columns::default();
-        let mut wanted: HashMap<(String, String), (u64, u64)> = HashMap::new();
         for number in self.index.select(&[])? {
             let entry = self.index.series(number)?;
             if last.as_ref().is_some_and(|l| *l >= entry.labels) {
                 return Err(self.bad(number, "series is not sorted after the one before it"));
             }
-            for (name, value) in &entry.labels {
-                let seen = wanted.entry((name.to_owned(), value.to_owned())).or_default();
-                *seen = (seen.0 + 1, seen.1 + u64::from(number));
+            if let Some(wanted) = &mut wanted {
+                for (name, value) in &entry.labels {
+                    let seen = wanted.entry((name.to_owned(), value.to_owned())).or_default();
+                    *seen = (seen.0 + 1, seen.1 + u64::from(number));
+                }
             }
             for at in &entry.chunks {
                 self.verify_chunk(number, at, &mut columns, &mut report)?;
@@ -216,7 +235,6 @@ impl Block {
             report.series += 1;
             last = Some(entry.labels);
         }
-        self.verify_postings(wanted)?;
         if report.series != self.meta.stats.num_series || report.chunks != self.meta.stats.num_chunks {
             let detail = format!(
                 "stats name {} series and {} chunks, the block has {} and {}",
@@ -228,7 +246,7 @@ impl Block {
     }
 
     /// Every label's list must have as many series as carry the label, with the same sum of numbers.
-    fn verify_postings(&self, mut wanted: HashMap<(String, String), (u64, u64)>) -> Result<(), BlockError> {
+    fn verify_postings(&self, mut wanted: Wanted) -> Result<(), BlockError> {
         for name in self.index.label_names() {
             for value in self.index.label_values(&name)? {
                 let list = self.index.equal(&name, &value)?;

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use koios_chunk::{Chunk, ChunkError, Packer, Typed};
-use koios_model::is_stale;
+use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed};
+use koios_model::{Columns, is_stale};
 
 /// Samples of a chunk that is encoded again, as in the head.
 const SAMPLES_PER_CHUNK: u16 = 120;
@@ -51,7 +51,9 @@ pub fn merge_series(parts: Vec<Vec<Chunk>>, up: bool) -> Result<Vec<Chunk>, (usi
             out.push(if follows { chunk } else { chunk.without_reset_claim() });
             before = Some(first);
         } else {
-            interleave(&lanes, group, up, &mut out)?;
+            let floats = group.iter().all(|p| at(p).encoding == Encoding::Xor);
+            let merged = if floats { interleave::<Floats> } else { interleave::<Any> };
+            merged(&lanes, group, up, &mut out)?;
             before = None;
         }
     }
@@ -75,67 +77,141 @@ fn lanes(parts: Vec<Vec<Chunk>>) -> Vec<Lane> {
     lanes
 }
 
-/// The samples of a lane that are still to come.
-struct Cursor<'a> {
-    part: usize,
-    chunks: VecDeque<&'a Chunk>,
-    samples: std::vec::IntoIter<(i64, Typed)>,
-    next: Option<(i64, Typed)>,
+/// A decoded chunk of a lane, read once from the front.
+trait Run: Default {
+    type Value;
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), ChunkError>;
+    /// The time of the next sample.
+    fn time(&self) -> Option<i64>;
+    /// Its value; time must have been there.
+    fn take(&mut self) -> Option<Self::Value>;
+    /// The float, or the histogram's sum.
+    fn value(v: &Self::Value) -> f64;
+    fn push(packer: &mut Packer, t: i64, v: &Self::Value);
 }
 
-impl Cursor<'_> {
-    fn advance(&mut self) -> Result<(), (usize, ChunkError)> {
-        self.next = self.samples.next();
-        while self.next.is_none() {
-            let Some(chunk) = self.chunks.pop_front() else { return Ok(()) };
-            self.samples = chunk.typed().map_err(|e| (self.part, e))?.into_iter();
-            self.next = self.samples.next();
-        }
+/// Samples of any kind.
+#[derive(Default)]
+struct Any {
+    samples: VecDeque<(i64, Typed)>,
+}
+
+impl Run for Any {
+    type Value = Typed;
+
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), ChunkError> {
+        self.samples = chunk.typed()?.into();
         Ok(())
+    }
+
+    fn time(&self) -> Option<i64> {
+        self.samples.front().map(|s| s.0)
+    }
+
+    fn take(&mut self) -> Option<Typed> {
+        self.samples.pop_front().map(|s| s.1)
+    }
+
+    fn value(v: &Typed) -> f64 {
+        v.value()
+    }
+
+    fn push(packer: &mut Packer, t: i64, v: &Typed) {
+        packer.push(t, v);
     }
 }
 
-fn interleave(
+/// Floats, the usual case, as columns.
+#[derive(Default)]
+struct Floats {
+    columns: Columns,
+    at: usize,
+}
+
+impl Run for Floats {
+    type Value = f64;
+
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), ChunkError> {
+        self.columns.clear();
+        self.at = 0;
+        chunk.read(i64::MIN, i64::MAX, &mut self.columns)
+    }
+
+    fn time(&self) -> Option<i64> {
+        self.columns.times.get(self.at).copied()
+    }
+
+    fn take(&mut self) -> Option<f64> {
+        self.at += 1;
+        self.columns.values.get(self.at - 1).copied()
+    }
+
+    fn value(v: &f64) -> f64 {
+        *v
+    }
+
+    fn push(packer: &mut Packer, t: i64, v: &f64) {
+        packer.push(t, &Typed::Float(*v));
+    }
+}
+
+/// The samples of a lane that are still to come.
+struct Cursor<'a, R> {
+    part: usize,
+    chunks: VecDeque<&'a Chunk>,
+    run: R,
+}
+
+impl<R: Run> Cursor<'_, R> {
+    /// The time of the next sample, of the next chunk where this one is over.
+    fn time(&mut self) -> Result<Option<i64>, (usize, ChunkError)> {
+        loop {
+            if let Some(t) = self.run.time() {
+                return Ok(Some(t));
+            }
+            let Some(chunk) = self.chunks.pop_front() else { return Ok(None) };
+            self.run.decode(chunk).map_err(|e| (self.part, e))?;
+        }
+    }
+}
+
+fn interleave<R: Run>(
     lanes: &[Lane],
     group: &[(usize, usize)],
     up: bool,
     out: &mut Vec<Chunk>,
 ) -> Result<(), (usize, ChunkError)> {
-    let mut cursors: Vec<Cursor<'_>> = Vec::new();
+    let mut cursors: Vec<(Cursor<'_, R>, Option<i64>)> = Vec::new();
     for (l, lane) in lanes.iter().enumerate() {
         // Of one lane the group has a run in time order.
         let chunks: VecDeque<&Chunk> =
             group.iter().filter(|p| p.0 == l).map(|&(_, c)| &lane.chunks[c]).collect();
         if !chunks.is_empty() {
-            let mut cursor = Cursor { part: lane.part, chunks, samples: Vec::new().into_iter(), next: None };
-            cursor.advance()?;
-            cursors.push(cursor);
+            let mut cursor = Cursor { part: lane.part, chunks, run: R::default() };
+            let first = cursor.time()?;
+            cursors.push((cursor, first));
         }
     }
     let mut packer = Packer::new(SAMPLES_PER_CHUNK);
-    while let Some(t) = cursors.iter().filter_map(|c| c.next.as_ref()).map(|n| n.0).min() {
-        let mut best: Option<Typed> = None;
-        for cursor in &mut cursors {
-            match cursor.next.take() {
-                Some((at, v)) if at == t => {
-                    if best.as_ref().is_none_or(|b| wins(&v, b, up)) {
-                        best = Some(v);
-                    }
-                    cursor.advance()?;
-                }
-                other => cursor.next = other,
+    while let Some(t) = cursors.iter().filter_map(|(_, next)| *next).min() {
+        let mut best: Option<R::Value> = None;
+        for (cursor, next) in cursors.iter_mut().filter(|(_, next)| *next == Some(t)) {
+            if let Some(v) = cursor.run.take()
+                && best.as_ref().is_none_or(|b| wins(R::value(&v), R::value(b), up))
+            {
+                best = Some(v);
             }
+            *next = cursor.time()?;
         }
         if let Some(best) = best {
-            packer.push(t, &best);
+            R::push(&mut packer, t, &best);
         }
     }
     out.extend(packer.finish());
     Ok(())
 }
 
-fn wins(a: &Typed, b: &Typed, up: bool) -> bool {
-    let (a, b) = (a.value(), b.value());
+fn wins(a: f64, b: f64, up: bool) -> bool {
     if is_stale(a) != is_stale(b) {
         return is_stale(b);
     }
@@ -145,8 +221,8 @@ fn wins(a: &Typed, b: &Typed, up: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use koios_chunk::{Encoding, IntHistogram, encode_xor};
-    use koios_model::{Columns, stale_nan};
+    use koios_chunk::{IntHistogram, encode_xor};
+    use koios_model::stale_nan;
 
     fn floats(samples: &[(i64, f64)]) -> Vec<Chunk> {
         let mut c = Columns::default();

@@ -2,11 +2,12 @@
 //!
 //! Prometheus' names where the meaning is the same; only what is true is exported.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
+use koios_actors::blocks::{Compactor, LocalBlocks, LocalStats};
 use koios_actors::ingest::HeadViews;
-use koios_actors::kit::Roll;
+use koios_actors::kit::{Mailroom, Roll};
 use koios_actors::scrape::TargetBoard;
 use koios_cluster::Gossip;
 use koios_http::state::RuntimeFacts;
@@ -24,6 +25,7 @@ pub struct Sources {
     pub gossip: Arc<Gossip>,
     pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
     pub shelf: Arc<Shelf>,
+    pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
 }
 
@@ -34,6 +36,9 @@ pub fn register(registry: &Registry, s: Sources) {
         let build = [("version", s.version.as_str()), ("revision", s.revision.as_str())];
         e.gauge("koios_build_info", "Version of this node.", &build, 1.0);
         head(e, &s.heads);
+        if let Some((_, local)) = s.compactor.get() {
+            local_blocks(e, &local.stats);
+        }
         cluster(e, &s.gossip);
         actors(e, &s.roll);
         let runtime = s.runtime.read();
@@ -95,6 +100,28 @@ fn head(e: &mut Emitter, heads: &HeadViews) {
             stats.max_time as f64 / 1000.0,
         );
     }
+}
+
+fn local_blocks(e: &mut Emitter, stats: &LocalStats) {
+    for (name, help, counter) in [
+        ("prometheus_tsdb_compactions_total", "Merges of the local bucket's blocks.", &stats.compactions),
+        ("prometheus_tsdb_compactions_failed_total", "Merges that failed.", &stats.failed),
+        (
+            "prometheus_tsdb_time_retentions_total",
+            "Blocks that left because of their age.",
+            &stats.expired_by_time,
+        ),
+        (
+            "prometheus_tsdb_size_retentions_total",
+            "Blocks that left because of the size.",
+            &stats.expired_by_size,
+        ),
+        ("koios_local_blocks_removed_total", "Blocks whose files were removed.", &stats.removed),
+    ] {
+        e.counter(name, help, &[], counter.load(Ordering::Relaxed) as f64);
+    }
+    let bytes = stats.bytes.load(Ordering::Relaxed) as f64;
+    e.gauge("prometheus_tsdb_storage_blocks_bytes", "Bytes of the local bucket's blocks.", &[], bytes);
 }
 
 fn cluster(e: &mut Emitter, gossip: &Gossip) {

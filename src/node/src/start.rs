@@ -241,6 +241,7 @@ impl Node {
             gossip: self.gossiping.gossip.clone(),
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),
+            compactor: f.compactor.clone(),
             runtime: runtime.clone(),
         }
     }

@@ -52,7 +52,7 @@ pub struct Foundation {
     /// Held while the head is cut, and by whatever must not meet a cut.
     pub cutting: Arc<tokio::sync::Mutex<()>>,
     /// What is done to the node's own bucket, once it runs.
-    pub compactor: OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>,
+    pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -81,7 +81,7 @@ impl Foundation {
             readiness: Arc::default(),
             external,
             cutting: Arc::default(),
-            compactor: OnceLock::new(),
+            compactor: Arc::default(),
             wardens: Mutex::default(),
         }
     }

@@ -232,4 +232,29 @@ mod tests {
         shelf.mark_damaged(id(1), "a chunk does not decode".to_owned());
         assert!(shelf.is_empty() && shelf.damaged().len() == 1);
     }
+
+    #[tokio::test]
+    async fn a_flipped_bit_in_a_chunk_is_an_error_of_its_block_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = bucket_with_block(dir.path(), &[]).await;
+        let (one, two) = (bucket.local_block_dir(id(1)).unwrap(), bucket.local_block_dir(id(2)).unwrap());
+        let entry = koios_block::BlockEntry { id: id(1), path: one.clone() };
+        std::fs::rename(koios_block::link_block(&entry, dir.path()).unwrap(), &two).unwrap();
+        let path = two.join("chunks/000001");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 6] ^= 0x20;
+        // Another file of the same name: the sound block's is linked to it.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let shelf = Shelf::new(bucket, dir.path().join("cache"), Labels::empty());
+        let damaged = shelf.get(id(2)).await.unwrap();
+        let why = damaged.select(&[matcher("__name__", "m")], 0, 9999).unwrap_err().to_string();
+        assert!(why.contains("chunks/000001 is damaged at byte 8: checksum"), "{why}");
+        assert_eq!(shelf.get(id(1)).await.unwrap().select(&[], 0, 9999).unwrap().len(), 1);
+        assert!(
+            damaged.select(&[matcher("__name__", "other")], 0, 9999).unwrap().is_empty(),
+            "not read, not met"
+        );
+    }
 }

@@ -274,3 +274,33 @@ async fn deleted_series_vanish_at_once_and_for_good_after_cleaning() {
     assert!(bench.on_disk().is_empty(), "nothing was left to write");
     bench.close();
 }
+
+/// Questions that begin at any moment of a round, each with the view of that moment.
+#[actix::test]
+async fn questions_during_rounds_count_each_sample_once() {
+    let bench = Arc::new(Bench::open(five_blocks(), Retention::default(), Duration::from_secs(100)).await);
+    bench.local.look().await.unwrap();
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (asking, end) = (bench.clone(), done.clone());
+    let asker = actix::spawn(async move {
+        let mut asked = 0;
+        while !end.load(std::sync::atomic::Ordering::Acquire) || asked < 20 {
+            let view = asking.view();
+            tokio::task::yield_now().await;
+            asking.assert_each_once(&view, 0, 5 * RANGE).await;
+            asked += 1;
+        }
+        asked
+    });
+    for _ in 0..4 {
+        // Written again, though nothing is deleted of what is counted.
+        let sets = vec![vec![Matcher::equal("__name__", "a")]];
+        bench.ask(DeleteSeries { sets, mint: 1, maxt: STEP - 1 }).await.unwrap();
+        bench.ask(CompactNow).await.unwrap();
+        bench.ask(CleanTombstones).await.unwrap();
+        bench.clock.advance_ms(60_000);
+    }
+    done.store(true, std::sync::atomic::Ordering::Release);
+    assert!(asker.await.unwrap() >= 20);
+    bench.wardens.iter().for_each(Warden::release);
+}
