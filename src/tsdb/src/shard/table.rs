@@ -187,6 +187,22 @@ impl SeriesTable {
         hot.ordinal = index.add(hot.id, cell, slot, labels);
     }
 
+    /// The same with labels that are interned already.
+    pub(super) fn register_pairs(&mut self, index: &mut Index, cell: u32, slot: Slot, pairs: Box<[PairId]>) {
+        self.grow_pages(index);
+        let hot = &mut self.hot[cell as usize];
+        self.pages[cell as usize / PAGE].cell(cell as usize).lock().reset(hot.id);
+        hot.ordinal = index.add_interned(hot.id, cell, slot, pairs);
+    }
+
+    /// Makes room for so many series.
+    pub(super) fn reserve(&mut self, index: &mut Index, series: usize) {
+        let hots = &self.hot;
+        self.by_labels.reserve(series, |&c| hots[c as usize].hash);
+        self.hot.reserve(series);
+        index.series.reserve(series);
+    }
+
     /// Removes series, unless they have samples again; what is left of them in postings goes with `pairs`, which
     /// gets the pairs concerned.
     pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut Vec<PairId>) {
