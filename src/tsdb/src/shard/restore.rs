@@ -77,3 +77,89 @@ impl Restoring {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use koios_chunk::encode_xor;
+    use koios_model::{Columns, Labels, ManualClock};
+
+    use super::*;
+    use crate::options::ShardOptions;
+    use crate::types::{AppendBatch, Entry, SeriesKey, SeriesRef};
+    use crate::wal::owners::{put_owner, put_pairs};
+    use crate::wal::record::{CHUNKS, ChunksRecord, HeadRecord, put_chunks, put_end, put_head, put_series};
+    use crate::wal::segment::{Kind, checkpoint_path, header, put_frame};
+
+    fn labels() -> Labels {
+        Labels::from_pairs([("a", "x"), ("b", "y")])
+    }
+
+    /// A checkpoint of one series with one sample, its owner written by `owner`.
+    fn write(dir: &Path, owner: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = header(Kind::Checkpoint, 3).to_vec();
+        let head = HeadRecord { next_id: 9, min_valid: i64::MIN, series: u64::MAX };
+        put_frame(&mut out, |out| put_head(out, head));
+        owner(&mut out);
+        let mut sample = Columns::default();
+        sample.push(1000, 1.5);
+        let record = ChunksRecord { id: 7, next_at: 7_200_000, chunks: encode_xor(&sample, 120) };
+        put_frame(&mut out, |out| put_chunks(out, CHUNKS, &record));
+        put_frame(&mut out, |out| put_end(out, 1));
+        std::fs::create_dir_all(dir.join("wal")).unwrap();
+        std::fs::write(checkpoint_path(&dir.join("wal"), 3), out).unwrap();
+    }
+
+    fn opens(dir: &Path) {
+        let (mut shard, report) = Shard::open(ShardOptions::new(dir, 0), ManualClock::at(2_000_000)).unwrap();
+        assert!(!report.lost_data() && report.checkpoint_series == 1, "{report:?}");
+        // Found by labels, so the hash is right.
+        let entry = Entry { series: SeriesKey::New(Slot(1), labels()), t: 2000, v: 2.0.into() };
+        let done = shard.append(&AppendBatch { entries: vec![entry] }).unwrap();
+        assert_eq!(done.refs, [SeriesRef(7)]);
+        let all = shard.view().select(&[], i64::MIN, i64::MAX).unwrap();
+        assert_eq!((all[0].labels.clone(), all[0].read(0, 9999).unwrap().values), (labels(), vec![1.5, 2.0]));
+    }
+
+    fn pairs(out: &mut Vec<u8>, hash: u64) {
+        put_frame(out, |out| put_pairs(out, 0, [("b", "y"), ("a", "x")].into_iter()));
+        put_frame(out, |out| put_owner(out, 7, Slot(1), hash, [1, 0].into_iter()));
+    }
+
+    #[test]
+    fn new_and_old_series_and_other_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, old, other) = (dir.path().join("new"), dir.path().join("old"), dir.path().join("other"));
+        write(&new, |out| pairs(out, series_hash(Slot(1), &labels())));
+        opens(&new);
+        write(&old, |out| {
+            put_frame(out, |out| put_series(out, [(7, Slot(1), &labels())].into_iter()));
+        });
+        opens(&old);
+        write(&other, |out| pairs(out, 12345));
+        opens(&other);
+    }
+
+    #[test]
+    fn series_that_make_no_sense_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        type Put<'a> = &'a dyn Fn(&mut Vec<u8>);
+        let owners: [Put<'_>; 4] = [
+            &|out| put_owner(out, 7, Slot(1), 0, [0, 1].into_iter()),
+            &|out| put_owner(out, 7, Slot(1), 0, [1, 5].into_iter()),
+            &|out| put_owner(out, 0, Slot(1), 0, [1, 0].into_iter()),
+            &|out| put_pairs(out, GAP_MAX * 2, [("c", "z")].into_iter()),
+        ];
+        for (i, owner) in owners.iter().enumerate() {
+            let dir = dir.path().join(i.to_string());
+            write(&dir, |out| {
+                put_frame(out, |out| put_pairs(out, 0, [("b", "y"), ("a", "x")].into_iter()));
+                put_frame(out, |out| owner(out));
+            });
+            let (shard, report) = Shard::open(ShardOptions::new(&dir, 0), ManualClock::at(0)).unwrap();
+            assert!(report.lost_data() && report.series == 0, "{i}: {report:?}");
+            assert!(shard.view().label_names(&[]).is_empty(), "{i}: labels of nothing");
+        }
+    }
+}
