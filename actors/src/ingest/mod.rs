@@ -13,4 +13,6 @@ pub use distributor::{Distributor, SeriesId, Write, WriteExemplar, Written, Writ
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
-pub use shard::{Append, AppendExemplars, AppendMetadata, Delete, RefuseBefore, ShardActor, Sync, Truncate};
+pub use shard::{
+    Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, RefuseBefore, ShardActor, Sync, Truncate,
+};

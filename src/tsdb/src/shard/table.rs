@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashTable};
 use koios_model::{Labels, Slot};
 
+use super::sweep::PairSet;
 use crate::head::HeadView;
 use crate::head::index::{Index, PairId};
 use crate::head::series::{PAGE, Page};
@@ -205,7 +206,7 @@ impl SeriesTable {
 
     /// Removes series, unless they have samples again; what is left of them in postings goes with `pairs`, which
     /// gets the pairs concerned.
-    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut Vec<PairId>) {
+    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut PairSet) {
         let mut index = view.index.write();
         for &cell in dead {
             let empty = {
@@ -217,7 +218,8 @@ impl SeriesTable {
                 empty
             };
             if empty {
-                pairs.extend_from_slice(&index.bury(self.hot[cell as usize].ordinal));
+                let buried = index.bury(self.hot[cell as usize].ordinal);
+                buried.iter().for_each(|&p| pairs.add(p));
                 self.release(cell);
             }
         }
