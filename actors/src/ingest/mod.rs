@@ -13,4 +13,6 @@ pub use distributor::{Distributor, Home, SeriesId, Write, WriteExemplar, Written
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
-pub use shard::{Append, AppendExemplars, AppendMetadata, Delete, RefuseBefore, ShardActor, Sync, Truncate};
+pub use shard::{
+    Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, RefuseBefore, ShardActor, Sync, Truncate,
+};

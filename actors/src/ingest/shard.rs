@@ -265,6 +265,23 @@ impl ShardActor {
     }
 }
 
+/// Begins a new segment and answers the job that replaces all others by a checkpoint; run it on the compute pool.
+/// For a quick start after a planned stop.
+pub struct Checkpoint;
+
+impl Message for Checkpoint {
+    type Result = Result<CheckpointJob, IngestError>;
+}
+
+impl Handler<Letter<Checkpoint>> for ShardActor {
+    type Result = Result<CheckpointJob, IngestError>;
+
+    fn handle(&mut self, _: Letter<Checkpoint>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        Ok(shard.begin_checkpoint()?)
+    }
+}
+
 /// Syncs whatever is written, for the `interval` mode and for the end.
 pub struct Sync;
 

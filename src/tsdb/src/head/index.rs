@@ -65,8 +65,13 @@ impl Index {
     /// Adds a series whose reference is greater than all others'. Answers its ordinal.
     pub(crate) fn add(&mut self, id: u64, cell: u32, slot: Slot, labels: &Labels) -> u32 {
         debug_assert!(self.series.last().is_none_or(|s| s.id < id), "BUG: references must ascend");
-        let ordinal = self.series.len() as u32;
         let pairs: Box<[PairId]> = labels.iter().map(|(n, v)| self.intern(n, v)).collect();
+        self.add_interned(id, cell, slot, pairs)
+    }
+
+    /// The same with labels that are interned already, in label order.
+    pub(crate) fn add_interned(&mut self, id: u64, cell: u32, slot: Slot, pairs: Box<[PairId]>) -> u32 {
+        let ordinal = self.series.len() as u32;
         for &p in &pairs {
             self.pairs[p as usize].postings.push(ordinal);
         }
@@ -83,7 +88,7 @@ impl Index {
         self.lookup.find(hash, is).copied()
     }
 
-    fn intern(&mut self, name: &str, value: &str) -> PairId {
+    pub(crate) fn intern(&mut self, name: &str, value: &str) -> PairId {
         if let Some(p) = self.find_pair(name, value) {
             return p;
         }
@@ -116,6 +121,23 @@ impl Index {
         let mut pairs = series.pairs.iter().map(|&p| &self.pairs[p as usize]);
         labels.iter().all(|(n, v)| pairs.next().is_some_and(|p| *p.name == *n && *p.value == *v))
             && pairs.next().is_none()
+    }
+
+    /// Whether the names of pairs ascend, as those of labels do.
+    pub(crate) fn is_label_order(&self, pairs: &[PairId]) -> bool {
+        let name = |p: PairId| &*self.pairs[p as usize].name;
+        pairs.windows(2).all(|w| name(w[0]) < name(w[1]))
+            && pairs.iter().all(|&p| !self.pairs[p as usize].value.is_empty())
+    }
+
+    /// Forgets pairs that no series has: those whose series were lost.
+    pub(crate) fn forget_unused(&mut self) {
+        for id in 0..self.pairs.len() as PairId {
+            let pair = &self.pairs[id as usize];
+            if pair.postings.is_empty() && self.find_pair(&pair.name, &pair.value) == Some(id) {
+                self.forget_pair(id);
+            }
+        }
     }
 
     /// Labels of a list of pairs.

@@ -165,7 +165,8 @@ impl OpenChunk {
     pub(crate) fn close(self) -> (i64, i64, Encoding, Box<[u8]>) {
         let (min_time, max_time, encoding) = (self.min_time, self.last_time(), self.encoding());
         let data = match self.samples {
-            Samples::Xor(a) => a.into_bytes(),
+            // A copy of the right size, so that the larger allocation can serve the next open chunk.
+            Samples::Xor(a) => a.to_bytes(),
             Samples::Int(a) => a.app.to_bytes(),
             Samples::Float(a) => a.app.to_bytes(),
         };

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::table::series_hash;
 use crate::disk::{Disk, DiskFile};
 use crate::error::TsdbError;
 use crate::head::HeadView;
-use crate::wal::record::{
-    CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head, put_series,
-};
+use crate::head::index::{Index, IndexedSeries, PairId};
+use crate::wal::owners::{put_owner, put_pairs};
+use crate::wal::record::{CHUNKS, ChunksRecord, HeadRecord, LATE_CHUNKS, put_chunks, put_end, put_head};
 use crate::wal::segment::{Kind, checkpoint_path, header, list, put_frame, segment_path};
 use crate::wal::{WalSyncer, exemplars, metadata};
 
@@ -37,6 +38,7 @@ pub struct CheckpointJob {
     pub(super) next_id: u64,
     pub(super) min_valid: i64,
     pub(super) deletions: u64,
+    pub(super) series: u64,
 }
 
 /// What a checkpoint came to.
@@ -82,9 +84,9 @@ impl CheckpointJob {
         let mut file = Writer::create(self.syncer.disk(), tmp).map_err(io)?;
         let mut report = CheckpointReport::default();
         let mut bytes = header(Kind::Checkpoint, self.segment).to_vec();
-        let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid };
+        let head = HeadRecord { next_id: self.next_id, min_valid: self.min_valid, series: self.series };
         put_frame(&mut bytes, |out| put_head(out, head));
-        let frames = RefCell::new(bytes);
+        let frames = RefCell::new(Gathered { ready: bytes, ..Gathered::default() });
         let mut series_written = 0;
         self.view.walk(
             &mut |index, ordinal| {
@@ -95,9 +97,9 @@ impl CheckpointJob {
                     let state = cell.lock();
                     (state.all_chunks(&mut chunks), state.late_chunks(self.view.rule))
                 };
-                let labels = index.labels(&series.pairs);
-                let out = &mut *frames.borrow_mut();
-                put_frame(out, |out| put_series(out, [(series.id, series.slot, &labels)].into_iter()));
+                let gathered = &mut *frames.borrow_mut();
+                gathered.owner(index, series);
+                let out = &mut gathered.series;
                 // Everything deleted, or a first sample on its way: segments that stay may name it.
                 if chunks.is_empty() {
                     return Ok(());
@@ -113,15 +115,16 @@ impl CheckpointJob {
             },
             // Never write while the index is held: a new series would wait for the disk.
             &mut || {
-                let out = &mut *frames.borrow_mut();
-                if out.len() >= WRITE_BYTES {
-                    file.write(out).map_err(io)?;
-                    out.clear();
+                let gathered = &mut *frames.borrow_mut();
+                gathered.settle();
+                if gathered.ready.len() >= WRITE_BYTES {
+                    file.write(&gathered.ready).map_err(io)?;
+                    gathered.ready.clear();
                 }
                 Ok(())
             },
         )?;
-        let mut frames = frames.into_inner();
+        let mut frames = frames.into_inner().ready;
         self.view.exemplars.read().pieces(PIECE, &mut |series, own| {
             put_frame(&mut frames, |out| exemplars::put_owned(out, series, own));
         });
@@ -136,6 +139,58 @@ impl CheckpointJob {
         file.file.sync().map_err(io)?;
         report.bytes = file.offset;
         Ok(report)
+    }
+}
+
+/// Name and value.
+type Texts = (Arc<str>, Arc<str>);
+
+/// Frames on their way to the file: pairs before the series that have them.
+#[derive(Default)]
+struct Gathered {
+    ready: Vec<u8>,
+    series: Vec<u8>,
+    /// Number in the file of each pair, with its texts, because a pair's place may get another one meanwhile.
+    numbers: Vec<Option<(u64, Texts)>>,
+    new: Vec<Texts>,
+    next: u64,
+}
+
+impl Gathered {
+    fn owner(&mut self, index: &Index, series: &IndexedSeries) {
+        let pairs: Vec<u64> = series.pairs.iter().map(|&p| self.number(index, p)).collect();
+        let hash = series_hash(series.slot, &index.labels(&series.pairs));
+        put_frame(&mut self.series, |out| put_owner(out, series.id, series.slot, hash, pairs.into_iter()));
+    }
+
+    fn number(&mut self, index: &Index, id: PairId) -> u64 {
+        let (place, pair) = (id as usize, &index.pairs[id as usize]);
+        if place >= self.numbers.len() {
+            self.numbers.resize(index.pairs.len(), None);
+        }
+        if let Some((n, (name, value))) = &self.numbers[place]
+            && Arc::ptr_eq(name, &pair.name)
+            && Arc::ptr_eq(value, &pair.value)
+        {
+            return *n;
+        }
+        let n = self.next + self.new.len() as u64;
+        self.new.push((pair.name.clone(), pair.value.clone()));
+        self.numbers[place] = Some((n, (pair.name.clone(), pair.value.clone())));
+        n
+    }
+
+    fn settle(&mut self) {
+        if !self.new.is_empty() {
+            // Twice: one damaged byte must not cost every series with one of them.
+            for _ in 0..2 {
+                let pairs = self.new.iter().map(|(n, v)| (&**n, &**v));
+                put_frame(&mut self.ready, |out| put_pairs(out, self.next, pairs));
+            }
+            self.next += self.new.len() as u64;
+            self.new.clear();
+        }
+        self.ready.append(&mut self.series);
     }
 }
 

@@ -11,6 +11,7 @@ mod late;
 mod metadata;
 mod recover;
 mod replay;
+mod restore;
 mod sweep;
 mod table;
 mod truncate;

@@ -9,11 +9,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
 use super::metadata::FAMILIES_MAX;
+use super::restore::Restoring;
 use super::table::{SeriesTable, series_hash};
 use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
@@ -31,6 +33,8 @@ use crate::wal::{exemplars, histograms, metadata, tombstones};
 
 /// Damaged files kept for a look; the oldest go first.
 const QUARANTINE_MAX: usize = 16;
+/// A series of a checkpoint has no fewer bytes.
+const SERIES_BYTES_MIN: usize = 24;
 const QUARANTINE_DIR: &str = "quarantine";
 
 /// A stretch of the log that could not be read.
@@ -178,7 +182,7 @@ impl Replay {
     fn checkpoint(&mut self, dir: &Path, number: u64) -> Result<(), TsdbError> {
         let path = checkpoint_path(dir, number);
         let name = checkpoint_path(Path::new(""), number).to_string_lossy().into_owned();
-        let bytes = fs::read(&path).map_err(TsdbError::io("read", &path))?;
+        let bytes = Bytes::from(fs::read(&path).map_err(TsdbError::io("read", &path))?);
         let frames = match Frames::open(&bytes, Kind::Checkpoint, number) {
             Ok(frames) => frames,
             Err(what) => {
@@ -187,10 +191,10 @@ impl Replay {
                 return Ok(());
             }
         };
-        let (mut bad, mut end) = (false, None);
+        let (mut bad, mut end, mut restoring) = (false, None, Restoring::default());
         for found in frames {
             match found {
-                Found::Record(payload) => match self.checkpoint_record(payload) {
+                Found::Record(payload) => match self.checkpoint_record(payload, &bytes, &mut restoring) {
                     Ok(e) => end = end.or(e),
                     Err(BadRecord(what)) => {
                         bad = true;
@@ -208,12 +212,18 @@ impl Replay {
             self.damage(name.clone(), bytes.len(), 0, "checkpoint has no end record");
         }
         if bad {
+            self.shard.view.index.write().forget_unused();
             self.quarantine.push(name);
         }
         Ok(())
     }
 
-    fn checkpoint_record(&mut self, payload: &[u8]) -> Result<Option<u64>, BadRecord> {
+    fn checkpoint_record(
+        &mut self,
+        payload: &[u8],
+        file: &Bytes,
+        restoring: &mut Restoring,
+    ) -> Result<Option<u64>, BadRecord> {
         self.report.records += 1;
         let body = &payload[1..];
         match payload[0] {
@@ -221,10 +231,15 @@ impl Replay {
                 let head = record::get_head(body)?;
                 self.shard.next_id = self.shard.next_id.max(head.next_id);
                 self.shard.min_valid = self.shard.min_valid.max(head.min_valid);
+                let room =
+                    usize::try_from(head.series).unwrap_or(usize::MAX).min(file.len() / SERIES_BYTES_MIN);
+                self.shard.table.reserve(&mut self.shard.view.index.write(), room);
             }
             record::SERIES => record::get_series(body)?.into_iter().for_each(|s| self.series(s)),
-            record::CHUNKS => self.restore_chunks(record::get_chunks(body)?)?,
-            record::LATE_CHUNKS => self.restore_late(record::get_chunks(body)?)?,
+            record::CHUNKS => self.restore_chunks(record::get_chunks(body, file)?)?,
+            record::PAIRS => restoring.pairs(&self.shard, body)?,
+            record::OWNER => restoring.series(&mut self.shard, body)?,
+            record::LATE_CHUNKS => self.restore_late(record::get_chunks(body, file)?)?,
             record::OWNED_EXEMPLARS => self.restore_exemplars(exemplars::get_owned(body)?),
             record::METADATA => self.metadata(body)?,
             record::END => return record::get_end(body).map(Some),

@@ -14,13 +14,34 @@ use crate::head::index::PairId;
 use crate::head::series::PAGE;
 
 /// Cells looked at in one step.
-const CELLS: usize = 4096;
+const CELLS: usize = 2048;
 /// Series taken out in one step.
-const SERIES: usize = 1024;
+const SERIES: usize = 512;
 /// Entries of postings looked at in one step.
-const POSTINGS: usize = 100_000;
+const POSTINGS: usize = 50_000;
 /// What forgetting a label pair costs beside, in entries.
 const PAIR_COST: usize = 50;
+
+/// Pairs, each once: sorting those of a million series would take longer than a step may.
+#[derive(Default)]
+pub(super) struct PairSet {
+    list: Vec<PairId>,
+    /// A bit for each pair in the list.
+    bits: Vec<u64>,
+}
+
+impl PairSet {
+    pub(super) fn add(&mut self, pair: PairId) {
+        let (word, bit) = (pair as usize / 64, 1 << (pair % 64));
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        if self.bits[word] & bit == 0 {
+            self.bits[word] |= bit;
+            self.list.push(pair);
+        }
+    }
+}
 
 /// Where a sweep is.
 pub(super) struct Sweep {
@@ -31,8 +52,7 @@ pub(super) struct Sweep {
     /// Cells that had no samples left when they were looked at.
     dead: Vec<u32>,
     /// Pairs of series that were taken out.
-    pairs: Vec<PairId>,
-    sorted: bool,
+    pairs: PairSet,
     /// Oldest time met or appended since.
     pub(super) min_time: i64,
     report: TruncateReport,
@@ -48,8 +68,7 @@ impl Shard {
             cell: 0,
             cells: self.table.hot.len(),
             dead: Vec::new(),
-            pairs: Vec::new(),
-            sorted: false,
+            pairs: PairSet::default(),
             min_time: i64::MAX,
             report: TruncateReport::default(),
         });
@@ -63,7 +82,7 @@ impl Shard {
             outcome = self.sweep_cells(&mut sweep);
         } else if !sweep.dead.is_empty() {
             self.sweep_series(&mut sweep);
-        } else if !sweep.pairs.is_empty() {
+        } else if !sweep.pairs.list.is_empty() {
             self.sweep_pairs(&mut sweep);
         } else {
             self.end_sweep(&sweep);
@@ -104,14 +123,10 @@ impl Shard {
     }
 
     fn sweep_pairs(&mut self, sweep: &mut Sweep) {
-        if !std::mem::replace(&mut sweep.sorted, true) {
-            sweep.pairs.sort_unstable();
-            sweep.pairs.dedup();
-        }
         let mut index = self.view.index.write();
         let mut cost = 0;
         while cost < POSTINGS {
-            let Some(pair) = sweep.pairs.pop() else { break };
+            let Some(pair) = sweep.pairs.list.pop() else { break };
             cost += index.sweep_pair(pair) + PAIR_COST;
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashTable};
 use koios_model::{Labels, Slot};
 
+use super::sweep::PairSet;
 use crate::head::HeadView;
 use crate::head::index::{Index, PairId};
 use crate::head::series::{PAGE, Page};
@@ -187,9 +188,25 @@ impl SeriesTable {
         hot.ordinal = index.add(hot.id, cell, slot, labels);
     }
 
+    /// The same with labels that are interned already.
+    pub(super) fn register_pairs(&mut self, index: &mut Index, cell: u32, slot: Slot, pairs: Box<[PairId]>) {
+        self.grow_pages(index);
+        let hot = &mut self.hot[cell as usize];
+        self.pages[cell as usize / PAGE].cell(cell as usize).lock().reset(hot.id);
+        hot.ordinal = index.add_interned(hot.id, cell, slot, pairs);
+    }
+
+    /// Makes room for so many series.
+    pub(super) fn reserve(&mut self, index: &mut Index, series: usize) {
+        let hots = &self.hot;
+        self.by_labels.reserve(series, |&c| hots[c as usize].hash);
+        self.hot.reserve(series);
+        index.series.reserve(series);
+    }
+
     /// Removes series, unless they have samples again; what is left of them in postings goes with `pairs`, which
     /// gets the pairs concerned.
-    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut Vec<PairId>) {
+    pub(super) fn remove(&mut self, view: &HeadView, dead: &[u32], pairs: &mut PairSet) {
         let mut index = view.index.write();
         for &cell in dead {
             let empty = {
@@ -201,7 +218,8 @@ impl SeriesTable {
                 empty
             };
             if empty {
-                pairs.extend_from_slice(&index.bury(self.hot[cell as usize].ordinal));
+                let buried = index.bury(self.hot[cell as usize].ordinal);
+                buried.iter().for_each(|&p| pairs.add(p));
                 self.release(cell);
             }
         }

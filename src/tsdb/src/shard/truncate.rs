@@ -90,6 +90,7 @@ impl Shard {
             segment: self.wal.segment(),
             next_id: self.next_id,
             min_valid: self.min_valid,
+            series: self.table.len() as u64,
             deletions: self.view.deletions.load(SeqCst),
         }
     }

@@ -8,6 +8,7 @@
 pub(crate) mod exemplars;
 pub(crate) mod histograms;
 pub(crate) mod metadata;
+pub(crate) mod owners;
 pub(crate) mod record;
 pub(crate) mod samples;
 pub(crate) mod segment;

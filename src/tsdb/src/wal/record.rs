@@ -2,7 +2,7 @@
 //!
 //! | type | record | where |
 //! |---|---|---|
-//! | 1 | series: references with slot and labels | log, checkpoint |
+//! | 1 | series: references with slot and labels | log |
 //! | 2 | float samples in columns (`samples`) | log |
 //! | 3 | truncation: nothing before this time counts any more | log |
 //! | 4, 5 | native histograms with integer and with float counts (`histograms`) | log |
@@ -14,6 +14,7 @@
 //! | 17 | chunks of one series | checkpoint |
 //! | 18 | end: how many series came before | checkpoint, last |
 //! | 19 | chunks of late samples of one series | checkpoint |
+//! | 21, 22 | label pairs, series as numbers of such (`owners`) | checkpoint |
 //! | 20 | exemplars with the labels of their series (`exemplars`) | checkpoint |
 //!
 //! Invariant: decoding never allocates more than a small multiple of the record's length.
@@ -37,6 +38,8 @@ pub(crate) const CHUNKS: u8 = 17;
 pub(crate) const END: u8 = 18;
 pub(crate) const LATE_CHUNKS: u8 = 19;
 pub(crate) const OWNED_EXEMPLARS: u8 = 20;
+pub(crate) const PAIRS: u8 = 21;
+pub(crate) const OWNER: u8 = 22;
 
 /// A record whose bytes mean nothing although its checksum fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +155,23 @@ pub(crate) fn get_truncate(mut rest: &[u8]) -> Result<i64, BadRecord> {
 pub(crate) struct HeadRecord {
     pub(crate) next_id: u64,
     pub(crate) min_valid: i64,
+    /// About how many follow, 0 when unknown.
+    pub(crate) series: u64,
 }
 
 pub(crate) fn put_head(out: &mut Vec<u8>, head: HeadRecord) {
     out.push(HEAD);
     put_uvarint(out, head.next_id);
     put_varint(out, head.min_valid);
+    put_uvarint(out, head.series);
 }
 
 pub(crate) fn get_head(mut rest: &[u8]) -> Result<HeadRecord, BadRecord> {
     let input = &mut rest;
     let fields = get_uvarint(input).zip(get_varint(input));
     let (next_id, min_valid) = fields.ok_or(BadRecord("head record is cut short"))?;
-    Ok(HeadRecord { next_id, min_valid })
+    // Older checkpoints end here.
+    Ok(HeadRecord { next_id, min_valid, series: get_uvarint(input).unwrap_or(0) })
 }
 
 /// Chunks of one series in a checkpoint.
@@ -192,7 +199,8 @@ pub(crate) fn put_chunks(out: &mut Vec<u8>, kind: u8, record: &ChunksRecord) {
     }
 }
 
-pub(crate) fn get_chunks(mut rest: &[u8]) -> Result<ChunksRecord, BadRecord> {
+/// `file` holds the record, so its bytes are shared and not copied.
+pub(crate) fn get_chunks(mut rest: &[u8], file: &Bytes) -> Result<ChunksRecord, BadRecord> {
     let short = BadRecord("chunks record is cut short");
     let input = &mut rest;
     let id = get_uvarint(input).ok_or(short)?;
@@ -205,7 +213,7 @@ pub(crate) fn get_chunks(mut rest: &[u8]) -> Result<ChunksRecord, BadRecord> {
         let max_time = min_time.checked_add_unsigned(span).ok_or(BadRecord("chunk spans too much time"))?;
         let encoding = Encoding::from_u8(take(input, 1)?[0]).ok_or(BadRecord("chunk encoding is unknown"))?;
         let len = get_uvarint(input).ok_or(short)?;
-        let data = Bytes::copy_from_slice(take(input, usize::try_from(len).unwrap_or(usize::MAX))?);
+        let data = file.slice_ref(take(input, usize::try_from(len).unwrap_or(usize::MAX))?);
         chunks.push(Chunk { min_time, max_time, encoding, data });
     }
     Ok(ChunksRecord { id, next_at, chunks })
@@ -268,7 +276,7 @@ mod tests {
         let mut out = Vec::new();
         put_truncate(&mut out, -5);
         assert_eq!((out.as_slice(), get_truncate(&out[1..])), (&[3u8, 9][..], Ok(-5)));
-        let head = HeadRecord { next_id: 1 << 40, min_valid: i64::MIN };
+        let head = HeadRecord { next_id: 1 << 40, min_valid: i64::MIN, series: 5 };
         out.clear();
         put_head(&mut out, head);
         assert_eq!(get_head(&out[1..]), Ok(head));
@@ -279,14 +287,16 @@ mod tests {
         let record = ChunksRecord { id: 9, next_at: 100, chunks: vec![chunk.clone(), chunk] };
         out.clear();
         put_chunks(&mut out, CHUNKS, &record);
-        assert_eq!(get_chunks(&out[1..]), Ok(record));
+        let out = Bytes::from(out);
+        assert_eq!(get_chunks(&out[1..], &out), Ok(record));
     }
 
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = get_series(&bytes);
-            let _ = get_chunks(&bytes);
+            let bytes = Bytes::from(bytes);
+            let _ = get_chunks(&bytes, &bytes);
             let _ = get_head(&bytes);
         }
     }
