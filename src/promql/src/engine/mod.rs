@@ -32,7 +32,7 @@ pub(crate) use rows::drop_metadata;
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
-pub(crate) use window::{Frame, RangeSeries, Samples, Window};
+pub(crate) use window::{Frame, RangeSeries, Samples, Slide, Window};
 pub(crate) use work::sorted;
 
 pub(crate) type Res<T> = Result<T, EvalError>;

@@ -105,7 +105,12 @@ impl Samples {
             }
         } else {
             let pairs = self.values.windows(2).enumerate();
-            self.drops = pairs.filter(|(_, w)| w[1] < w[0]).map(|(i, _)| i as u32 + 1).collect();
+            // Most series have none, and counting is faster than looking for them.
+            let drops = self.values.windows(2).filter(|w| w[1] < w[0]).count();
+            if drops > 0 {
+                self.drops.reserve_exact(drops);
+                self.drops.extend(pairs.filter(|(_, w)| w[1] < w[0]).map(|(i, _)| i as u32 + 1));
+            }
         }
     }
 
@@ -210,7 +215,7 @@ pub(crate) struct Frame {
 impl Frame {
     /// Bounds of the window of an evaluation at `t`, left-open.
     #[inline]
-    fn bounds(&self, t: i64) -> (i64, i64) {
+    pub fn bounds(&self, t: i64) -> (i64, i64) {
         let end = self.at.unwrap_or(t).saturating_sub(self.offset);
         (end.saturating_sub(self.range), end)
     }
@@ -327,6 +332,23 @@ impl Ctx<'_> {
         Ok(Row { labels: series.labels.clone(), drop_name: series.drop_name, col })
     }
 
+    /// A row that `fill` makes some steps at a time; it says how many samples the windows of those steps had.
+    pub fn stepwise_row(
+        &self,
+        series: &RangeSeries<'_>,
+        tl: &Timeline,
+        mut fill: impl FnMut(std::ops::Range<usize>, &mut Slide, &mut super::Column) -> usize,
+    ) -> Res<Row> {
+        let (mut col, mut slide) = (super::Column::absent(tl.n), Slide::default());
+        for from in (0..tl.n).step_by(WORK_UNSEEN) {
+            let to = (from + WORK_UNSEEN).min(tl.n);
+            let seen = fill(from..to, &mut slide, &mut col);
+            self.samples_queryable.set(self.samples_queryable.get() + seen as u64);
+            self.work(SAMPLE_WORK * (to - from))?;
+        }
+        Ok(Row { labels: series.labels.clone(), drop_name: series.drop_name, col })
+    }
+
     /// As `window_row`, for functions that give floats and do not fail.
     #[inline]
     pub fn float_row(
@@ -349,7 +371,7 @@ impl Ctx<'_> {
 
 /// Two positions that only move forward.
 #[derive(Default)]
-struct Slide {
+pub(crate) struct Slide {
     from: usize,
     to: usize,
 }
@@ -357,7 +379,7 @@ struct Slide {
 impl Slide {
     /// Positions of the samples in `(start, end]`; both must not shrink between calls.
     #[inline]
-    fn bounds(&mut self, times: &[i64], start: i64, end: i64) -> (usize, usize) {
+    pub fn bounds(&mut self, times: &[i64], start: i64, end: i64) -> (usize, usize) {
         while self.from < times.len() && times[self.from] <= start {
             self.from += 1;
         }

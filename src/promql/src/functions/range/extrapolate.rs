@@ -41,6 +41,7 @@ pub(super) struct Reach {
 
 impl Reach {
     #[cold]
+    #[inline(never)]
     fn new(shape: Shape) -> Self {
         let mut r = Self { shape, ..Self::default() };
         r.to_start = shape.to_start as f64 / 1000.0;
@@ -96,7 +97,16 @@ impl Reach {
     fn limited(&self, first: f64, change: f64, per_second: bool) -> f64 {
         // Far from zero, which is the rule, a multiplication tells as much as the division.
         let clearly_far = self.sampled * first > self.to_start * change * 1.000_001;
-        let to_zero = if clearly_far { f64::INFINITY } else { self.sampled * (first / change) };
+        if !clearly_far {
+            return self.near_zero(first, change, per_second);
+        }
+        if per_second { self.per_second } else { self.plain }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn near_zero(&self, first: f64, change: f64, per_second: bool) -> f64 {
+        let to_zero = self.sampled * (first / change);
         if to_zero < self.to_start {
             let factor = (self.sampled + to_zero + self.to_end) / self.sampled;
             return if per_second { factor / (self.shape.range as f64 / 1000.0) } else { factor };

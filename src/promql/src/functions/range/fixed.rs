@@ -34,6 +34,20 @@ fn digits(v: f64) -> Option<(i32, i32)> {
     }
 }
 
+/// A multiple of `2^last` in units of that, below 2^127 of them.
+#[inline]
+fn units(v: f64, last: i32) -> i128 {
+    let bits = v.to_bits();
+    let exponent = ((bits >> 52) & 0x7ff) as i32;
+    if exponent == 0 {
+        return 0;
+    }
+    let mantissa = i128::from(bits & ((1 << 52) - 1) | 1 << 52);
+    let shift = exponent - 1075 - last;
+    let size = if shift >= 0 { mantissa << shift } else { mantissa >> -shift };
+    if v < 0.0 { -size } else { size }
+}
+
 impl Fixed {
     /// `None` when sums of these values could not be exact.
     pub fn new(values: &[f64]) -> Option<Self> {
@@ -52,12 +66,11 @@ impl Fixed {
         if last < FINEST || top > -FINEST || top - last > DIGITS_MAX || errors - last > 52 {
             return None;
         }
-        let scale = 2f64.powi(-last);
         let mut before = Vec::with_capacity(values.len() + 1);
         let mut sum = 0i128;
         before.push(sum);
         for v in values {
-            sum += (v * scale) as i128;
+            sum += units(*v, last);
             before.push(sum);
         }
         Some(Self { before, unit: last })
@@ -71,12 +84,14 @@ impl Fixed {
 
     /// The means of windows (step, from, to), each not empty, given to `put` by step.
     pub fn means(&self, values: &[f64], windows: &[(usize, usize, usize)], mut put: impl FnMut(usize, f64)) {
-        let (scale, unit) = (2f64.powi(-self.unit), 2f64.powi(self.unit));
+        let unit = 2f64.powi(self.unit);
         for group in windows.chunks(LANES) {
             let plain = plain_sums(values, group);
             for ((step, from, to), s) in group.iter().zip(plain) {
                 let n = (to - from) as f64;
-                let c = (self.before[*to] - self.before[*from] - (s * scale) as i128) as f64 * unit;
+                // No more than 53 digits, see above.
+                let errors = self.before[*to] - self.before[*from] - units(s, self.unit);
+                let c = errors as i64 as f64 * unit;
                 put(*step, s / n + c / n);
             }
         }

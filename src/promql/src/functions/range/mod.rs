@@ -201,7 +201,9 @@ impl Ctx<'_> {
             let row = match (kernel, &mut rolling) {
                 (Kernel::Extrapolated { counter, per_second }, _) if plain && !(counter && use_starts) => {
                     let mut rate = rate::Floats { counter, per_second, reach: Reach::default() };
-                    self.float_row(series, tl, frame, |_, w| rate.eval(w))
+                    self.stepwise_row(series, tl, |steps, slide, col| {
+                        rate.fill(&series.samples, (tl, frame), steps, slide, col)
+                    })
                 }
                 (Kernel::Sum { mean: true }, Some(Rolling::Fixed(fixed))) if plain => {
                     self.mean_row(fixed, series, tl, frame, &mut windows)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use koios_model::{CounterReset, FloatHistogram};
 
-use crate::engine::{Cell, HistOp, Point, Window};
+use crate::engine::{Cell, Column, Frame, HistOp, Point, Samples, Slide, Timeline, Window};
 
 use super::Cx;
 use super::extrapolate::{Left, Reach, factor};
@@ -56,23 +56,44 @@ pub(super) struct Floats {
 }
 
 impl Floats {
-    #[inline]
-    pub fn eval(&mut self, w: &Window<'_>) -> Option<f64> {
-        if w.len() < 2 {
-            return None;
+    /// The results of steps `steps` into `col`; `slide` goes on from one call to the next. How many samples the
+    /// windows had. A loop of its own, since it is the one that most queries spend their time in.
+    pub fn fill(
+        &mut self,
+        samples: &Samples,
+        (tl, frame): (&Timeline, &Frame),
+        steps: std::ops::Range<usize>,
+        slide: &mut Slide,
+        col: &mut Column,
+    ) -> usize {
+        let mut seen = 0;
+        for i in steps {
+            let (start, end) = frame.bounds(tl.at(i));
+            let (from, to) = slide.bounds(&samples.times, start, end);
+            seen += to - from;
+            if to - from >= 2 {
+                let w = Window { samples, from, to, start, end, hist_count: 0 };
+                col.set_float(i, self.eval(&w));
+            }
         }
+        seen
+    }
+
+    #[inline(always)]
+    fn eval(&mut self, w: &Window<'_>) -> f64 {
         let values = w.values();
         let (first, last) = (values[0], values[values.len() - 1]);
         let mut change = last - first;
         if self.counter && !w.samples.drops.is_empty() {
             change = float_change(w, true, false, false);
         }
-        let level = (self.counter && change > 0.0 && first >= 0.0).then_some((first, change));
         self.reach.meet(w, Left::Open);
-        Some(change * self.reach.factor(level, self.per_second))
+        let level = (self.counter && change > 0.0 && first >= 0.0).then_some((first, change));
+        change * self.reach.factor(level, self.per_second)
     }
 }
 
+#[inline(never)]
 fn float_change(w: &Window<'_>, counter: bool, with_starts: bool, from_zero: bool) -> f64 {
     let values = &w.samples.values;
     let (first, last) = (values[w.from], values[w.to - 1]);
