@@ -310,37 +310,12 @@ fn fast(body: &[u8], state: &mut State, times: &mut [i64], values: &mut [f64]) -
             continue;
         }
         if b.word >> 61 == 0b010 {
-            // The commonest sample: same pace, another value, same window.
-            let next_t = t.wrapping_add(delta as i64);
-            if next_t <= t {
+            let (ts, vs) = (&mut times[done..], &mut values[done..]);
+            let taken = same_window(&mut b, window, delta as i64, (&mut t, &mut v), ts, vs);
+            if taken == 0 {
                 break;
             }
-            let total = 3 + window.width;
-            if total <= 56 {
-                let mut next_t = next_t;
-                while next_t > t {
-                    v ^= b.word << 3 >> (64 - window.width) << window.trailing;
-                    t = next_t;
-                    (times[done], values[done]) = (t, f64::from_bits(v));
-                    done += 1;
-                    b.skip(total);
-                    if b.bits < total || b.word >> 61 != 0b010 || done == n {
-                        break;
-                    }
-                    next_t = t.wrapping_add(delta as i64);
-                }
-                continue;
-            }
-            let before = b;
-            b.skip(3);
-            let Some(diff) = b.take_wide(window.width) else {
-                b = before;
-                break;
-            };
-            v ^= diff << window.trailing;
-            t = next_t;
-            (times[done], values[done]) = (t, f64::from_bits(v));
-            done += 1;
+            done += taken;
             continue;
         }
         let mut used = 1;
@@ -356,34 +331,8 @@ fn fast(body: &[u8], state: &mut State, times: &mut [i64], values: &mut [f64]) -
         if next_t <= t {
             break;
         }
-        let bits = b.word << used;
-        if bits >> 63 == 0 {
-            b.skip(used + 1);
-        } else {
-            let (mut now, mut head) = (window, 2);
-            if bits >> 62 == 0b11 {
-                let (leading, width) = ((bits << 2 >> 59) as u32, (bits << 7 >> 58) as u32);
-                let width = if width == 0 { 64 } else { width };
-                if leading + width > 64 {
-                    break;
-                }
-                now = Window { width, trailing: 64 - leading - width };
-                head = 13;
-            }
-            let total = used + head + now.width;
-            if total <= 56 {
-                v ^= bits << head >> (64 - now.width) << now.trailing;
-                b.skip(total);
-            } else {
-                let before = b;
-                b.skip(used + head);
-                let Some(diff) = b.take_wide(now.width) else {
-                    b = before;
-                    break;
-                };
-                v ^= diff << now.trailing;
-            }
-            window = now;
+        if !changed_value(&mut b, used, &mut v, &mut window) {
+            break;
         }
         (t, delta) = (next_t, pace);
         (times[done], values[done]) = (t, f64::from_bits(v));
@@ -391,6 +340,82 @@ fn fast(body: &[u8], state: &mut State, times: &mut [i64], values: &mut [f64]) -
     }
     *state = State { at: b.at(body), t, v, delta, window };
     done
+}
+
+/// The commonest samples, as long as they follow each other within the register: same pace, another value, same
+/// window. Answers how many; none where the next one runs past the end or time would not ascend.
+#[inline(always)]
+fn same_window(
+    b: &mut Buffer<'_>,
+    window: Window,
+    delta: i64,
+    (t, v): (&mut i64, &mut u64),
+    times: &mut [i64],
+    values: &mut [f64],
+) -> usize {
+    let n = times.len().min(values.len());
+    let total = 3 + window.width;
+    let mut next_t = t.wrapping_add(delta);
+    let mut done = 0;
+    if total > 56 {
+        let before = *b;
+        b.skip(3);
+        let Some(diff) = b.take_wide(window.width).filter(|_| next_t > *t) else {
+            *b = before;
+            return 0;
+        };
+        (*t, *v) = (next_t, *v ^ (diff << window.trailing));
+        (times[0], values[0]) = (*t, f64::from_bits(*v));
+        return 1;
+    }
+    while next_t > *t {
+        *v ^= b.word << 3 >> (64 - window.width) << window.trailing;
+        *t = next_t;
+        (times[done], values[done]) = (*t, f64::from_bits(*v));
+        done += 1;
+        b.skip(total);
+        if b.bits < total || b.word >> 61 != 0b010 || done == n {
+            break;
+        }
+        next_t = t.wrapping_add(delta);
+    }
+    done
+}
+
+/// Takes the value whose bits begin `used` bits on; false, and nothing taken, near the end and for a window that is
+/// wider than 64 bits.
+#[inline(always)]
+fn changed_value(b: &mut Buffer<'_>, used: u32, v: &mut u64, window: &mut Window) -> bool {
+    let bits = b.word << used;
+    if bits >> 63 == 0 {
+        b.skip(used + 1);
+        return true;
+    }
+    let (mut now, mut head) = (*window, 2);
+    if bits >> 62 == 0b11 {
+        let (leading, width) = ((bits << 2 >> 59) as u32, (bits << 7 >> 58) as u32);
+        let width = if width == 0 { 64 } else { width };
+        if leading + width > 64 {
+            return false;
+        }
+        now = Window { width, trailing: 64 - leading - width };
+        head = 13;
+    }
+    let total = used + head + now.width;
+    if total <= 56 {
+        *v ^= bits << head >> (64 - now.width) << now.trailing;
+        b.skip(total);
+    } else {
+        let before = *b;
+        b.skip(used + head);
+        let Some(diff) = b.take_wide(now.width) else {
+            *b = before;
+            return false;
+        };
+        *v ^= diff << now.trailing;
+    }
+    *window = now;
+    true
 }
 
 /// The same value at the same pace, as often as there is room; the last time, or `None` when time would not ascend.
