@@ -212,14 +212,30 @@ fn own_log_and_checkpoint() {
         fuzz(&files[broken].0, &[files[broken].1.clone()], |bytes| {
             let _ = std::fs::remove_dir_all(dir.path().join("wal"));
             std::fs::create_dir_all(dir.path().join("wal")).unwrap();
+            // Half of them with fitting checksums, so that the decoders get to see the damage.
+            let bytes = &if bytes.len() % 2 == 0 { repaired(bytes) } else { bytes.to_vec() };
             for (i, (name, whole)) in files.iter().enumerate() {
                 std::fs::write(dir.path().join("wal").join(name), if i == broken { bytes } else { whole })
                     .unwrap();
             }
             let (shard, _) = Shard::open(opts(dir.path()), far_clock()).unwrap();
-            let found = common::everything(&shard.view());
-            assert!(found.values().map(|s| s.len()).sum::<usize>() <= 108);
-            assert!(shard.view().exemplars(&[vec![]], i64::MIN, i64::MAX).len() <= 1);
+            let Ok(found) = shard.view().select(&[], i64::MIN, i64::MAX) else { return };
+            let samples = found.iter().filter_map(|s| s.read(i64::MIN, i64::MAX).ok()).map(|c| c.len());
+            assert!(samples.sum::<usize>() <= 200 + bytes.len() * 8);
         });
     }
+}
+
+/// With the checksums of all frames that are where they say made to fit.
+fn repaired(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let mut at = 24;
+    while at + 8 <= out.len() {
+        let len = u32::from_le_bytes([out[at], out[at + 1], out[at + 2], out[at + 3]]) as usize;
+        let Some(payload) = out.get(at + 8..at + 8 + len) else { break };
+        let crc = koios_block::crc32c(payload);
+        out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+        at += 8 + len;
+    }
+    out
 }
