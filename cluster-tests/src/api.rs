@@ -19,8 +19,11 @@ pub struct Api {
 impl Api {
     /// Over an HTTP address.
     pub fn new(addr: SocketAddr) -> Self {
-        let client =
-            reqwest::Client::builder().timeout(Duration::from_secs(20)).pool_max_idle_per_host(0).build().expect("HTTP client");
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(0)
+            .build()
+            .expect("HTTP client");
         Self { base: format!("http://{addr}"), client }
     }
 

@@ -1,8 +1,10 @@
 //! Shard: owns one slice of the head and its log.
 //!
-//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `Delete`, `RefuseBefore` and `Truncate`. Answers an append when it is as durable as the configured mode
-//! promises. Publishes its `HeadView` in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages.
-//! On death: the warden opens the shard again from its log, which holds everything that was acknowledged.
+//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `Delete`, `RefuseBefore`, `Truncate`, `Checkpoint` and
+//! `Sync`. Answers an append when it is as durable as the configured mode promises. Truncates in steps, so that
+//! appends go between them. After a failed sync it has the log written again by itself. Publishes its `HeadView`
+//! in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages. On death: the warden opens the shard
+//! again from its log, which holds everything that was acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,8 +227,8 @@ impl Handler<Letter<RefuseBefore>> for ShardActor {
     }
 }
 
-/// Forgets samples before a moment that a served block holds, a little at a time. Answers the job that shortens the log; run it
-/// on the compute pool.
+/// Forgets samples before a moment that a served block holds, a little at a time. Answers the job that shortens
+/// the log; run it on the compute pool.
 pub struct Truncate(pub i64);
 
 impl Message for Truncate {

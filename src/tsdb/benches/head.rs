@@ -1,8 +1,8 @@
 //! Prints what the head costs: `cargo bench -p koios-tsdb --bench head [series] [scrapes]`.
 //!
 //! Series have ten labels, a target a thousand series; half of them are counters, a quarter gauges with two
-//! decimals, a quarter constants. Times of the head are those that its one thread was on a CPU, so that others on the machine
-//! do not count; memory is the growth of the resident set.
+//! decimals, a quarter constants. Times of the head are those that its one thread was on a CPU (counted in ticks of
+//! some milliseconds), so that others on the machine do not count; memory is the growth of the resident set.
 
 use std::sync::Arc;
 

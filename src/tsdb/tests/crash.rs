@@ -222,3 +222,18 @@ fn a_series_that_came_back_is_one_series() {
     drop(shard);
     assert_eq!(open(dir.path()).1.unknown_samples, 0);
 }
+
+/// Two checkpoints at once: one waits for the other, and whichever comes last, the next start finds a whole one.
+#[test]
+fn checkpoints_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = filled(dir.path(), 60, 1024);
+    for round in 0..4 {
+        let (mut shard, report) = open(dir.path());
+        assert!(!report.lost_data(), "round {round}: {report:?}");
+        let jobs = [shard.begin_checkpoint().unwrap(), shard.begin_checkpoint().unwrap()];
+        let running = jobs.map(|job| std::thread::spawn(move || job.run().unwrap()));
+        running.into_iter().for_each(|r| assert_eq!(r.join().unwrap().series, 6));
+        assert_eq!(&everything(&shard.view()), states.last().unwrap());
+    }
+}

@@ -46,11 +46,8 @@ fn head_to_block_and_back() {
         }
         let stats: Vec<_> = shards.iter().map(|s| s.view().stats()).collect();
         let (min, max) = (stats.iter().map(|s| s.min_time).min(), stats.iter().map(|s| s.max_time).max());
-        let Some((mint, maxt)) =
-            next_cut_range(min.unwrap(), max.unwrap(), H2, stats[0].out_of_order_window_ms)
-        else {
-            continue;
-        };
+        let window = stats[0].out_of_order_window_ms;
+        let Some((mint, maxt)) = next_cut_range(min.unwrap(), max.unwrap(), H2, window) else { continue };
         assert_eq!((mint % H2, maxt - mint), (0, H2));
         before_cut.clear();
         shards.iter().for_each(|s| before_cut.extend(everything(&s.view())));

@@ -180,8 +180,8 @@ impl Index {
         had
     }
 
-    /// Renumbers the series when there are more gaps than series and than `gaps_max`; their order stays. Answers whether it did.
-    /// The postings must have been swept.
+    /// Renumbers the series when there are more gaps than series and than `gaps_max`; their order stays. Answers
+    /// whether it did. The postings must have been swept.
     pub(crate) fn compact(&mut self, gaps_max: usize) -> bool {
         if self.gaps <= gaps_max.max(self.series.len() - self.gaps) {
             return false;

@@ -11,7 +11,7 @@ use koios_block::select_postings;
 use koios_chunk::{Chunk, SeriesChunks};
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, Slot};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::exemplars::ExemplarRing;
 use super::index::{GAP, Index};
@@ -34,6 +34,8 @@ pub struct HeadView {
     pub(crate) metadata: RwLock<BTreeMap<String, MetricMetadata>>,
     /// How many deletions there were: a checkpoint must not reach over one.
     pub(crate) deletions: AtomicU64,
+    /// Held while a checkpoint is written: two would share the temporary name.
+    pub(crate) checkpointing: Mutex<()>,
     pub(crate) index: RwLock<Index>,
     pub(crate) isolation: Isolation,
     pub(crate) counters: Counters,
@@ -58,6 +60,7 @@ impl HeadView {
             exemplars: RwLock::new(ExemplarRing::new(opts.exemplars_max as usize)),
             metadata: RwLock::default(),
             deletions: AtomicU64::new(0),
+            checkpointing: Mutex::default(),
             index,
             isolation,
             counters,

@@ -58,6 +58,8 @@ impl CheckpointJob {
     /// # Errors
     /// `TsdbError::Io`, `Poisoned`, `Overtaken` by a deletion; the old segments stay then.
     pub fn run(self) -> Result<CheckpointReport, TsdbError> {
+        let view = self.view.clone();
+        let _one_at_a_time = view.checkpointing.lock();
         let tmp = self.dir.join(CHECKPOINT_TMP);
         let written = self.write(&tmp);
         if written.is_err() {
