@@ -19,6 +19,14 @@ struct Digits {
     point: i32,
 }
 
+/// Where the exponent of a formatted float begins; it has at most three digits and a sign.
+#[inline]
+fn exponent_at(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let tail = bytes.len().saturating_sub(5);
+    bytes[tail..].iter().position(|b| *b == b'e').map(|i| tail + i)
+}
+
 impl Digits {
     fn of(v: f64) -> Self {
         let mut d = Self { bytes: [b'0'; DIGITS_MAX], len: 1, point: 1 };
@@ -27,6 +35,9 @@ impl Digits {
         }
         let mut buffer = zmij::Buffer::new();
         let text = buffer.format_finite(v);
+        if let Some(scientific) = Self::scientific(text) {
+            return scientific;
+        }
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((m, e)) => (m, e.parse::<i32>().unwrap_or(0)),
             None => (text, 0),
@@ -46,6 +57,21 @@ impl Digits {
             d.len -= 1;
         }
         d
+    }
+
+    /// From `d.dddde-7`, whose digits are in their places already.
+    fn scientific(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = text.split_at(exponent_at(text)?);
+        let bytes = mantissa.as_bytes();
+        let fraction = if bytes.len() > 1 { bytes.get(2..)? } else { &[] };
+        if bytes[0] == b'0' || fraction.last() == Some(&b'0') || fraction.len() + 1 > DIGITS_MAX {
+            return None;
+        }
+        let mut d = Self { bytes: [b'0'; DIGITS_MAX], len: 1 + fraction.len(), point: 1 };
+        d.bytes[0] = bytes[0];
+        d.bytes[1..=fraction.len()].copy_from_slice(fraction);
+        d.point += exponent[1..].parse::<i32>().ok()?;
+        (bytes.len() == 1 || bytes[1] == b'.').then_some(d)
     }
 
     fn text(&self) -> &str {
@@ -87,7 +113,7 @@ pub fn push_f(out: &mut String, v: f64) {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(abs);
-    if text.bytes().all(|b| b != b'e') {
+    if exponent_at(text).is_none() {
         return out.push_str(text.strip_suffix(".0").unwrap_or(text));
     }
     let d = Digits::of(abs);
@@ -136,8 +162,11 @@ pub fn push_e(out: &mut String, v: f64) {
         out.push('.');
         out.push_str(b);
     }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    let _ = write!(out, "e{sign}{:02}", exponent.abs());
+    out.push_str(if exponent < 0 { "e-" } else { "e+" });
+    if exponent.abs() < 10 {
+        out.push('0');
+    }
+    out.push_str(itoa::Buffer::new().format(exponent.abs()));
 }
 
 /// Go's 'g' with precision -1: 'e' when the exponent is below -4 or at least 6.

@@ -155,6 +155,16 @@ impl Kernel {
         })
     }
 
+    /// Positions of the range and of the scalar parameters among the arguments.
+    fn arguments(self) -> (usize, &'static [usize]) {
+        match self {
+            Kernel::Quantile => (1, &[0]),
+            Kernel::Predict => (0, &[1]),
+            Kernel::Smoothing => (0, &[1, 2]),
+            _ => (0, &[]),
+        }
+    }
+
     fn keeps_name(self) -> bool {
         matches!(self, Kernel::First | Kernel::Last)
     }
@@ -163,12 +173,7 @@ impl Kernel {
 impl Ctx<'_> {
     /// Rows of a range function.
     pub(super) fn range_rows(&self, c: &Call, kernel: Kernel, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
-        let (range_at, param_at): (usize, &[usize]) = match kernel {
-            Kernel::Quantile => (1, &[0]),
-            Kernel::Predict => (0, &[1]),
-            Kernel::Smoothing => (0, &[1, 2]),
-            _ => (0, &[]),
-        };
+        let (range_at, param_at) = kernel.arguments();
         let mut params = Vec::new();
         for &i in param_at {
             params.push(self.scalar(&c.args[i], tl)?);
