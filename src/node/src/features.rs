@@ -26,7 +26,7 @@ const FLAGS: [(&str, Effect); 32] = [
     ("concurrent-rule-eval", Missing),
     ("created-timestamp-zero-ingestion", Missing),
     ("delayed-compaction", Missing),
-    ("exemplar-storage", Missing),
+    ("exemplar-storage", Always),
     ("extra-scrape-metrics", Missing),
     ("fast-startup", Missing),
     ("histograms-st-encoding", Missing),
@@ -123,7 +123,7 @@ mod tests {
         let f = read(&["promql-delayed-name-removal", " use-start-timestamps", "type-and-unit-labels", ""])
             .unwrap();
         assert_eq!(f.engine, EngineOptions::all());
-        assert_eq!(read(&["exemplar-storage"]).unwrap().notes.len(), 1, "never silently without effect");
+        assert_eq!(read(&["xor2-encoding"]).unwrap().notes.len(), 1, "never silently without effect");
         let why = read(&["promql-delayed"]).unwrap_err();
         assert!(why.contains("\"promql-delayed\"") && why.contains("promql-delayed-name-removal"), "{why}");
     }

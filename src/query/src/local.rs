@@ -53,9 +53,12 @@ impl LocalParts {
         }
         // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
         let (blocks, missing) = self.open(scope).await;
+        answer.missing.extend(missing);
+        if blocks.is_empty() && !labels_only {
+            return Ok(answer);
+        }
         let scope = scope.clone();
         compute(&*self.pool, move || {
-            answer.missing.extend(missing);
             for block in blocks {
                 let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
                 absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
