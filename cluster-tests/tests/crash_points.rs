@@ -17,7 +17,9 @@ const CHAINS: u64 = 10;
 const ENDS_PER_CHAIN: usize = 20;
 const SERIES: usize = 20;
 /// A life that does not come to its place within this is ended by `kill -9` from outside.
-const LIFE_MAX: Duration = Duration::from_secs(4);
+const LIFE_MAX: Duration = Duration::from_secs(12);
+/// Only a torn log is repaired, and then at the start.
+const REPAIR_MAX: Duration = Duration::from_secs(2);
 /// A node that does not come back within this needs an operator.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -109,7 +111,11 @@ impl Chain {
         let api = node.api();
         let mut checked = false;
         while node.running() {
-            let limit = if checked { LIFE_MAX } else { START_MAX };
+            let limit = match (checked, place) {
+                (true, "log repair") => REPAIR_MAX,
+                (true, _) => LIFE_MAX,
+                (false, _) => START_MAX,
+            };
             if begun.elapsed() > limit {
                 assert!(checked, "no answer {limit:?} after the start\n{}", node.log());
                 node.kill();

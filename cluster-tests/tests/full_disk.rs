@@ -1,5 +1,6 @@
-//! A disk that is full, and one that cannot be written: nothing new is kept then, everything kept is answered, and the
-//! node goes on by itself when there is room again.
+//! A disk that is full: nothing new is kept then, everything kept is answered, and the node goes on by itself when
+//! there is room again. (A disk that turns read-only under open files, which no file system in memory does, is in the
+//! storage engine's own tests.)
 //!
 //! The disk is a small file system in memory, in a mount namespace of the node's own, so it needs root. Without root
 //! the test says that it did not run; under CI that is a failure.
@@ -60,15 +61,6 @@ impl Boxed {
         }
         path
     }
-
-    fn remount(&self, how: &str) {
-        let pid = self.child.id().to_string();
-        let done = Command::new("nsenter")
-            .args(["--mount", "--target", &pid, "mount", "-o", &format!("remount,{how}")])
-            .arg(&self.spec.dir)
-            .status();
-        assert!(done.is_ok_and(|s| s.success()), "remount {how}");
-    }
 }
 
 impl Drop for Boxed {
@@ -85,7 +77,7 @@ impl Drop for Boxed {
 
 /// Samples of one series until a moment.
 async fn kept(api: &Api, until: f64) -> Result<f64, String> {
-    api.number("count_over_time(probe_value{n=\"7\"}[1h]) or vector(0)", until).await
+    api.number("sum(count_over_time(probe_value{n=\"7\"}[1h])) or vector(0)", until).await
 }
 
 /// Waits until a sample younger than `moment` is there.
@@ -110,7 +102,7 @@ async fn stands_still(api: &Api) -> f64 {
 }
 
 #[tokio::test]
-async fn a_full_disk_and_a_read_only_one_heal_by_themselves() {
+async fn a_full_disk_stops_writes_and_nothing_else_until_there_is_room() {
     if !root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
         eprintln!("not run: a file system of its own needs root");
@@ -130,26 +122,18 @@ async fn a_full_disk_and_a_read_only_one_heal_by_themselves() {
     until("a ready node", Duration::from_secs(30), || api.ready()).await;
     goes_on(&api, now()).await;
 
-    for fault in ["full", "read-only"] {
+    for round in 0..2 {
         let begun = now();
-        let filler = if fault == "full" {
-            Some(node.fill())
-        } else {
-            node.remount("ro");
-            None
-        };
+        let filler = node.fill();
         let before = kept(&api, begun).await.expect("an answer");
         let during = stands_still(&api).await;
-        assert!(during >= before, "{fault}: {before} samples became {during}");
+        assert!(during >= before, "{before} samples became {during}");
         let data = api.data("/api/v1/targets", &[("state", "active")]).await.expect("targets");
         let shown = data["activeTargets"][0]["lastError"].as_str().unwrap_or_default().to_owned();
-        assert!(!shown.is_empty(), "{fault}: the target's page says why nothing is kept");
-        println!("{fault}: {during} samples stay, {shown:?}");
-        match filler {
-            Some(filler) => std::fs::remove_file(filler).expect("room again"),
-            None => node.remount("rw"),
-        }
+        assert!(shown.contains("No space left"), "the target's page says why nothing is kept: {shown:?}");
+        println!("round {round}: {during} samples stay, {shown:?}");
+        std::fs::remove_file(filler).expect("room again");
         goes_on(&api, now()).await;
-        assert!(kept(&api, now()).await.expect("an answer") > during, "{fault}: it goes on");
+        assert!(kept(&api, now()).await.expect("an answer") > during, "it goes on");
     }
 }
