@@ -131,7 +131,8 @@ async fn move_log(
             late = report.into_blocks,
             contradictions = report.contradictions,
             deleted = found.deleted,
-            exemplars_left = found.exemplars,
+            exemplars = report.exemplars,
+            exemplars_left = found.exemplars - report.exemplars.min(found.exemplars),
             unknown_samples = found.unknown_samples,
             torn = found.torn,
             "log of Prometheus moved into the head"

@@ -16,7 +16,7 @@ use koios_model::{BlockId, Columns, Labels, Slot};
 use super::scan::Log;
 use crate::error::TsdbError;
 use crate::shard::Shard;
-use crate::types::{AppendBatch, Entry, Reject, SeriesKey, SeriesRef, Value};
+use crate::types::{AppendBatch, Entry, ExemplarEntry, Reject, SeriesKey, SeriesRef, Value};
 
 /// Samples of one append.
 const BATCH: usize = 8192;
@@ -33,6 +33,8 @@ pub struct MoveReport {
     pub into_blocks: u64,
     /// Samples that contradict another one of the same series and time.
     pub contradictions: u64,
+    /// Exemplars that were taken; the newest, where there is no room for all.
+    pub exemplars: u64,
     /// Blocks that were written for late samples.
     pub blocks: Vec<BlockId>,
 }
@@ -176,7 +178,30 @@ impl Moving<'_> {
             Ok(())
         })?;
         report.blocks.extend(late.write(self.out_dir, self.range_ms, &self.extras)?);
+        self.exemplars(log, &known, &mut report)?;
         Ok(report)
+    }
+
+    /// After the samples, because an exemplar needs its series. Those whose samples all went into blocks are left.
+    fn exemplars(
+        &mut self,
+        log: &mut Log,
+        known: &HashMap<u64, (usize, SeriesRef)>,
+        report: &mut MoveReport,
+    ) -> Result<(), TsdbError> {
+        let mut parts: Vec<Vec<ExemplarEntry>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let shards = &mut *self.shards;
+        let mut append = |shard: usize, part: &mut Vec<ExemplarEntry>| {
+            report.exemplars += shards[shard].append_exemplars(part)?.stored as u64;
+            part.clear();
+            Ok::<(), TsdbError>(())
+        };
+        log.exemplars(&mut |_, series, exemplar| {
+            let Some(&(shard, r)) = known.get(&series) else { return Ok(()) };
+            parts[shard].push(ExemplarEntry { series: SeriesKey::Ref(r), exemplar });
+            if parts[shard].len() >= BATCH { append(shard, &mut parts[shard]) } else { Ok(()) }
+        })?;
+        parts.iter_mut().enumerate().try_for_each(|(shard, part)| append(shard, part))
     }
 
     fn append(
@@ -209,5 +234,53 @@ impl Moving<'_> {
         part.batch.entries.clear();
         part.names.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foreign::pages::tests::segment;
+    use crate::options::ShardOptions;
+    use koios_model::{ManualClock, Matcher};
+
+    /// Header of a record of relative entries, and one entry at its very reference and time.
+    fn first_entry(kind: u8, series: u64, t: i64, rest: &[u8]) -> Vec<u8> {
+        let mut record = vec![kind];
+        record.extend(series.to_be_bytes());
+        record.extend(t.to_be_bytes());
+        record.extend([0, 0]);
+        record.extend(rest);
+        record
+    }
+
+    #[test]
+    fn exemplars_come_along() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("wal")).unwrap();
+        let series =
+            vec![1, 0, 0, 0, 0, 0, 0, 0, 7, 1, 8, b'_', b'_', b'n', b'a', b'm', b'e', b'_', b'_', 1, b'm'];
+        let sample = first_entry(2, 7, 1000, &2.5f64.to_be_bytes());
+        let trace = [1, 2, b'i', b'd', 1, b'x'];
+        let exemplar = first_entry(4, 7, 900, &[&0.5f64.to_be_bytes()[..], &trace].concat());
+        let unknown = first_entry(4, 8, 900, &[&0.5f64.to_be_bytes()[..], &trace].concat());
+        std::fs::write(dir.path().join("wal/00000000"), segment(&[series, sample, exemplar, unknown], 0))
+            .unwrap();
+        let clock = ManualClock::at(2000);
+        let mut shards = [Shard::open(ShardOptions::new(dir.path().join("s"), 0), clock).unwrap().0];
+        let mut log = Log::open(dir.path()).unwrap();
+        let mut moving = Moving {
+            shards: &mut shards,
+            route: &|_, _| 0,
+            out_dir: dir.path(),
+            range_ms: 7_200_000,
+            extras: BlockMetaExtras::default(),
+        };
+        let report = moving.run(&mut log).unwrap();
+        assert_eq!((report.into_head, report.exemplars, log.report.exemplars), (1, 1, 2));
+        let found = shards[0].view().exemplars(&[vec![Matcher::equal("__name__", "m")]], 0, 5000);
+        assert_eq!(found.len(), 1);
+        let exemplar = &found[0].exemplars[0];
+        assert_eq!((exemplar.t, exemplar.v, exemplar.labels.get("id").as_deref()), (900, 0.5, Some("x")));
     }
 }

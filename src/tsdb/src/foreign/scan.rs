@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use koios_model::Labels;
+use koios_model::{Exemplar, Labels};
 
 use super::head_chunks::{HeadChunk, read_head_chunks};
 use super::pages::{Found, Records};
@@ -153,6 +153,32 @@ impl Log {
                     }
                     self.report.samples += 1;
                     visit(labels, series, t, v)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out all exemplars of known series in the order of the log.
+    ///
+    /// # Errors
+    /// `TsdbError::Io`, and what `visit` answers.
+    pub fn exemplars(
+        &mut self,
+        visit: &mut dyn FnMut(&Labels, u64, Exemplar) -> Result<(), TsdbError>,
+    ) -> Result<(), TsdbError> {
+        if self.report.exemplars == 0 {
+            return Ok(());
+        }
+        for (path, _) in self.files.clone() {
+            let bytes = read(&path)?;
+            for found in Records::new(&bytes) {
+                let Found::Record(record) = found else { continue };
+                let Ok(Record::Exemplars(exemplars)) = decode_record(&record) else { continue };
+                for (series, t, v, labels) in exemplars {
+                    if let Some(of) = self.series.get(&series) {
+                        visit(of, series, Exemplar { labels, t, v })?;
+                    }
                 }
             }
         }
