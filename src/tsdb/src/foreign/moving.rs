@@ -192,7 +192,7 @@ impl Moving<'_> {
         let mut parts: Vec<Vec<ExemplarEntry>> = self.shards.iter().map(|_| Vec::new()).collect();
         let shards = &mut *self.shards;
         let mut append = |shard: usize, part: &mut Vec<ExemplarEntry>| {
-            report.exemplars += shards[shard].append_exemplars(part)?.stored as u64;
+            report.exemplars += shards[shard].append_exemplars(part)?.stored;
             part.clear();
             Ok::<(), TsdbError>(())
         };
