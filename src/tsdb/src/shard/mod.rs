@@ -7,6 +7,7 @@ mod append;
 mod checkpoint;
 mod delete;
 mod exemplars;
+mod floats;
 mod late;
 mod metadata;
 mod recover;

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
+use super::floats::Floats;
 use super::metadata::FAMILIES_MAX;
 use super::restore::Restoring;
 use super::table::{SeriesTable, series_hash};
@@ -27,7 +27,7 @@ use crate::options::ShardOptions;
 use crate::types::Value;
 use crate::wal::Wal;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
-use crate::wal::samples::{self, Bases, RawSample};
+use crate::wal::samples::{self, NoBases};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
 use crate::wal::{exemplars, histograms, metadata, tombstones};
 
@@ -147,8 +147,7 @@ struct Replay {
     before: Option<i64>,
     /// Damaged files that go into quarantine.
     quarantine: Vec<String>,
-    bases: Bases,
-    scratch: Vec<RawSample>,
+    floats: Floats,
     /// Bounds and count of chunks, gathered for the counters.
     bounds: (i64, i64),
     chunks: u64,
@@ -162,8 +161,7 @@ impl Replay {
             doubled: false,
             before: None,
             quarantine: Vec::new(),
-            bases: HashMap::new(),
-            scratch: Vec::new(),
+            floats: Floats::default(),
             bounds: (i64::MAX, i64::MIN),
             chunks: 0,
         }
@@ -330,7 +328,7 @@ impl Replay {
         let name = segment_name(number);
         let bytes = fs::read(&path).map_err(TsdbError::io("read", &path))?;
         self.report.segments += 1;
-        self.bases.clear();
+        self.floats.new_segment();
         let frames = match Frames::open(&bytes, Kind::Log, number) {
             Ok(frames) => frames,
             // A crash while the segment was created: there is nothing in it.
@@ -380,13 +378,12 @@ impl Replay {
                 return Err(BadRecord("samples after damage in the same segment"));
             }
             record::SAMPLES => {
-                let mut samples = std::mem::take(&mut self.scratch);
-                let read = samples::get(body, Some(&mut self.bases), &mut samples);
-                if read.is_ok() {
-                    samples.iter().for_each(|s| self.sample(s.id, s.t, &Value::Float(s.v)));
+                let (unknown, newest) = self.floats.gather(body, &self.shard.table)?;
+                self.report.unknown_samples += unknown;
+                self.shard.next_id = self.shard.next_id.max(newest.saturating_add(1));
+                if self.floats.is_full() {
+                    self.apply_floats();
                 }
-                self.scratch = samples;
-                read?;
             }
             kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS) => {
                 histograms::get(kind, body)?.iter().for_each(|s| self.sample(s.id, s.t, &s.v));
@@ -396,6 +393,7 @@ impl Replay {
             record::METADATA => self.metadata(body)?,
             record::TOMBSTONES => {
                 let stone = tombstones::get(body)?;
+                self.apply_floats();
                 self.shard.bury(&stone).map_err(|_| BadRecord("chunk does not decode"))?;
             }
             record::TRUNCATE => {
@@ -412,7 +410,7 @@ impl Replay {
         match payload.split_first() {
             Some((&record::SAMPLES, body)) => {
                 let mut samples = Vec::new();
-                samples::get(body, None, &mut samples)?;
+                samples::get(body, &mut NoBases::default(), &mut samples)?;
                 samples.iter().for_each(|s| self.late(s.id, s.t, &Value::Float(s.v)));
             }
             Some((&kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS), body)) => {
@@ -424,6 +422,7 @@ impl Replay {
     }
 
     fn late(&mut self, id: u64, t: i64, v: &Value) {
+        self.apply_waiting(id);
         let shard = &mut self.shard;
         let known = shard.table.cell_of(id).map(|cell| (cell, shard.table.hot[cell as usize].last_t));
         let Some((cell, _)) = known.filter(|(_, last)| t < *last) else {
@@ -466,7 +465,26 @@ impl Replay {
         shard.table.register(&mut shard.view.index.write(), cell, s.slot, &s.labels);
     }
 
+    fn apply_floats(&mut self) {
+        let rule = self.shard.rule();
+        let applied = self.floats.apply(&mut self.shard.table, rule);
+        self.report.samples += applied.samples;
+        self.report.known_samples += applied.known;
+        self.chunks = self.chunks.wrapping_add(applied.chunks);
+        if let Some((min, max)) = applied.bounds {
+            self.bounds = (self.bounds.0.min(min), self.bounds.1.max(max));
+        }
+    }
+
+    /// Before anything else happens to a series.
+    fn apply_waiting(&mut self, id: u64) {
+        if self.shard.table.cell_of(id).is_some_and(|cell| self.floats.waits(cell)) {
+            self.apply_floats();
+        }
+    }
+
     fn sample(&mut self, id: u64, t: i64, v: &Value) {
+        self.apply_waiting(id);
         let shard = &mut self.shard;
         shard.next_id = shard.next_id.max(id.saturating_add(1));
         let Some(cell) = shard.table.cell_of(id) else {
@@ -496,7 +514,8 @@ impl Replay {
         self.report.samples += 1;
     }
 
-    fn finish(self, dir: &Path) -> Result<(Shard, ReplayReport), TsdbError> {
+    fn finish(mut self, dir: &Path) -> Result<(Shard, ReplayReport), TsdbError> {
+        self.apply_floats();
         let Self { mut shard, mut report, doubled, before, quarantine, bounds, chunks, .. } = self;
         shard.note_samples(bounds.0, bounds.1, 0, chunks);
         // Also removes series whose samples were lost or never came.
