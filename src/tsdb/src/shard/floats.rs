@@ -16,7 +16,7 @@ use crate::wal::samples::{self, Bases, RawSample};
 const ROOM_MIN: usize = 1 << 20;
 const ROOM_MAX: usize = 1 << 22;
 /// Between these bounds, so many per series.
-const ROOM_PER_SERIES: usize = 8;
+const ROOM_PER_SERIES: usize = 32;
 /// The cell of a sample whose series is unknown.
 const UNKNOWN: u32 = u32::MAX;
 

@@ -13,6 +13,7 @@ mod metadata;
 mod recover;
 mod replay;
 mod restore;
+mod spilling;
 mod sweep;
 mod table;
 mod truncate;
@@ -32,6 +33,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::series::ChunkRule;
+use crate::head::spill::Spill;
 use crate::options::{ShardOptions, SyncMode};
 use crate::types::Lsn;
 use crate::wal::samples::SampleColumns;
@@ -62,6 +64,7 @@ pub struct Shard {
     body: Vec<u8>,
     /// The log is being rewritten after a failure: nothing is taken.
     sealed: bool,
+    spill: Spill,
     /// A truncation that is under way.
     sweep: Option<Sweep>,
 }

@@ -16,6 +16,7 @@ use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
 use super::floats::Floats;
 use super::metadata::FAMILIES_MAX;
 use super::restore::Restoring;
+use super::spilling::PIECE;
 use super::table::{SeriesTable, series_hash};
 use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
@@ -23,6 +24,7 @@ use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::late::Writer;
 use crate::head::series::PAGE;
+use crate::head::spill::Spill;
 use crate::options::ShardOptions;
 use crate::types::Value;
 use crate::wal::Wal;
@@ -119,6 +121,7 @@ pub(super) fn open(
         body: Vec::new(),
         sealed: false,
         sweep: None,
+        spill: Spill::new(&opts.dir, opts.spill),
         opts,
     };
     let mut replay = Replay::new(shard);
@@ -148,6 +151,8 @@ struct Replay {
     /// Damaged files that go into quarantine.
     quarantine: Vec<String>,
     floats: Floats,
+    /// Cells that got closed chunks.
+    closed: Vec<u32>,
     /// Bounds and count of chunks, gathered for the counters.
     bounds: (i64, i64),
     chunks: u64,
@@ -162,6 +167,7 @@ impl Replay {
             before: None,
             quarantine: Vec::new(),
             floats: Floats::default(),
+            closed: Vec::new(),
             bounds: (i64::MAX, i64::MIN),
             chunks: 0,
         }
@@ -267,6 +273,8 @@ impl Replay {
         }
         self.chunks += state.chunk_count() as u64;
         self.report.checkpoint_series += 1;
+        drop(state);
+        self.closes(cell);
         Ok(())
     }
 
@@ -471,6 +479,8 @@ impl Replay {
         self.report.samples += applied.samples;
         self.report.known_samples += applied.known;
         self.chunks = self.chunks.wrapping_add(applied.chunks);
+        self.closed.extend(applied.closed);
+        self.shard.spill_cells(&mut self.closed);
         if let Some((min, max)) = applied.bounds {
             self.bounds = (self.bounds.0.min(min), self.bounds.1.max(max));
         }
@@ -509,9 +519,22 @@ impl Replay {
             shard.table.histograms.remove(&cell);
         }
         let mut state = shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
-        self.chunks += state.append_value(t, v, rule) as u64;
+        let opened = state.append_value(t, v, rule) as u64;
+        drop(state);
+        self.chunks += opened;
         self.bounds = (self.bounds.0.min(t), self.bounds.1.max(t));
         self.report.samples += 1;
+        if opened > 0 {
+            self.closes(cell);
+        }
+    }
+
+    /// A chunk of this cell may have been closed.
+    fn closes(&mut self, cell: u32) {
+        self.closed.push(cell);
+        if self.closed.len() >= PIECE {
+            self.shard.spill_cells(&mut self.closed);
+        }
     }
 
     fn finish(mut self, dir: &Path) -> Result<(Shard, ReplayReport), TsdbError> {
