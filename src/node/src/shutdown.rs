@@ -1,8 +1,8 @@
 //! The drain: what a node does between SIGTERM and its end.
 //!
 //! In order: tell peers, let them take over the targets, stop scraping and writing, cut the head and see it in
-//! the bucket, say goodbye, stop serving, sync the logs. Each step has a deadline; none stops the rest. A
-//! second signal ends the process at once.
+//! the bucket, say goodbye, stop serving, sync the logs, replace them by checkpoints so that the next start reads
+//! those. Each step has a deadline; none stops the rest. A second signal ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use koios_actors::blocks::{CutAll, Uploader};
 use koios_actors::cluster::{Membership, SetState};
-use koios_actors::ingest::Sync;
-use koios_actors::kit::{Drain, Mailroom};
+use koios_actors::ingest::{Checkpoint, Distributor, Sync};
+use koios_actors::kit::{ComputePool, Drain, Mailroom};
 use koios_actors::scrape::StopAll;
 use koios_actors::scrape::discovery::Discovery;
 use koios_cluster::{Gossip, NodeState};
@@ -33,6 +33,8 @@ pub struct Ending {
 
 const CUT: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_secs(10);
+/// Next to nothing after a cut; a head that could not be cut is written whole.
+const CHECKPOINT: Duration = Duration::from_secs(30);
 
 impl Ending {
     /// Runs all steps.
@@ -70,6 +72,8 @@ impl Ending {
             }
             Ok(())
         });
+        let (distributor, pool) = (self.foundation.distributor.clone(), self.foundation.pool.clone());
+        drain.step("checkpoint", CHECKPOINT, checkpoint(distributor, pool));
         drain.run().await;
         self.gossip.stop();
         self.foundation.release();
@@ -80,4 +84,23 @@ async fn say(membership: Mailroom<Membership>, state: NodeState, then: Duration)
     membership.ask(SetState(state), STEP).await.map_err(|e| e.to_string())?;
     tokio::time::sleep(then).await;
     Ok(())
+}
+
+/// Replaces every shard's log by a checkpoint, all shards at once. One that fails keeps its log, which has the same.
+async fn checkpoint(distributor: Distributor, pool: ComputePool) -> Result<(), String> {
+    let mut writing = tokio::task::JoinSet::new();
+    for shard in distributor.shards() {
+        let (shard, pool) = (shard.clone(), pool.clone());
+        writing.spawn(async move {
+            let begun = shard.ask(Checkpoint, STEP).await.map_err(|e| e.to_string())?;
+            let job = begun.map_err(|e| e.to_string())?;
+            let written = pool.run(move || job.run()).await.map_err(|e| e.to_string())?;
+            written.map(|_| ()).map_err(|e| e.to_string())
+        });
+    }
+    let mut outcome = Ok(());
+    while let Some(written) = writing.join_next().await {
+        outcome = outcome.and(written.unwrap_or_else(|e| Err(e.to_string())));
+    }
+    outcome
 }

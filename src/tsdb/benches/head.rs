@@ -1,8 +1,9 @@
-//! Prints what the head costs: `cargo bench -p koios-tsdb --bench head [series] [scrapes]`.
+//! Prints what the head costs: `cargo bench -p koios-tsdb --bench head [series] [scrapes] [spill, 0 or 1]`.
 //!
 //! Series have ten labels, a target a thousand series; half of them are counters, a quarter gauges with two
 //! decimals, a quarter constants. Times of the head are those that its one thread was on a CPU (counted in ticks of
-//! some milliseconds), so that others on the machine do not count; memory is the growth of the resident set.
+//! some milliseconds), so that others on the machine do not count; memory is the growth of the resident set, mapped
+//! files not counted.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ fn main() {
     let scrapes = numbers.get(1).copied().unwrap_or(60) as i64;
     let clock = SystemClock::shared();
     decoding(&*clock);
-    head(&*clock, series, scrapes);
+    head(&*clock, series, scrapes, numbers.get(2) != Some(&0));
 }
 
 /// Deterministic noise (SplitMix64).
@@ -93,8 +94,9 @@ fn labels(n: usize) -> Labels {
 }
 
 fn resident_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|p| p.parse::<usize>().ok()).unwrap_or(0) * 4096
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+    line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) * 1024
 }
 
 fn dir_bytes(dir: &std::path::Path) -> u64 {
@@ -108,10 +110,10 @@ fn cpu_ns() -> u64 {
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-fn head(clock: &dyn Clock, series: usize, scrapes: i64) {
+fn head(clock: &dyn Clock, series: usize, scrapes: i64, spill: bool) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let time = ManualClock::at(START + scrapes * INTERVAL + 1_000_000);
-    let opts = ShardOptions::new(dir.path(), 0);
+    let opts = ShardOptions { spill, ..ShardOptions::new(dir.path(), 0) };
     let (mut shard, _) = Shard::open(opts.clone(), time.clone()).expect("open");
     let per = |ns: u64, n: usize| ns as f64 / n as f64;
 

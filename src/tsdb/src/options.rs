@@ -55,13 +55,15 @@ pub struct ShardOptions {
     pub series_max: u32,
     /// Most exemplars of this shard; 0 takes none.
     pub exemplars_max: u32,
+    /// Whether closed chunks go to unnamed files in `dir`, so that they need not stay in memory.
+    pub spill: bool,
     /// The log.
     pub wal: WalOptions,
 }
 
 impl ShardOptions {
     /// Defaults: two-hour blocks, 120 samples a chunk, 10 minutes ahead, 30 minutes behind, 10 million series,
-    /// 100,000 exemplars.
+    /// 100,000 exemplars, closed chunks on disk.
     pub fn new(dir: impl Into<PathBuf>, shard: u16) -> Self {
         Self {
             dir: dir.into(),
@@ -72,6 +74,7 @@ impl ShardOptions {
             out_of_order_window_ms: 1_800_000,
             series_max: 10_000_000,
             exemplars_max: 100_000,
+            spill: true,
             wal: WalOptions::default(),
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod late;
 mod open;
 mod pack;
 pub(crate) mod series;
+pub(crate) mod spill;
 mod stats;
 pub(crate) mod view;
 

@@ -37,14 +37,15 @@ impl Page {
     }
 }
 
-/// A closed chunk, 32 bytes and its data.
+/// A closed chunk, 48 bytes and its data, which is on disk once it is spilled (`spill`).
 #[derive(Debug)]
 pub(crate) struct ClosedChunk {
     pub(crate) min_time: i64,
     /// Last sample's time minus `min_time`; fits because of `BLOCK_RANGE_MAX_MS`.
     span: u32,
     encoding: Encoding,
-    data: Box<[u8]>,
+    spilled: bool,
+    data: Bytes,
 }
 
 impl ClosedChunk {
@@ -52,14 +53,15 @@ impl ClosedChunk {
         self.min_time + i64::from(self.span)
     }
 
-    fn new(min_time: i64, max_time: i64, encoding: Encoding, data: Box<[u8]>) -> Option<Self> {
+    fn new(min_time: i64, max_time: i64, encoding: Encoding, data: Bytes) -> Option<Self> {
         let span = u32::try_from(max_time.checked_sub(min_time)?).ok()?;
-        Some(Self { min_time, span, encoding, data })
+        Some(Self { min_time, span, encoding, spilled: false, data })
     }
 
     /// `None` when it spans more time than a head chunk may.
     pub(crate) fn of(c: &Chunk) -> Option<Self> {
-        Self::new(c.min_time, c.max_time, c.encoding, c.data.to_vec().into())
+        // A copy: the chunk may be a small part of something large.
+        Self::new(c.min_time, c.max_time, c.encoding, Bytes::copy_from_slice(&c.data))
     }
 
     pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
@@ -67,7 +69,7 @@ impl ClosedChunk {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.data.len()
+        if self.spilled { 0 } else { self.data.len() }
     }
 
     /// Every sample.
@@ -88,7 +90,7 @@ impl ClosedChunk {
             min_time: self.min_time,
             max_time: self.max_time(),
             encoding: self.encoding,
-            data: Bytes::copy_from_slice(&self.data),
+            data: self.data.clone(),
         }
     }
 }
@@ -135,7 +137,7 @@ impl SeriesState {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let closed: usize = self.closed.iter().map(|c| c.data.len()).sum();
+        let closed: usize = self.closed.iter().map(ClosedChunk::heap_bytes).sum();
         let open = self.open.as_ref().map_or(0, OpenChunk::heap_bytes);
         let late = self.late.as_ref().map_or(0, |l| l.heap_bytes());
         closed + open + late + self.closed.capacity() * size_of::<ClosedChunk>()
@@ -193,11 +195,24 @@ impl SeriesState {
     fn close_open(&mut self) {
         let Some(open) = self.open.take() else { return };
         let (min_time, max_time, encoding, data) = open.close();
-        let closed = ClosedChunk::new(min_time, max_time, encoding, data);
+        let closed = ClosedChunk::new(min_time, max_time, encoding, data.into());
         if self.closed.len() == self.closed.capacity() {
             self.closed.reserve_exact(2);
         }
         self.closed.push(closed.expect("BUG: a head chunk spans more than a block range"));
+    }
+
+    /// Adds the bytes of the closed chunks that are in memory.
+    pub(crate) fn put_unspilled(&self, out: &mut Vec<u8>) {
+        self.closed.iter().filter(|c| !c.spilled).for_each(|c| out.extend_from_slice(&c.data));
+    }
+
+    /// Takes over what `put_unspilled` added, now as slices of a file, from the front.
+    pub(crate) fn take_spilled(&mut self, bytes: &mut Bytes) {
+        for c in self.closed.iter_mut().filter(|c| !c.spilled) {
+            c.data = bytes.split_to(c.data.len());
+            c.spilled = true;
+        }
     }
 
     /// Takes a sample that is older than the newest one, unless there is one at its time already; answers whether
@@ -369,7 +384,7 @@ impl SeriesState {
             if i + 1 == count {
                 open = Some(OpenChunk::resume(&c, next_at, rule)?);
             } else {
-                let chunk = ClosedChunk::new(c.min_time, c.max_time, c.encoding, c.data.to_vec().into());
+                let chunk = ClosedChunk::of(&c);
                 closed.push(chunk.ok_or_else(|| damaged("chunk spans too much time"))?);
             }
         }
@@ -397,11 +412,10 @@ impl SeriesState {
             self.open = kept.pop().map(|c| OpenChunk::resume(&c, next_at, rule)).transpose()?;
         }
         self.closed.drain(..gone);
-        if let (Some(c), Some(first)) = (shortened, self.closed.first_mut()) {
-            let data = c.data.to_vec().into();
-            if let Some(chunk) = ClosedChunk::new(c.min_time, c.max_time, c.encoding, data) {
-                *first = chunk;
-            }
+        if let (Some(c), Some(first)) = (shortened, self.closed.first_mut())
+            && let Some(chunk) = ClosedChunk::of(&c)
+        {
+            *first = chunk;
         }
         self.closed.shrink_to_fit();
         if let Some(late) = &mut self.late

@@ -52,6 +52,8 @@ pub(super) struct Staged {
     /// The table's entries before this batch changed them, in order.
     undo: Vec<(u32, Hot)>,
     pub(super) late: Vec<StagedLate>,
+    /// Cells in which a chunk was closed.
+    closed: Vec<u32>,
 }
 
 /// Times a batch accepts.
@@ -289,7 +291,8 @@ impl Shard {
         if count + self.staged.late.len() == 0 {
             return;
         }
-        let mut apply = Apply::new(self.view.isolation.begin(), self.rule());
+        let closed = std::mem::take(&mut self.staged.closed);
+        let mut apply = Apply::new(self.view.isolation.begin(), self.rule(), closed);
         let mut from = 0;
         for s in &self.staged.histograms {
             apply.floats(&self.table.pages, &self.staged.samples[from..s.after]);
@@ -309,6 +312,8 @@ impl Shard {
             }
         }
         self.staged.histograms.clear();
+        self.spill_cells(&mut apply.closed);
+        self.staged.closed = apply.closed;
     }
 }
 
@@ -320,18 +325,22 @@ struct Apply {
     min: i64,
     max: i64,
     chunks: usize,
+    closed: Vec<u32>,
 }
 
 impl Apply {
-    fn new((batch, oldest_reader): (u64, u64), rule: ChunkRule) -> Self {
-        Self { batch, oldest_reader, rule, min: i64::MAX, max: i64::MIN, chunks: 0 }
+    fn new((batch, oldest_reader): (u64, u64), rule: ChunkRule, closed: Vec<u32>) -> Self {
+        Self { batch, oldest_reader, rule, min: i64::MAX, max: i64::MIN, chunks: 0, closed }
     }
 
     fn floats(&mut self, pages: &[Arc<Page>], samples: &[(u32, i64, f64)]) {
         for &(cell, t, v) in samples {
             let mut series = pages[cell as usize / PAGE].cell(cell as usize).lock();
             series.begin_batch(self.batch, self.oldest_reader);
-            self.chunks += series.append(t, v, self.rule);
+            if series.append(t, v, self.rule) > 0 {
+                self.chunks += 1;
+                self.closed.push(cell);
+            }
             self.min = self.min.min(t);
             self.max = self.max.max(t);
         }
@@ -340,7 +349,10 @@ impl Apply {
     fn value(&mut self, pages: &[Arc<Page>], cell: u32, t: i64, v: &Value) {
         let mut series = pages[cell as usize / PAGE].cell(cell as usize).lock();
         series.begin_batch(self.batch, self.oldest_reader);
-        self.chunks += series.append_value(t, v, self.rule);
+        if series.append_value(t, v, self.rule) > 0 {
+            self.chunks += 1;
+            self.closed.push(cell);
+        }
         self.min = self.min.min(t);
         self.max = self.max.max(t);
     }

@@ -11,6 +11,7 @@ use koios_block::select_postings;
 use koios_model::Matcher;
 
 use super::Shard;
+use super::spilling::PIECE;
 use crate::error::TsdbError;
 use crate::head::series::PAGE;
 use crate::types::{Lsn, Value};
@@ -65,15 +66,20 @@ impl Shard {
 
     /// Takes the samples out of memory.
     pub(super) fn bury(&mut self, stone: &Tombstone) -> Result<(), TsdbError> {
-        let mut outcome = Ok(());
+        let (mut outcome, mut shortened) = (Ok(()), Vec::new());
         for &(first, last) in &stone.runs {
             // A run of a hostile record may be longer than there are references.
             for id in first..=last.min(self.next_id) {
                 if let Some(cell) = self.table.cell_of(id) {
                     outcome = outcome.and(self.bury_one(cell, stone.mint, stone.maxt));
+                    shortened.push(cell);
+                    if shortened.len() >= PIECE {
+                        self.spill_cells(&mut shortened);
+                    }
                 }
             }
         }
+        self.spill_cells(&mut shortened);
         self.recount();
         outcome
     }

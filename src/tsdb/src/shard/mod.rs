@@ -7,11 +7,13 @@ mod append;
 mod checkpoint;
 mod delete;
 mod exemplars;
+mod floats;
 mod late;
 mod metadata;
 mod recover;
 mod replay;
 mod restore;
+mod spilling;
 mod sweep;
 mod table;
 mod truncate;
@@ -31,6 +33,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::series::ChunkRule;
+use crate::head::spill::Spill;
 use crate::options::{ShardOptions, SyncMode};
 use crate::types::Lsn;
 use crate::wal::samples::SampleColumns;
@@ -61,6 +64,7 @@ pub struct Shard {
     body: Vec<u8>,
     /// The log is being rewritten after a failure: nothing is taken.
     sealed: bool,
+    spill: Spill,
     /// A truncation that is under way.
     sweep: Option<Sweep>,
 }

@@ -10,12 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use koios_model::{Clock, Exemplar};
 
 use super::checkpoint::{CHECKPOINT_TMP, remove_replaced};
+use super::floats::Floats;
 use super::metadata::FAMILIES_MAX;
 use super::restore::Restoring;
+use super::spilling::PIECE;
 use super::table::{SeriesTable, series_hash};
 use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
@@ -23,11 +24,12 @@ use crate::error::TsdbError;
 use crate::head::HeadView;
 use crate::head::late::Writer;
 use crate::head::series::PAGE;
+use crate::head::spill::Spill;
 use crate::options::ShardOptions;
 use crate::types::Value;
 use crate::wal::Wal;
 use crate::wal::record::{self, BadRecord, SeriesRecord};
-use crate::wal::samples::{self, Bases, RawSample};
+use crate::wal::samples::{self, NoBases};
 use crate::wal::segment::{Found, Frames, Kind, checkpoint_path, list, segment_path};
 use crate::wal::{exemplars, histograms, metadata, tombstones};
 
@@ -119,6 +121,7 @@ pub(super) fn open(
         body: Vec::new(),
         sealed: false,
         sweep: None,
+        spill: Spill::new(&opts.dir, opts.spill),
         opts,
     };
     let mut replay = Replay::new(shard);
@@ -147,8 +150,9 @@ struct Replay {
     before: Option<i64>,
     /// Damaged files that go into quarantine.
     quarantine: Vec<String>,
-    bases: Bases,
-    scratch: Vec<RawSample>,
+    floats: Floats,
+    /// Cells that got closed chunks.
+    closed: Vec<u32>,
     /// Bounds and count of chunks, gathered for the counters.
     bounds: (i64, i64),
     chunks: u64,
@@ -162,8 +166,8 @@ impl Replay {
             doubled: false,
             before: None,
             quarantine: Vec::new(),
-            bases: HashMap::new(),
-            scratch: Vec::new(),
+            floats: Floats::default(),
+            closed: Vec::new(),
             bounds: (i64::MAX, i64::MIN),
             chunks: 0,
         }
@@ -269,6 +273,8 @@ impl Replay {
         }
         self.chunks += state.chunk_count() as u64;
         self.report.checkpoint_series += 1;
+        drop(state);
+        self.closes(cell);
         Ok(())
     }
 
@@ -330,7 +336,7 @@ impl Replay {
         let name = segment_name(number);
         let bytes = fs::read(&path).map_err(TsdbError::io("read", &path))?;
         self.report.segments += 1;
-        self.bases.clear();
+        self.floats.new_segment();
         let frames = match Frames::open(&bytes, Kind::Log, number) {
             Ok(frames) => frames,
             // A crash while the segment was created: there is nothing in it.
@@ -380,13 +386,12 @@ impl Replay {
                 return Err(BadRecord("samples after damage in the same segment"));
             }
             record::SAMPLES => {
-                let mut samples = std::mem::take(&mut self.scratch);
-                let read = samples::get(body, Some(&mut self.bases), &mut samples);
-                if read.is_ok() {
-                    samples.iter().for_each(|s| self.sample(s.id, s.t, &Value::Float(s.v)));
+                let (unknown, newest) = self.floats.gather(body, &self.shard.table)?;
+                self.report.unknown_samples += unknown;
+                self.shard.next_id = self.shard.next_id.max(newest.saturating_add(1));
+                if self.floats.is_full() {
+                    self.apply_floats();
                 }
-                self.scratch = samples;
-                read?;
             }
             kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS) => {
                 histograms::get(kind, body)?.iter().for_each(|s| self.sample(s.id, s.t, &s.v));
@@ -396,6 +401,7 @@ impl Replay {
             record::METADATA => self.metadata(body)?,
             record::TOMBSTONES => {
                 let stone = tombstones::get(body)?;
+                self.apply_floats();
                 self.shard.bury(&stone).map_err(|_| BadRecord("chunk does not decode"))?;
             }
             record::TRUNCATE => {
@@ -412,7 +418,7 @@ impl Replay {
         match payload.split_first() {
             Some((&record::SAMPLES, body)) => {
                 let mut samples = Vec::new();
-                samples::get(body, None, &mut samples)?;
+                samples::get(body, &mut NoBases::default(), &mut samples)?;
                 samples.iter().for_each(|s| self.late(s.id, s.t, &Value::Float(s.v)));
             }
             Some((&kind @ (record::HISTOGRAMS | record::FLOAT_HISTOGRAMS), body)) => {
@@ -424,6 +430,7 @@ impl Replay {
     }
 
     fn late(&mut self, id: u64, t: i64, v: &Value) {
+        self.apply_waiting(id);
         let shard = &mut self.shard;
         let known = shard.table.cell_of(id).map(|cell| (cell, shard.table.hot[cell as usize].last_t));
         let Some((cell, _)) = known.filter(|(_, last)| t < *last) else {
@@ -466,7 +473,28 @@ impl Replay {
         shard.table.register(&mut shard.view.index.write(), cell, s.slot, &s.labels);
     }
 
+    fn apply_floats(&mut self) {
+        let rule = self.shard.rule();
+        let applied = self.floats.apply(&mut self.shard.table, rule);
+        self.report.samples += applied.samples;
+        self.report.known_samples += applied.known;
+        self.chunks = self.chunks.wrapping_add(applied.chunks);
+        self.closed.extend(applied.closed);
+        self.shard.spill_cells(&mut self.closed);
+        if let Some((min, max)) = applied.bounds {
+            self.bounds = (self.bounds.0.min(min), self.bounds.1.max(max));
+        }
+    }
+
+    /// Before anything else happens to a series.
+    fn apply_waiting(&mut self, id: u64) {
+        if self.shard.table.cell_of(id).is_some_and(|cell| self.floats.waits(cell)) {
+            self.apply_floats();
+        }
+    }
+
     fn sample(&mut self, id: u64, t: i64, v: &Value) {
+        self.apply_waiting(id);
         let shard = &mut self.shard;
         shard.next_id = shard.next_id.max(id.saturating_add(1));
         let Some(cell) = shard.table.cell_of(id) else {
@@ -491,12 +519,26 @@ impl Replay {
             shard.table.histograms.remove(&cell);
         }
         let mut state = shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
-        self.chunks += state.append_value(t, v, rule) as u64;
+        let opened = state.append_value(t, v, rule) as u64;
+        drop(state);
+        self.chunks += opened;
         self.bounds = (self.bounds.0.min(t), self.bounds.1.max(t));
         self.report.samples += 1;
+        if opened > 0 {
+            self.closes(cell);
+        }
     }
 
-    fn finish(self, dir: &Path) -> Result<(Shard, ReplayReport), TsdbError> {
+    /// A chunk of this cell may have been closed.
+    fn closes(&mut self, cell: u32) {
+        self.closed.push(cell);
+        if self.closed.len() >= PIECE {
+            self.shard.spill_cells(&mut self.closed);
+        }
+    }
+
+    fn finish(mut self, dir: &Path) -> Result<(Shard, ReplayReport), TsdbError> {
+        self.apply_floats();
         let Self { mut shard, mut report, doubled, before, quarantine, bounds, chunks, .. } = self;
         shard.note_samples(bounds.0, bounds.1, 0, chunks);
         // Also removes series whose samples were lost or never came.

@@ -262,7 +262,7 @@ mod tests {
         let want = [8, 2, 2, 0, 10, 0, 0xd0, 0x0f, 0x13, 9, 14, 0x62, 0xf8, 0x3f];
         assert_eq!(out, want);
         let mut back = Vec::new();
-        crate::wal::samples::get(&out[2..], None, &mut back).unwrap();
+        crate::wal::samples::get(&out[2..], &mut crate::wal::samples::NoBases::default(), &mut back).unwrap();
         let back: Vec<_> = back.iter().map(|s| (s.id, s.t, s.v)).collect();
         assert_eq!(back, [(5, 1000, 7.0), (5, 990, 1.5)]);
         let chunk = Chunk { min_time: -1, max_time: 1, encoding: Encoding::Xor, data: vec![9, 8].into() };

@@ -11,7 +11,6 @@
 //! classes low bits first, values (class 0: as before; 1: `varint` difference of integers; 2: XOR with the one
 //! before as `trailing zero bytes << 4 | kept bytes` and the kept bytes; 3: XOR as 8 bytes).
 
-use hashbrown::HashMap;
 use koios_chunk::varint::{get_uvarint, get_varint, put_uvarint, put_varint};
 
 use super::record::{BadRecord, SAMPLES, take};
@@ -125,14 +124,27 @@ pub(crate) struct RawSample {
     pub(crate) v: f64,
 }
 
-/// The last value of each series in one segment.
-pub(crate) type Bases = HashMap<u64, f64>;
+/// Where the last value of each series in one segment is kept, 0 before the first.
+pub(crate) trait Bases {
+    /// Asked once for each sample of a record, in order; what is read goes there.
+    fn base(&mut self, id: u64) -> &mut f64;
+}
 
-/// Reads a record, the type byte already taken, into `out`, which is cleared first. Without `bases` every value
-/// is coded against 0.
+/// Every value is coded against 0.
+#[derive(Debug, Default)]
+pub(crate) struct NoBases(f64);
+
+impl Bases for NoBases {
+    fn base(&mut self, _: u64) -> &mut f64 {
+        self.0 = 0.0;
+        &mut self.0
+    }
+}
+
+/// Reads a record, the type byte already taken, into `out`, which is cleared first.
 pub(crate) fn get(
     mut rest: &[u8],
-    mut bases: Option<&mut Bases>,
+    bases: &mut impl Bases,
     out: &mut Vec<RawSample>,
 ) -> Result<(), BadRecord> {
     let short = BadRecord("samples record is cut short");
@@ -157,11 +169,7 @@ pub(crate) fn get(
     let classes = take(input, n.div_ceil(4))?;
     for (i, sample) in out.iter_mut().enumerate() {
         let class = classes[i / 4] >> (2 * (i % 4)) & 3;
-        let Some(bases) = &mut bases else {
-            sample.v = get_value(input, class, 0.0)?;
-            continue;
-        };
-        let base = bases.entry(sample.id).or_insert(0.0);
+        let base = bases.base(sample.id);
         *base = get_value(input, class, *base)?;
         sample.v = *base;
     }
@@ -224,9 +232,18 @@ fn get_value(input: &mut &[u8], class: u8, base: f64) -> Result<f64, BadRecord> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hashbrown::HashMap;
     use proptest::prelude::*;
 
-    fn encode(samples: &[(u64, i64, f64)], bases: &mut Bases) -> Vec<u8> {
+    type Known = HashMap<u64, f64>;
+
+    impl Bases for Known {
+        fn base(&mut self, id: u64) -> &mut f64 {
+            self.entry(id).or_insert(0.0)
+        }
+    }
+
+    fn encode(samples: &[(u64, i64, f64)], bases: &mut Known) -> Vec<u8> {
         let mut columns = SampleColumns::default();
         for &(id, t, v) in samples {
             let base = bases.entry(id).or_insert(0.0);
@@ -240,7 +257,7 @@ mod tests {
 
     #[test]
     fn golden_scrape() {
-        let mut bases = Bases::new();
+        let mut bases = Known::new();
         let first = encode(&[(5, 1000, 7.0), (6, 1000, 0.0), (7, 1000, 1.5)], &mut bases);
         // three samples, one time, runs; one run from 5 (zigzag 10) of 3; time 1000; classes 1, 0, 2; 7; XOR 0x3ff8<<48
         assert_eq!(first, [2, 3, 3, 1, 10, 2, 0xd0, 0x0f, 0b10_0001, 14, 0x62, 0xf8, 0x3f]);
@@ -250,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_counter_costs_little() {
-        let mut bases = Bases::new();
+        let mut bases = Known::new();
         let mut bytes = 0;
         for scrape in 0..100i64 {
             let samples: Vec<_> =
@@ -278,19 +295,19 @@ mod tests {
                 proptest::collection::vec((prop_oneof![1u64..20, any::<u64>()], any::<i64>(), value()), 1..30), 1..5),
             one_time in any::<bool>(),
         ) {
-            let (mut writing, mut reading, mut out) = (Bases::new(), Bases::new(), Vec::new());
+            let (mut writing, mut reading, mut out) = (Known::new(), Known::new(), Vec::new());
             for mut batch in batches {
                 if one_time {
                     batch.iter_mut().for_each(|s| s.1 = 42);
                     batch.sort_by_key(|s| s.0);
                 }
                 let bytes = encode(&batch, &mut writing);
-                get(&bytes[1..], Some(&mut reading), &mut out).unwrap();
+                get(&bytes[1..], &mut reading, &mut out).unwrap();
                 let bits: Vec<_> = batch.iter().map(|s| (s.0, s.1, s.2.to_bits())).collect();
                 let back: Vec<_> = out.iter().map(|s| (s.id, s.t, s.v.to_bits())).collect();
                 prop_assert_eq!(back, bits);
                 for cut in 1..bytes.len() {
-                    prop_assert!(get(&bytes[1..cut], Some(&mut reading.clone()), &mut out).is_err());
+                    prop_assert!(get(&bytes[1..cut], &mut reading.clone(), &mut out).is_err());
                 }
             }
         }
@@ -298,7 +315,7 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut out = Vec::new();
-            let _ = get(&bytes, Some(&mut Bases::new()), &mut out);
+            let _ = get(&bytes, &mut Known::new(), &mut out);
             prop_assert!(out.capacity() <= 4 * bytes.len().max(4));
         }
     }
