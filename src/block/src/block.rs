@@ -10,7 +10,7 @@ use koios_chunk::{Chunk, Encoding, SeriesChunks};
 use koios_model::{Columns, Labels, Matcher, Slot};
 
 use crate::error::BlockError;
-use crate::index::{ChunkRef, INDEX_FILE, IndexReader};
+use crate::index::{ChunkRef, INDEX_FILE, IndexReader, LastLabels};
 use crate::meta::BlockMeta;
 use crate::mmap::map_file;
 use crate::postings::PostingsSource as _;
@@ -95,9 +95,10 @@ impl Block {
         if !self.meta.overlaps(mint, maxt) {
             return Ok(out);
         }
-        let mut refs = Vec::new();
+        let (mut refs, mut last) = (Vec::new(), LastLabels::default());
         for number in self.index.select(matchers)? {
-            let Some(labels) = self.index.series_in_range(number, mint, maxt, &mut refs)? else { continue };
+            let found = self.index.series_in_range(number, mint, maxt, &mut refs, &mut last)?;
+            let Some(labels) = found else { continue };
             let chunks = self.read_chunks(number, &refs)?;
             let chunks: Vec<Chunk> = chunks.into_iter().filter(|c| c.overlaps(mint, maxt)).collect();
             if !chunks.is_empty() {

@@ -28,7 +28,7 @@ pub use block::{Block, VerifyReport};
 pub use crc::crc32c;
 pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftovers, sync_dir};
 pub use error::BlockError;
-pub use index::{ChunkRef, IndexReader, IndexWriter, SeriesEntry};
+pub use index::{ChunkRef, IndexReader, IndexWriter, LastLabels, SeriesEntry};
 pub use meta::{BlockMeta, BlockMetaExtras};
 pub use postings::{PostingsSource, ValueTest, intersect, select_postings, subtract, union};
 pub use segment::{SegmentReader, SegmentWriter};

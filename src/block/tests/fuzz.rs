@@ -9,8 +9,8 @@ mod fuzzing;
 use bytes::Bytes;
 use fuzzing::{fuzz, fuzz_sealed, snapshot};
 use koios_block::{
-    Block, BlockMeta, ChunkRef, IndexReader, IndexWriter, Interval, SegmentReader, SegmentWriter, Tombstones,
-    crc32c,
+    Block, BlockMeta, ChunkRef, IndexReader, IndexWriter, Interval, LastLabels, SegmentReader, SegmentWriter,
+    Tombstones, crc32c,
 };
 use koios_chunk::{Chunk, Encoding};
 use koios_model::{Columns, Labels, MatchType, Matcher};
@@ -115,9 +115,13 @@ fn read_index(bytes: &[u8]) {
     let Ok(index) = IndexReader::open(Bytes::copy_from_slice(bytes)) else { return };
     if let Ok(all) = index.select(&[]) {
         assert!(all.len() <= bytes.len() / 4);
+        let mut last = LastLabels::default();
         for number in all.into_iter().take(50) {
-            let _ = index.series(number);
-            let _ = index.series_in_range(number, 0, 100, &mut Vec::new());
+            let alone = index.series(number).ok();
+            let after = index.series_in_range(number, i64::MIN, i64::MAX, &mut Vec::new(), &mut last);
+            if let (Some(alone), Ok(Some(labels))) = (alone, after) {
+                assert_eq!(alone.labels, labels, "labels do not depend on what was read before");
+            }
         }
     }
     for name in index.label_names().iter().take(10) {

@@ -335,19 +335,21 @@ impl<'a> Rounds<'a> {
 
 /// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
 fn merge(answers: Vec<Answer>) -> Vec<MergedSeries> {
-    let mut all: Vec<SeriesChunks> = answers.into_iter().flat_map(|a| a.series).collect();
-    if !all.is_sorted_by(|a, b| a.labels < b.labels) {
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let mut lists = answers.into_iter().map(|a| a.series).filter(|list| !list.is_empty());
+    let mut all: Vec<SeriesChunks> = lists.next().unwrap_or_default();
+    lists.for_each(|list| all.extend(list));
+    if all.is_sorted_by(|a, b| a.labels < b.labels) {
+        // Nothing to merge: the list itself becomes the result.
+        let mut series: Vec<MergedSeries> = all.into_iter().map(MergedSeries::from).collect();
+        series.iter_mut().for_each(MergedSeries::seal);
+        return series;
     }
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
     let mut series: Vec<MergedSeries> = Vec::with_capacity(all.len());
     for s in all {
         match series.last_mut() {
             Some(last) if last.labels == s.labels => last.add(s.slot, s.chunks),
-            _ => {
-                let mut new = MergedSeries::new(s.labels);
-                new.add(s.slot, s.chunks);
-                series.push(new);
-            }
+            _ => series.push(s.into()),
         }
     }
     series.iter_mut().for_each(MergedSeries::seal);

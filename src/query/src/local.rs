@@ -149,7 +149,11 @@ fn absorb(
     match read {
         Ok(series) => {
             *bytes += series.iter().flat_map(|s| &s.chunks).map(|c| c.data.len() as u64).sum::<u64>();
-            answer.series.extend(series);
+            if answer.series.is_empty() {
+                answer.series = series;
+            } else {
+                answer.series.extend(series);
+            }
             answer.served.push(part);
         }
         Err(detail) => answer.missing.push(Missing { part, reason: MissingReason::Corrupt, detail }),

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use koios_chunk::{Chunk, ChunkError};
+use koios_chunk::{Chunk, ChunkError, SeriesChunks};
 use koios_model::histogram::{CounterReset, FloatHistogram};
 use koios_model::{Columns, Labels, Slot, is_stale};
 
@@ -17,42 +17,66 @@ use koios_model::{Columns, Labels, Slot, is_stale};
 pub struct MergedSeries {
     /// Identity without the slot.
     pub labels: Labels,
-    parts: Vec<(Slot, Vec<Chunk>)>,
+    parts: Parts,
+}
+
+/// Chunks by slot. Most series come from one slot, and then their list is the one that storage made: a query over
+/// many series at one moment holds little else.
+#[derive(Clone, Debug)]
+enum Parts {
+    One(Slot, Vec<Chunk>),
+    Several(Vec<(Slot, Vec<Chunk>)>),
 }
 
 impl MergedSeries {
     /// A series without parts yet.
     pub fn new(labels: Labels) -> Self {
-        Self { labels, parts: Vec::new() }
+        Self { labels, parts: Parts::Several(Vec::new()) }
     }
 
     /// Adds what one holder has of one slot.
     pub fn add(&mut self, slot: Slot, chunks: Vec<Chunk>) {
-        match self.parts.iter_mut().find(|(s, _)| *s == slot) {
-            Some((_, known)) => known.extend(chunks),
-            None => self.parts.push((slot, chunks)),
+        match &mut self.parts {
+            Parts::One(one, known) if *one == slot => known.extend(chunks),
+            Parts::One(one, known) => {
+                let first = (*one, std::mem::take(known));
+                self.parts = Parts::Several(vec![first, (slot, chunks)]);
+            }
+            Parts::Several(all) => match all.iter_mut().find(|(s, _)| *s == slot) {
+                Some((_, known)) => known.extend(chunks),
+                None => all.push((slot, chunks)),
+            },
         }
     }
 
     /// Puts chunks in time order and drops copies, e.g. of a chunk served from a head and from its block.
     pub fn seal(&mut self) {
-        self.parts.sort_by_key(|(slot, _)| *slot);
-        for (_, chunks) in &mut self.parts {
-            chunks.sort_by(|a, b| {
-                (a.min_time, a.max_time, a.data.len()).cmp(&(b.min_time, b.max_time, b.data.len()))
-            });
-            chunks.dedup_by(|a, b| a.min_time == b.min_time && a.max_time == b.max_time && a.data == b.data);
+        match &mut self.parts {
+            Parts::One(_, chunks) => seal(chunks),
+            Parts::Several(all) => {
+                all.sort_by_key(|(slot, _)| *slot);
+                all.iter_mut().for_each(|(_, chunks)| seal(chunks));
+            }
         }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (Slot, &[Chunk])> {
+        let (one, several) = match &self.parts {
+            Parts::One(slot, chunks) => (Some((*slot, chunks.as_slice())), &[][..]),
+            Parts::Several(all) => (None, all.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|(slot, chunks)| (*slot, chunks.as_slice())))
     }
 
     /// Bytes of all chunks.
     pub fn chunk_bytes(&self) -> usize {
-        self.parts.iter().flat_map(|(_, c)| c).map(|c| c.data.len()).sum()
+        self.parts().flat_map(|(_, c)| c).map(|c| c.data.len()).sum()
     }
 
     /// The chunks that matter, when they are of one slot and follow each other: then there is nothing to merge.
     fn only_run(&self, mint: i64, maxt: i64) -> Option<impl Iterator<Item = &Chunk>> {
-        let [(_, chunks)] = self.parts.as_slice() else { return None };
+        let mut parts = self.parts();
+        let (Some((_, chunks)), None) = (parts.next(), parts.next()) else { return None };
         let wanted = move |c: &&Chunk| c.min_time <= maxt && c.max_time >= mint;
         let mut run_end = i64::MIN;
         let follows = |c: &Chunk| {
@@ -73,22 +97,33 @@ impl MergedSeries {
         }
         let healthiest = self.labels.metric_name() == "up";
         let mut runs: Vec<(Slot, Columns)> = Vec::new();
-        for (slot, chunks) in &self.parts {
+        for (slot, chunks) in self.parts() {
             let mut run = Columns::default();
             let mut run_end = i64::MIN;
             for chunk in chunks.iter().filter(|c| c.min_time <= maxt && c.max_time >= mint) {
                 if chunk.min_time <= run_end {
-                    runs.push((*slot, std::mem::take(&mut run)));
+                    runs.push((slot, std::mem::take(&mut run)));
                 }
                 chunk.read(mint, maxt, &mut run)?;
                 run_end = run_end.max(chunk.max_time);
             }
-            runs.push((*slot, run));
+            runs.push((slot, run));
         }
         runs.retain(|(_, c)| !c.is_empty());
         merge_runs(&runs, healthiest, out);
         Ok(())
     }
+}
+
+impl From<SeriesChunks> for MergedSeries {
+    fn from(s: SeriesChunks) -> Self {
+        Self { labels: s.labels, parts: Parts::One(s.slot, s.chunks) }
+    }
+}
+
+fn seal(chunks: &mut Vec<Chunk>) {
+    chunks.sort_by_key(|c| (c.min_time, c.max_time, c.data.len()));
+    chunks.dedup_by(|a, b| a.min_time == b.min_time && a.max_time == b.max_time && a.data == b.data);
 }
 
 /// Merges ascending runs into `out`.
@@ -219,6 +254,11 @@ mod tests {
         assert_eq!(read("down", &[(0, &[(1, 0.0)]), (1, &[(1, 1.0)])]), [(1, 0.0f64.to_bits())]);
     }
 
+    #[test]
+    fn a_list_of_series_becomes_merged_series_in_its_place() {
+        assert_eq!(size_of::<MergedSeries>(), size_of::<SeriesChunks>());
+    }
+
     proptest! {
         /// Any split over slots, holders and chunk sizes, with copies, in any order of arrival, reads the same.
         #[test]
@@ -236,11 +276,16 @@ mod tests {
                 (1, chunks(&all, 3)),
                 (1, chunks(&all, 3)),
             ];
-            let mut m = MergedSeries::new(Labels::from_pairs([("__name__", "m")]));
+            let labels = Labels::from_pairs([("__name__", "m")]);
+            let mut m: Option<MergedSeries> = None;
             let ordered: Box<dyn Iterator<Item = _>> = if order { Box::new(parts.into_iter()) } else { Box::new(parts.into_iter().rev()) };
             for (slot, c) in ordered {
-                m.add(Slot(slot), c);
+                match &mut m {
+                    Some(m) => m.add(Slot(slot), c),
+                    None => m = Some(MergedSeries::from(SeriesChunks { labels: labels.clone(), slot: Slot(slot), chunks: c })),
+                }
             }
+            let mut m = m.unwrap();
             m.seal();
             let mut out = Columns::default();
             m.read(i64::MIN, i64::MAX, &mut out).unwrap();

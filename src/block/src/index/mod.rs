@@ -9,7 +9,7 @@ mod reader;
 mod table;
 mod writer;
 
-pub use reader::{IndexReader, SeriesEntry};
+pub use reader::{IndexReader, LastLabels, SeriesEntry};
 pub use writer::IndexWriter;
 
 use crate::crc::crc32c;

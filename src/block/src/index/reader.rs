@@ -21,6 +21,11 @@ pub struct SeriesEntry {
     pub chunks: Vec<ChunkRef>,
 }
 
+/// Labels of the series that was read last, with the numbers of their texts. Series that lie beside each other share
+/// most labels, and a text that is the same again is not looked up. Only for series of one index.
+#[derive(Debug, Default)]
+pub struct LastLabels<'a>(Vec<[(u64, &'a str); 2]>);
+
 /// An open index.
 #[derive(Debug)]
 pub struct IndexReader {
@@ -66,22 +71,24 @@ impl IndexReader {
     /// `BlockError::Damaged`.
     pub fn series(&self, number: u32) -> Result<SeriesEntry, BlockError> {
         let mut d = self.entry(number)?;
-        let labels = self.read_labels(&mut d)?;
+        let labels = self.read_labels(&mut d, &mut LastLabels::default())?;
         let mut chunks = Vec::new();
         read_chunks(&mut d, &mut |c| chunks.push(c))?;
         Ok(SeriesEntry { labels, chunks })
     }
 
-    /// Reads the chunks of a series into `out` and its labels only when a chunk overlaps the inclusive range.
+    /// Reads the chunks of a series into `out` and its labels only when a chunk overlaps the inclusive range. `last` is
+    /// what earlier calls on this index left there.
     ///
     /// # Errors
     /// `BlockError::Damaged`.
-    pub fn series_in_range(
-        &self,
+    pub fn series_in_range<'a>(
+        &'a self,
         number: u32,
         mint: i64,
         maxt: i64,
         out: &mut Vec<ChunkRef>,
+        last: &mut LastLabels<'a>,
     ) -> Result<Option<Labels>, BlockError> {
         out.clear();
         let mut labels_at = self.entry(number)?;
@@ -98,7 +105,7 @@ impl IndexReader {
         if out.is_empty() {
             return Ok(None);
         }
-        self.read_labels(&mut labels_at).map(Some)
+        self.read_labels(&mut labels_at, last).map(Some)
     }
 
     /// Where a series lies in the file.
@@ -114,22 +121,35 @@ impl IndexReader {
         Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset)
     }
 
-    fn read_labels(&self, d: &mut Dec<'_>) -> Result<Labels, BlockError> {
+    fn read_labels<'a>(&'a self, d: &mut Dec<'_>, last: &mut LastLabels<'a>) -> Result<Labels, BlockError> {
         let at = d.offset();
-        let count = d.uvarint()?;
-        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity((count as usize).min(d.remaining() / 2));
-        for _ in 0..count {
-            let (name, value) = (self.symbols.get(d.uvarint()?)?, self.symbols.get(d.uvarint()?)?);
-            if value.is_empty() || pairs.last().is_some_and(|(last, _)| *last >= name) {
+        let count = d.uvarint()? as usize;
+        let known = &mut last.0;
+        let mut before = "";
+        for i in 0..count {
+            let mut pair = [(0, ""); 2];
+            for (side, text) in pair.iter_mut().enumerate() {
+                let number = d.uvarint()?;
+                *text = match known.get(i) {
+                    Some(same) if same[side].0 == number => same[side],
+                    _ => (number, self.symbols.get(number)?),
+                };
+            }
+            let [(_, name), (_, value)] = pair;
+            if value.is_empty() || (i > 0 && before >= name) {
                 return Err(damaged(
                     INDEX_FILE,
                     at,
                     "labels of a series are not sorted or have an empty value",
                 ));
             }
-            pairs.push((name, value));
+            before = name;
+            match known.get_mut(i) {
+                Some(place) => *place = pair,
+                None => known.push(pair),
+            }
         }
-        Ok(Labels::from_sorted(pairs))
+        Ok(Labels::from_sorted(known[..count].iter().map(|[name, value]| (name.1, value.1))))
     }
 
     /// Numbers of the series that satisfy all matchers, ascending, which is label order.

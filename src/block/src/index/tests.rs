@@ -6,7 +6,7 @@ use bytes::Bytes;
 use koios_model::{Labels, MatchType, Matcher};
 use proptest::prelude::*;
 
-use super::{ChunkRef, IndexReader, IndexWriter};
+use super::{ChunkRef, IndexReader, IndexWriter, LastLabels};
 
 fn write(series: &[(Labels, Vec<ChunkRef>)]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -59,10 +59,15 @@ fn reads_what_it_wrote() {
     assert_eq!(r.label_names(), ["a", "b"]);
     assert_eq!(r.label_values("a").unwrap(), ["1", "2"]);
     assert_eq!(r.symbol_count(), 5);
-    let mut refs = Vec::new();
-    assert_eq!(r.series_in_range(numbers[0], 21, 24, &mut refs).unwrap(), None);
-    assert!(r.series_in_range(numbers[0], 21, 25, &mut refs).unwrap().is_some());
+    let (mut refs, mut last) = (Vec::new(), LastLabels::default());
+    assert_eq!(r.series_in_range(numbers[0], 21, 24, &mut refs, &mut last).unwrap(), None);
+    assert!(r.series_in_range(numbers[0], 21, 25, &mut refs, &mut last).unwrap().is_some());
     assert_eq!(refs, [series[0].1[1]]);
+    // Whatever was read before, labels are the same, also when there are fewer than last time.
+    for at in [1, 0, 0, 1, 1] {
+        let labels = r.series_in_range(numbers[at], -5, 30, &mut refs, &mut last).unwrap();
+        assert_eq!(labels.as_ref(), Some(&series[at].0));
+    }
     assert!(r.series(1).is_err() && r.series(u32::MAX).is_err());
 }
 
