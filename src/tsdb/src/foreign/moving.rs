@@ -281,6 +281,6 @@ mod tests {
         let found = shards[0].view().exemplars(&[vec![Matcher::equal("__name__", "m")]], 0, 5000);
         assert_eq!(found.len(), 1);
         let exemplar = &found[0].exemplars[0];
-        assert_eq!((exemplar.t, exemplar.v, exemplar.labels.get("id").as_deref()), (900, 0.5, Some("x")));
+        assert_eq!((exemplar.t, exemplar.v, exemplar.labels.get("id")), (900, 0.5, Some("x")));
     }
 }
