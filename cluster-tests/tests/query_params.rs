@@ -190,11 +190,11 @@ async fn feature_flags_are_prometheus_names() {
     let bucket = dir.path().join("bucket");
     write_block(&bucket, series());
     let spec = serving(dir.path(), &bucket, "")
-        .arg("--enable-feature=promql-delayed-name-removal,exemplar-storage")
+        .arg("--enable-feature=promql-delayed-name-removal,xor2-encoding")
         .arg("--enable-feature=promql-experimental-functions");
     let node = spec.start();
     served(&node, "count(gauge)").await;
-    assert!(node.log().contains("exemplar-storage has no effect"), "{}", node.log());
+    assert!(node.log().contains("xor2-encoding has no effect"), "{}", node.log());
     // Under delayed removal the name is still there for what stands around the rate.
     let query = "label_replace(rate(requests[5m]), \"was\", \"$1\", \"__name__\", \"(.*)\")";
     let (_, json) = ask(&node.api(), "/api/v1/query", &[("query", query), ("time", &at(1800))]).await;
