@@ -119,6 +119,15 @@ fn drain(node: &mut Node) {
     eprintln!("{} drained in {:?}", node.spec.name, start.elapsed());
 }
 
+/// Waits until a node sees another one ready.
+async fn knows(api: &Api, name: &str) {
+    until("the news of a ready node", PATIENCE, || async {
+        let nodes = api.nodes().await?;
+        if nodes.get(name).is_some_and(|s| s == "ready") { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+}
+
 /// Asks again and again until it is told to stop; how many answers there were.
 ///
 /// Fails on an answer that is neither complete nor says that it is not.
@@ -214,11 +223,7 @@ async fn a_drained_node_leaves_nothing_behind() {
     })
     .await;
     assert_eq!(samples(&api_c, at).await.expect("complete beside b"), before);
-    until("b knows c", PATIENCE, || async {
-        let nodes = api_b.nodes().await?;
-        if nodes.get("c").is_some_and(|s| s == "ready") { Ok(()) } else { Err(format!("{nodes:?}")) }
-    })
-    .await;
+    knows(&api_b, "c").await;
     drain(&mut b);
     until("c alone answers", PATIENCE, || async {
         let found = samples(&api_c, at).await?;
