@@ -249,6 +249,8 @@ fn victoria(program: &Path, dir: &Path, targets: &Targets, interval: u64) -> Res
         // Results that were asked for before and fresh samples that are held back would not be compared fairly.
         "-search.disableCache".to_owned(),
         "-search.latencyOffset=0s".to_owned(),
+        // Its default refuses questions over more than 300,000 series.
+        "-search.maxUniqueTimeseries=10000000".to_owned(),
     ];
     rival(path, web, program.to_path_buf(), args, storage)
 }
