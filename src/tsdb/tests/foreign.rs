@@ -65,6 +65,8 @@ fn the_log_cuts_into_the_block_that_prometheus_cut() {
     let meta = cut_block(&views, Slot(0), mint, maxt, dir.path(), id, BlockMetaExtras::default());
     let meta = meta.unwrap().unwrap();
     assert_eq!(meta.stats, theirs.meta().stats);
+    let index = |block: &Path| std::fs::read(block.join("index")).unwrap();
+    assert!(index(&dir.path().join(id.to_string())) == index(&entry.path), "the index, byte for byte");
     let ours = Block::open(&dir.path().join(id.to_string())).unwrap();
     let all = |b: &Block| by_labels(b.select(&[], i64::MIN, i64::MAX).unwrap());
     let (ours, theirs) = (all(&ours), all(&theirs));
