@@ -145,7 +145,7 @@ impl Coordinator {
         }
         let catalogue = self.parts.catalogue.load_full();
         let cover = catalogue.cover(want.mint, want.maxt);
-        let mut seen = Seen { read: catalogue.read, blocks: cover.iter().copied().collect() };
+        let mut seen = Seen { view: catalogue.clone(), blocks: cover.iter().copied().collect() };
         let ejected = |m: &Member| self.peers.reach().is_ejected(&m.name, m.generation);
         let first = plan::plan(view, &cover, &ejected, (want.mint, want.maxt));
         let mut state = Rounds::new(view, want, &catalogue, first.absent);
@@ -178,10 +178,13 @@ impl Coordinator {
                 break;
             }
         }
-        if !seen.read {
-            let holders = vec![format!("the bucket of {}", view.me)];
-            let reason = "has not been read yet".to_owned();
-            state.gaps.push(Gap { from: want.mint, until: want.maxt, holders, reason });
+        let not_asked: Vec<BlockId> = questions.into_iter().flat_map(|(_, scope)| scope.blocks).collect();
+        if !not_asked.is_empty() {
+            let holders = not_asked.iter().map(|id| format!("block {id}")).collect();
+            state.gap(holders, "appeared while this was answered");
+        }
+        if !seen.view.read {
+            state.gap(vec![format!("the bucket of {}", view.me)], "has not been read yet");
         }
         Ok((payloads, state.verdict()))
     }
@@ -189,7 +192,7 @@ impl Coordinator {
 
 /// What the catalogue showed when it was looked at last.
 struct Seen {
-    read: bool,
+    view: Arc<CatalogueView>,
     blocks: BTreeSet<BlockId>,
 }
 
@@ -198,8 +201,11 @@ impl Coordinator {
     /// looking once more after the heads have answered leaves no sample between the two.
     fn newly_cut(&self, view: &ClusterView, want: &Want, seen: &mut Seen) -> Vec<(Arc<Member>, Scope)> {
         let now = self.parts.catalogue.load_full();
-        seen.read = now.read;
+        if Arc::ptr_eq(&now, &seen.view) {
+            return Vec::new();
+        }
         let cover = now.cover(want.mint, want.maxt);
+        seen.view = now;
         let new: Vec<BlockId> = cover.into_iter().filter(|id| seen.blocks.insert(*id)).collect();
         match view.own() {
             Some(me) if !new.is_empty() => vec![(me.clone(), want.scope(false, new, false))],
@@ -268,12 +274,10 @@ impl<'a> Rounds<'a> {
                     self.tried.entry(id).or_default().insert(node.name.clone());
                     self.todo.insert(id, m.detail);
                 }
-                Part::Block(id) => self.gaps.push(Gap {
-                    from: self.want.mint,
-                    until: self.want.maxt,
-                    holders: vec![format!("block {id} on {}", node.name)],
-                    reason: format!("cannot be read: {}", m.detail),
-                }),
+                Part::Block(id) => self.gap(
+                    vec![format!("block {id} on {}", node.name)],
+                    &format!("cannot be read: {}", m.detail),
+                ),
             }
         }
     }
@@ -325,6 +329,16 @@ impl<'a> Rounds<'a> {
             }
         }
         questions
+    }
+
+    /// All of the time that is asked about may lack something.
+    fn gap(&mut self, holders: Vec<String>, reason: &str) {
+        self.gaps.push(Gap {
+            from: self.want.mint,
+            until: self.want.maxt,
+            holders,
+            reason: reason.to_owned(),
+        });
     }
 
     fn verdict(mut self) -> Vec<Gap> {

@@ -54,21 +54,21 @@ impl LocalParts {
         // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
         let (blocks, missing) = self.open(scope).await;
         answer.missing.extend(missing);
-        if blocks.is_empty() && !labels_only {
-            return Ok(answer);
+        if !blocks.is_empty() {
+            let scope = scope.clone();
+            answer = compute(&*self.pool, move || {
+                for block in blocks {
+                    let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
+                    absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
+                }
+                Ok::<_, QueryError>(answer)
+            })
+            .await??;
         }
-        let scope = scope.clone();
-        compute(&*self.pool, move || {
-            for block in blocks {
-                let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
-                absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
-            }
-            if labels_only {
-                answer.series.iter_mut().for_each(|s| s.chunks.clear());
-            }
-            Ok(answer)
-        })
-        .await?
+        if labels_only {
+            answer.series.iter_mut().for_each(|s| s.chunks.clear());
+        }
+        Ok(answer)
     }
 
     /// Label names (`name` empty) or the values of label `name` in a scope.
