@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web;
-use koios_actors::blocks::{CatalogueHandle, Refresh};
+use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
 use koios_cluster::{NodeState, SoleTracker, doorbell};
 use koios_http::state::RuntimeFacts;
@@ -311,10 +311,8 @@ const BUCKET_PATIENCE: Duration = Duration::from_secs(20);
 /// Waits until the bucket was looked at once.
 async fn bucket_read(catalogue: &CatalogueHandle) {
     let read = async {
-        while !catalogue.view.load().read {
-            if catalogue.room.ask(Refresh, BUCKET_PATIENCE).await.is_err() || !catalogue.view.load().read {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        while !catalogue.view.load().read() && catalogue.fresh().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     if tokio::time::timeout(BUCKET_PATIENCE, read).await.is_err() {

@@ -183,7 +183,7 @@ impl Coordinator {
             let holders = not_asked.iter().map(|id| format!("block {id}")).collect();
             state.gap(holders, "appeared while this was answered");
         }
-        if !seen.view.read {
+        if !seen.view.read() {
             state.gap(vec![format!("the bucket of {}", view.me)], "has not been read yet");
         }
         Ok((payloads, state.verdict()))
@@ -310,7 +310,7 @@ impl<'a> Rounds<'a> {
             match next {
                 Some(m) => blocks.entry(m.name.clone()).or_insert_with(|| (m, Vec::new())).1.push(id),
                 None => {
-                    let range = self.catalogue.blocks.get(&id).map(|m| (m.min_time, m.max_time - 1));
+                    let range = self.catalogue.blocks().get(&id).map(|m| (m.min_time, m.max_time - 1));
                     let (from, until) = range.unwrap_or((self.want.mint, self.want.maxt));
                     let (from, until) = (from.max(self.want.mint), until.min(self.want.maxt));
                     let reason = format!("cannot be read: {why}");
