@@ -10,3 +10,13 @@
 pub mod peer {
     include!("gen/koios.peer.v1.rs");
 }
+
+/// Remote write 1.0.
+pub mod prometheus {
+    include!("gen/prometheus.rs");
+}
+
+/// Remote write 2.0.
+pub mod write_v2 {
+    include!("gen/io.prometheus.write.v2.rs");
+}

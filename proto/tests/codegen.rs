@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+const FILES: [&str; 3] = ["koios/peer.proto", "prometheus/remote.proto", "prometheus/write_v2.proto"];
+
 #[test]
 fn checked_in_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let descriptors = protox::compile(["koios/peer.proto"], [root]).expect("proto files compile");
+    let descriptors = protox::compile(FILES, [root]).expect("proto files compile");
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .out_dir(out.path())

@@ -1,18 +1,20 @@
 //! From batches to durable samples: distributor, shards, journals.
 //!
-//! `Scraper → Distributor → Shard → Journal` is the only path of a write. Readers take `HeadViews` and meet
+//! `Scraper → Distributor → Shard → Journal` is the only path of a write; what is pushed enters by `LocalPush`. Readers take `HeadViews` and meet
 //! none of them.
 
 pub mod distributor;
 pub mod error;
 pub mod heads;
 pub mod journal;
+pub mod push;
 pub mod shard;
 
 pub use distributor::{Distributor, Home, SeriesId, Write, WriteExemplar, Written, WrittenExemplars};
 pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
+pub use push::LocalPush;
 pub use shard::{
     Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, RefuseBefore, ShardActor, Sync, Truncate,
 };

@@ -58,6 +58,9 @@ fn api_routes(config: &mut web::ServiceConfig) {
     get_and_post!("/label/{name}/values", api::label_values::handle);
     get_and_post!("/format_query", api::format_query::handle);
     get_and_post!("/parse_query", api::parse_query::handle);
+    for path in api::write::PATHS {
+        config.service(web::resource(path).route(web::post().to(api::write::handle)));
+    }
     config
         .service(web::resource("/metadata").route(web::get().to(api::metadata::handle)))
         .service(web::resource("/targets/metadata").route(web::get().to(api::targets_metadata::handle)))

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use koios_model::Clock;
 use koios_query::Front;
+use koios_remote::Receiver;
 use tokio::runtime::Handle;
 
 use crate::codec::reply::ApiError;
@@ -111,6 +112,8 @@ pub struct ApiState {
     pub lifecycle: bool,
     /// Whether `/api/v1/admin` may be used.
     pub admin: bool,
+    /// Takes remote write; `None` when it is switched off.
+    pub receiver: Option<Arc<Receiver>>,
 }
 
 impl ApiState {

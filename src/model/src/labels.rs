@@ -57,6 +57,23 @@ impl Labels {
         Self(text.into())
     }
 
+    /// From pairs of bytes that are known to be sorted, unique and without empty values; `None` when a text is not
+    /// UTF-8. All are checked in one pass over `scratch`, whose content does not matter.
+    pub fn from_sorted_bytes<'a>(
+        scratch: &mut Vec<u8>,
+        pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Option<Self> {
+        scratch.clear();
+        for (n, v) in pairs {
+            for part in [n, v] {
+                push_len(part.len(), |b| scratch.push(b));
+                scratch.extend_from_slice(part);
+            }
+        }
+        // Every length is ASCII, so no character can reach over the end of its part.
+        std::str::from_utf8(scratch).ok().map(|text| Self(Arc::from(text)))
+    }
+
     /// Pairs in ascending name order.
     pub fn iter(&self) -> Iter<'_> {
         Iter { rest: &self.0 }
@@ -148,13 +165,18 @@ const USUAL_BYTES: usize = 256;
 
 #[inline]
 fn push_part(text: &mut String, part: &str) {
-    let mut n = part.len();
+    push_len(part.len(), |b| text.push(char::from(b)));
+    text.push_str(part);
+}
+
+/// A length in groups of 6 bits, the lowest first; bit 6 says that more follow.
+#[inline]
+fn push_len(mut n: usize, mut push: impl FnMut(u8)) {
     while n >= 0x40 {
-        text.push(char::from((n & 0x3f) as u8 | 0x40));
+        push((n & 0x3f) as u8 | 0x40);
         n >>= 6;
     }
-    text.push(char::from(n as u8));
-    text.push_str(part);
+    push(n as u8);
 }
 
 /// Iterator over the pairs of a `Labels`.
@@ -379,7 +401,18 @@ mod tests {
         fn round_trips(pairs in proptest::collection::btree_map("[a-zé_.]{1,90}", "\\PC{1,200}", 0..9)) {
             let l = Labels::from_pairs(pairs.iter());
             let back: Vec<_> = l.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            let bytes = pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+            prop_assert_eq!(Labels::from_sorted_bytes(&mut vec![1, 2], bytes), Some(l));
             prop_assert_eq!(back, pairs.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn bytes_that_are_no_text_are_refused(
+            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..70), 2),
+        ) {
+            let text = parts.iter().all(|p| std::str::from_utf8(p).is_ok());
+            let made = Labels::from_sorted_bytes(&mut Vec::new(), [(&parts[0][..], &parts[1][..])]);
+            prop_assert_eq!(made.is_some(), text);
         }
     }
 }

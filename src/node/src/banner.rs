@@ -13,6 +13,8 @@ pub struct Banner {
     pub http: SocketAddr,
     pub gossip: SocketAddr,
     pub ready_nodes: usize,
+    /// Whether remote write is taken.
+    pub receives: bool,
     pub data: String,
     pub config: Option<String>,
     pub warnings: Vec<String>,
@@ -29,8 +31,14 @@ impl Banner {
                 self.version, self.seconds, self.cluster, self.node, self.zone
             ),
             format!("  query    http://{}/api/v1/query", self.http),
-            "  write    by scraping (jobs in the configuration); this version takes no remote write yet"
-                .to_owned(),
+            if self.receives {
+                format!(
+                    "  write    http://{}/api/v1/write (remote write 1.0 and 2.0), and by scraping",
+                    self.http
+                )
+            } else {
+                "  write    by scraping only: remote write is switched off by flag or role".to_owned()
+            },
             format!(
                 "  cluster  http://{}/cluster ({} node{plural}; start others with: koios --join {})",
                 self.http, self.ready_nodes, self.gossip

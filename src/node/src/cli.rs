@@ -97,6 +97,24 @@ pub struct RunArgs {
     /// Allow /api/v1/admin: deleting series, cleaning up after that, snapshots.
     #[arg(long = "web.enable-admin-api")]
     pub web_enable_admin_api: bool,
+    /// Take remote write on /api/v1/write, /api/v1/push and /api/v1/receive; `=false` turns it off.
+    #[arg(
+        long = "web.enable-remote-write-receiver",
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    pub web_enable_remote_write_receiver: bool,
+    /// Messages that remote write takes: prometheus.WriteRequest (1.0), io.prometheus.write.v2.Request (2.0); both unless named.
+    #[arg(
+        long = "web.remote-write-receiver.accepted-protobuf-messages",
+        value_name = "NAME,...",
+        value_delimiter = ','
+    )]
+    pub web_remote_write_messages: Vec<String>,
     /// error, warn, info, debug or trace.
     #[arg(long = "log.level", default_value = "info", value_name = "LEVEL")]
     pub log_level: String,

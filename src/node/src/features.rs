@@ -53,7 +53,7 @@ const FLAGS: [(&str, Effect); 32] = [
     ("use-uncached-io", Missing),
     ("utf8-names", Always),
     ("xor2-encoding", Missing),
-    ("remote-write-receiver", Missing),
+    ("remote-write-receiver", Always),
 ];
 
 /// What the flags of a node come to.

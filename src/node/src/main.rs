@@ -18,6 +18,7 @@ mod local_blocks;
 mod metrics;
 mod moving_in;
 mod port;
+mod push;
 mod reports;
 mod rpc;
 mod serve;

@@ -11,6 +11,7 @@ use koios_actors::kit::{Mailroom, Roll};
 use koios_actors::scrape::TargetBoard;
 use koios_cluster::Gossip;
 use koios_http::state::RuntimeFacts;
+use koios_remote::Receiver;
 use koios_store::{CatalogueView, Shelf};
 use koios_telemetry::{Emitter, Registry, process_collector};
 use parking_lot::RwLock;
@@ -27,6 +28,7 @@ pub struct Sources {
     pub shelf: Arc<Shelf>,
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
+    pub receiver: Option<Arc<Receiver>>,
 }
 
 /// Registers everything.
@@ -38,6 +40,9 @@ pub fn register(registry: &Registry, s: Sources) {
         head(e, &s.heads);
         if let Some((_, local)) = s.compactor.get() {
             local_blocks(e, &local.stats);
+        }
+        if let Some(receiver) = &s.receiver {
+            crate::push::export(e, receiver);
         }
         cluster(e, &s.gossip);
         actors(e, &s.roll);

@@ -37,6 +37,7 @@ pub struct Settings {
     pub query_samples_max: u64,
     pub lookback_ms: i64,
     pub features: Features,
+    pub push_messages: Vec<koios_remote::Message>,
 }
 
 impl Settings {
@@ -88,6 +89,7 @@ impl Settings {
             query_samples_max: args.query_max_samples.unwrap_or(k.query.max_samples).max(1),
             lookback_ms: lookback_ms.max(1),
             features: Features::read(&args.enable_feature)?,
+            push_messages: crate::push::messages(&args.web_remote_write_messages)?,
             node_name,
             zone,
             roles,
@@ -136,7 +138,12 @@ impl Settings {
             ("storage.tsdb.retention.time", koios_model::duration::format_duration(self.retention.time_ms)),
             ("web.enable-lifecycle", a.web_enable_lifecycle.to_string()),
             ("web.enable-admin-api", a.web_enable_admin_api.to_string()),
+            ("web.enable-remote-write-receiver", a.web_enable_remote_write_receiver.to_string()),
             ("web.listen-address", addr(a.web_listen)),
+            (
+                "web.remote-write-receiver.accepted-protobuf-messages",
+                self.push_messages.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(","),
+            ),
             ("zone", self.zone.clone()),
         ]
         .into_iter()

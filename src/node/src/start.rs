@@ -18,6 +18,7 @@ use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
 use koios_query::PeerService;
+use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -131,7 +132,8 @@ impl Node {
             retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
-        metrics::register(&registry, self.sources(&runtime));
+        let receiver = crate::push::receiver(s, f);
+        metrics::register(&registry, self.sources(&runtime, &receiver));
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
             node: self.me.name.clone(),
@@ -161,6 +163,7 @@ impl Node {
             readiness: f.readiness.clone(),
             lifecycle: s.args.web_enable_lifecycle,
             admin: s.args.web_enable_admin_api,
+            receiver,
         });
         let http = serve::http(listeners.web, state)?;
         let service = PeerService {
@@ -230,7 +233,7 @@ impl Node {
         tracing::info!("stopped");
     }
 
-    fn sources(&self, runtime: &Arc<RwLock<RuntimeFacts>>) -> Sources {
+    fn sources(&self, runtime: &Arc<RwLock<RuntimeFacts>>, receiver: &Option<Arc<Receiver>>) -> Sources {
         let f = &self.foundation;
         Sources {
             version: VERSION.to_owned(),
@@ -243,6 +246,7 @@ impl Node {
             shelf: f.shelf.clone(),
             compactor: f.compactor.clone(),
             runtime: runtime.clone(),
+            receiver: receiver.clone(),
         }
     }
 
@@ -282,6 +286,7 @@ impl Node {
             http: self.gossiping.http,
             gossip: self.gossiping.advertise,
             ready_nodes: view.members.values().filter(|m| m.is_ready()).count().max(1),
+            receives: crate::push::receives(&self.settings),
             data: self.settings.args.storage_path.display().to_string(),
             config: self.settings.config.file.as_ref().map(|p| p.display().to_string()),
             warnings,

@@ -19,6 +19,7 @@ pub mod status_tsdb;
 pub mod status_walreplay;
 pub mod targets;
 pub mod targets_metadata;
+pub mod write;
 
 use koios_query::MetadataRequest;
 use serde_json::Value;
