@@ -63,6 +63,17 @@ impl Absent {
             reason: reason.to_owned(),
         }
     }
+
+    /// A node that answers, for a stretch of which it lost what it had.
+    pub fn hole(m: &Member, lost: koios_cluster::SoleRange) -> Self {
+        Self {
+            name: m.name.clone(),
+            from: Some(lost.from),
+            until: lost.until,
+            sole: Vec::new(),
+            reason: "lost a part of its data".to_owned(),
+        }
+    }
 }
 
 /// Gaps that the absence of `absent` nodes may leave in `[mint, maxt]`, in time order.
