@@ -35,6 +35,12 @@ pub fn quorum(factor: usize) -> usize {
     if factor == 2 { 1 } else { factor / 2 + 1 }
 }
 
+/// Distinct zones that a success of `copies` copies spans when the ring has `zones`: a majority, but one of two, for the
+/// same reason. Placement still puts a copy into each.
+pub fn zone_quorum(copies: usize, zones: usize) -> usize {
+    quorum(factor(zones)).min(copies).max(1)
+}
+
 /// Everybody with role `receive` who should be there: in any state but left, dead for `RING_GRACE_MS` at most.
 pub fn ring(view: &ClusterView, now_ms: i64) -> Vec<Arc<Member>> {
     let counts = |m: &Member| match m.liveness {
@@ -109,7 +115,7 @@ pub fn place(
     let order = ranked(ring, key);
     let wanted = factor(ring.len());
     let quorum = quorum(wanted).max(1);
-    let zones_needed = quorum.min(zones_of(&order)).max(1);
+    let zones_needed = zone_quorum(quorum, zones_of(&order));
     let ideal = ideal(&order, wanted);
     let (mut rest, mut nodes): (Vec<Arc<Member>>, Vec<Option<Arc<Member>>>) = (Vec::new(), Vec::new());
     for m in &order {
@@ -220,6 +226,8 @@ mod tests {
         let why = place(&ring, 1, &|m| m.record.zone == "c").unwrap_err();
         assert_eq!((why.usable, why.zones, why.quorum, why.zones_needed), (2, 1, 2, 2));
         assert_eq!(why.code(), Code::Unavailable);
+        let two_zones = nodes(&["a", "a", "b"]);
+        assert!(place(&two_zones, 1, &|m| m.record.zone == "a").is_ok(), "one of two zones goes on");
         let one_zone = nodes(&["a", "a", "a"]);
         let set = place(&one_zone, 1, &|m| m.name != "n0").unwrap();
         assert_eq!((set.nodes.len(), set.zones), (2, 1));
@@ -249,7 +257,7 @@ mod tests {
             let up = |m: &Member| down >> m.name[1..].parse::<u8>().unwrap() & 1 == 0;
             let alive: Vec<_> = ring.iter().filter(|m| up(m)).cloned().collect();
             let (w, all_zones) = (quorum(factor(ring.len())), zones_of(&ring));
-            let possible = alive.len() >= w && zones_of(&alive) >= w.min(all_zones);
+            let possible = alive.len() >= w && zones_of(&alive) >= zone_quorum(w, all_zones);
             match place(&ring, key, &up) {
                 Ok(set) => {
                     prop_assert!(possible);

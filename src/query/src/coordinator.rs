@@ -16,8 +16,8 @@ use crate::completeness::Gap;
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::merge::MergedSeries;
-pub use crate::rounds::Want;
 use crate::rounds::Rounds;
+pub use crate::rounds::Want;
 use crate::scope::{Answer, Missing, Scope, Words};
 
 /// Longest wait for one holder; the replicas of a silent one answer for it.

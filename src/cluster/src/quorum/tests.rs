@@ -77,14 +77,16 @@ fn spares_stand_in_and_late_answers_count() {
 
 #[test]
 fn two_copies_in_one_zone_are_one() {
-    let ring = ring(&["a", "a", "b"]);
-    let (mut q, _) = Quorum::<&str>::new(placed(&ring, 1));
+    let ring = ring(&["a", "a", "b", "c"]);
+    let rule = Replicas { nodes: ring[..3].to_vec(), spares: Vec::new(), quorum: 2, zones: 2 };
+    let batch = || Quorum::new(vec![Ok::<_, Unavailable>(rule.clone())]).0;
+    let mut q: Quorum<&str> = batch();
     q.replied("n0", &[(0, Stored::Yes)]);
     q.replied("n1", &[(0, Stored::Yes)]);
     assert!(q.verdict().is_none());
     q.lost("n2");
     assert!(q.verdict().unwrap().is_retryable());
-    let (mut q, _) = Quorum::new(placed(&ring, 1));
+    let mut q = batch();
     q.replied("n2", &[(0, Stored::Refused("too old"))]);
     assert_eq!(q.verdict().unwrap().refused, [(0, "too old")], "no retry brings a second zone");
 }
