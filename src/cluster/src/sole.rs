@@ -44,6 +44,11 @@ impl SoleTracker {
             },
             Err(_) => Vec::new(),
         };
+        Self::resume(path, ranges)
+    }
+
+    /// With stretches as they were kept; `path` is where `save` writes.
+    pub fn resume(path: PathBuf, ranges: Vec<SoleRange>) -> Self {
         Self { path, ranges, known_peers: 0 }
     }
 
