@@ -12,7 +12,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
-use koios_cluster::{NodeState, SoleTracker, doorbell};
+use koios_cluster::{NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
@@ -132,7 +132,7 @@ impl Node {
             retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
-        let receiver = crate::push::receiver(s, f);
+        let receiver = crate::push::receiver(s, f, gossip, &peers);
         metrics::register(&registry, self.sources(&runtime, &receiver));
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -173,7 +173,9 @@ impl Node {
             clock: f.clock.clone(),
             parts: f.local_parts(),
             reports,
+            keeper: crate::push::keeper(s, f),
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
+            writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
         rpc::serve(&f.net, listeners.grpc, service)?;
         Ok(Faces { http, port })
@@ -186,12 +188,11 @@ impl Node {
         f.open_catalogue();
         port.runtime.write().corruptions = f.open_shards(s).await?;
         f.open_compactor(s);
-        let sole = SoleTracker::open(&s.args.storage_path.join("cluster"));
         Ok(Ending {
             foundation: f.clone(),
             gossip: gossip.clone(),
             gossip_interval: gossiping::interval(s),
-            membership: f.open_membership(s, gossip, sole),
+            membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
             uploader: f.open_uploader(s, &self.me.name, gossip),
             http,
