@@ -11,6 +11,7 @@ pub mod generate;
 pub mod made;
 pub mod node;
 pub mod peers;
+pub mod push;
 pub mod wait;
 
 pub use api::Api;
