@@ -12,6 +12,7 @@ pub mod generate;
 pub mod made;
 pub mod node;
 pub mod peers;
+pub mod push;
 pub mod sim;
 pub mod wait;
 

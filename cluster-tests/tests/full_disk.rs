@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use koios_cluster_tests::api::now;
 use koios_cluster_tests::exporter::Behaviour;
+use koios_cluster_tests::push::{Push, ms, named};
 use koios_cluster_tests::{Api, Exporter, NodeSpec, scratch, until};
 
 const DISK: &str = "size=24m";
@@ -131,9 +132,26 @@ async fn a_full_disk_stops_writes_and_nothing_else_until_there_is_room() {
         let data = api.data("/api/v1/targets", &[("state", "active")]).await.expect("targets");
         let shown = data["activeTargets"][0]["lastError"].as_str().unwrap_or_default().to_owned();
         assert!(shown.contains("No space left"), "the target's page says why nothing is kept: {shown:?}");
+        let push = || async {
+            let names: Vec<String> = (0..500).map(|i| format!("pushed_{i}")).collect();
+            Push::v1(names.iter().map(|n| named(n, &[(ms(), 1.0)])).collect()).to(node.spec.http()).await
+        };
+        // The last pages of a shard's log may have room for a few.
+        until("a push to be refused", Duration::from_secs(30), || async {
+            match push().await? {
+                reply if reply.status == 503 && reply.retry_after.is_some() => Ok(()),
+                reply => Err(format!("{reply:?}")),
+            }
+        })
+        .await;
         println!("round {round}: {during} samples stay, {shown:?}");
         std::fs::remove_file(filler).expect("room again");
         goes_on(&api, now()).await;
         assert!(kept(&api, now()).await.expect("an answer") > during, "it goes on");
+        until("pushes to be taken", Duration::from_secs(30), || async {
+            let reply = push().await?;
+            if reply.status == 204 { Ok(()) } else { Err(format!("{reply:?}")) }
+        })
+        .await;
     }
 }

@@ -5,58 +5,18 @@ use std::time::Duration;
 
 use koios_cluster_tests::api::{Vector, now};
 use koios_cluster_tests::binary::peer;
+use koios_cluster_tests::push::{Push, Reply, V1, V2, ms, named, series};
 use koios_cluster_tests::{Api, Exporter, Node, NodeSpec, exporter::Behaviour, peers, scratch, until};
 use koios_proto::{prometheus as v1, write_v2 as v2};
 use prost::Message;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const V1: &str = "application/x-protobuf";
-const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
-const WRITTEN: [&str; 3] = [
-    "x-prometheus-remote-write-samples-written",
-    "x-prometheus-remote-write-histograms-written",
-    "x-prometheus-remote-write-exemplars-written",
-];
-
-/// A node, and a client that pushes to it.
+/// A node that is pushed to.
 struct Site {
     node: Node,
     api: Api,
-    client: reqwest::Client,
     _root: tempfile::TempDir,
-}
-
-/// What a push came to.
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    body: String,
-    written: [Option<u64>; 3],
-}
-
-/// One request: path, headers, body.
-#[derive(Clone)]
-struct Push {
-    path: &'static str,
-    headers: Vec<(&'static str, &'static str)>,
-    body: Vec<u8>,
-}
-
-impl Push {
-    fn snappy(content_type: &'static str, message: &[u8]) -> Self {
-        let body = snap::raw::Encoder::new().compress_vec(message).expect("packs");
-        let headers = vec![("Content-Type", content_type), ("Content-Encoding", "snappy")];
-        Self { path: "/api/v1/write", headers, body }
-    }
-
-    fn v1(series: Vec<v1::TimeSeries>) -> Self {
-        Self::snappy(V1, &v1::WriteRequest { timeseries: series, metadata: Vec::new() }.encode_to_vec())
-    }
-
-    fn headers(self, headers: &[(&'static str, &'static str)]) -> Self {
-        Self { headers: headers.to_vec(), ..self }
-    }
 }
 
 impl Site {
@@ -68,41 +28,16 @@ impl Site {
         }
         let node = spec.start();
         node.ready().await;
-        Self { api: node.api(), node, client: reqwest::Client::new(), _root: root }
+        Self { api: node.api(), node, _root: root }
     }
 
     async fn push(&self, push: Push) -> Reply {
-        let url = format!("http://{}{}", self.node.spec.http(), push.path);
-        let mut request = self.client.post(url).body(push.body);
-        for (name, value) in push.headers {
-            request = request.header(name, value);
-        }
-        let response = request.send().await.expect("an answer");
-        let written = WRITTEN
-            .map(|n| response.headers().get(n).map(|v| v.to_str().expect("text").parse().expect("a number")));
-        let status = response.status().as_u16();
-        Reply { status, written, body: response.text().await.expect("a body") }
+        push.to(self.node.spec.http()).await.expect("an answer")
     }
 
     async fn send(&self, series: Vec<v1::TimeSeries>) -> Reply {
         self.push(Push::v1(series)).await
     }
-}
-
-fn ms() -> i64 {
-    (now() * 1000.0) as i64
-}
-
-fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> v1::TimeSeries {
-    v1::TimeSeries {
-        labels: labels.iter().map(|(n, v)| v1::Label { name: (*n).into(), value: (*v).into() }).collect(),
-        samples: samples.iter().map(|&(timestamp, value)| v1::Sample { value, timestamp }).collect(),
-        ..v1::TimeSeries::default()
-    }
-}
-
-fn named(name: &str, samples: &[(i64, f64)]) -> v1::TimeSeries {
-    series(&[("__name__", name), ("job", "push")], samples)
 }
 
 #[tokio::test]
@@ -316,6 +251,64 @@ async fn what_is_switched_off() {
     let site = Site::start(&["--web.enable-remote-write-receiver", flag]).await;
     assert_eq!(site.send(vec![named("one", &[(ms(), 1.0)])]).await.status, 415);
     assert_eq!(site.push(two(vec![float_row(ms())])).await.status, 204);
+}
+
+/// Pushes one sample after the other to each of some series until the node is gone; answers the acknowledged times.
+async fn pusher(http: std::net::SocketAddr, name: String) -> Vec<i64> {
+    let mut acked = Vec::new();
+    let mut t = ms();
+    loop {
+        t = (t + 1).max(ms());
+        let batch = (0..20).map(|i| series(&[("__name__", &name), ("i", &i.to_string())], &[(t, t as f64)]));
+        match Push::v1(batch.collect()).to(http).await {
+            Ok(Reply { status: 204, .. }) => acked.push(t),
+            Ok(reply) => assert_eq!(reply.status, 503, "{reply:?}"),
+            Err(_) => return acked,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let mut site = Site::start(&[]).await;
+    for round in 0..2 {
+        let pushers: Vec<_> = (0..4)
+            .map(|p| tokio::spawn(pusher(site.node.spec.http(), format!("kill_{round}_{p}"))))
+            .collect();
+        let http = site.node.spec.http();
+        until("some acknowledged samples", PATIENCE, || async {
+            let api = Api::new(http);
+            for p in 0..4 {
+                let n =
+                    api.number(&format!("count_over_time(kill_{round}_{p}{{i=\"0\"}}[1m])"), now()).await?;
+                if n < 30.0 {
+                    return Err(format!("pusher {p} has {n}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+        site.node.kill();
+        let spec = site.node.spec.clone();
+        site.node = spec.start();
+        site.node.ready().await;
+        for (p, pusher) in pushers.into_iter().enumerate() {
+            let acked = pusher.await.expect("a pusher");
+            let kept = site.api.query(&format!("kill_{round}_{p}[5m]"), now()).await.expect("samples");
+            let kept = kept["result"].as_array().expect("series");
+            assert_eq!((kept.len(), acked.len() >= 30), (20, true));
+            for series in kept {
+                let times: std::collections::BTreeSet<i64> = series["values"]
+                    .as_array()
+                    .expect("values")
+                    .iter()
+                    .map(|v| (v[0].as_f64().expect("a time") * 1000.0).round() as i64)
+                    .collect();
+                let lost: Vec<_> = acked.iter().filter(|t| !times.contains(t)).collect();
+                assert!(lost.is_empty(), "{} of {} acknowledged samples are gone", lost.len(), acked.len());
+            }
+        }
+    }
 }
 
 fn sender_config(dir: &Path, target: &str, koios: &Node) -> std::path::PathBuf {

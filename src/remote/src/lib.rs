@@ -38,4 +38,4 @@ pub use faults::{Faults, Reason};
 pub use limits::Limits;
 pub use negotiate::{Encoding, Head, Message};
 pub use port::{PushError, PushOutcome, PushPort};
-pub use receiver::{Intake, Receiver};
+pub use receiver::{Intake, Opened, Receiver};

@@ -33,6 +33,21 @@ pub struct Intake {
     held: Held,
 }
 
+impl Intake {
+    /// Bytes that came in.
+    pub fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// A decoded request that is to be stored.
+#[derive(Debug)]
+pub struct Opened {
+    head: Head,
+    decoded: Decoded,
+    _held: Held,
+}
+
 impl Receiver {
     /// Over a port, taking the `accepted` messages.
     pub fn new(port: Arc<dyn PushPort>, limits: Limits, accepted: Vec<Message>) -> Self {
@@ -85,20 +100,29 @@ impl Receiver {
         self.count(&intake.head, Answer::bad(&intake.head, why))
     }
 
-    /// Decodes the collected body, pushes it, and says what became of it.
-    pub async fn finish(&self, intake: Intake) -> Answer {
+    /// Unpacks and decodes the collected body. Takes the CPU for as long as the body is: about half a microsecond a
+    /// series.
+    ///
+    /// # Errors
+    /// The answer to give: nothing of the request is usable.
+    pub fn open(&self, intake: Intake) -> Result<Opened, Answer> {
         let Intake { head, body, mut held } = intake;
         add(&self.counters.bytes, body.len() as u64);
-        let unpacked = unpack::unpack(head.encoding, &body, &self.limits, &mut held);
-        drop(body);
-        let decoded = match unpacked {
-            Ok(bytes) => decode(head.message, &bytes, &self.limits),
-            Err(e) => return self.count(&head, Answer::unpack(&head, e)),
-        };
-        let answer = match decoded {
-            Ok(decoded) => self.push(&head, decoded).await,
-            Err(e) => Answer::decode(&head, &e),
-        };
+        let opened = unpack::unpack(head.encoding, &body, &self.limits, &mut held)
+            .map_err(|e| Answer::unpack(&head, e))
+            .and_then(|bytes| {
+                decode(head.message, &bytes, &self.limits).map_err(|e| Answer::decode(&head, &e))
+            });
+        match opened {
+            Ok(decoded) => Ok(Opened { head, decoded, _held: held }),
+            Err(answer) => Err(self.count(&head, answer)),
+        }
+    }
+
+    /// Pushes what was opened, and says what became of it.
+    pub async fn store(&self, opened: Opened) -> Answer {
+        let Opened { head, decoded, _held } = opened;
+        let answer = self.push(&head, decoded).await;
         self.count(&head, answer)
     }
 

@@ -47,7 +47,10 @@ fn send(r: &Receiver, said: Said<'_>, body: &[u8]) -> Answer {
             return answer;
         }
     }
-    block_on(r.finish(intake))
+    match r.open(intake) {
+        Ok(opened) => block_on(r.store(opened)),
+        Err(answer) => answer,
+    }
 }
 
 fn packed(kind: Kind, rows: &[Row]) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! `/api/v1/write`, and the same under the paths of Mimir and Thanos: remote write 1.0 and 2.0.
 //!
 //! Reads the body piece by piece into the receiver, which owns all bounds and all decisions; decoding and storing run
-//! on the network runtime. Answers are plain text, as Prometheus gives them.
+//! on the network runtime, the decoding of great bodies beside it. Answers are plain text, as Prometheus gives them.
 
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use crate::state::ApiState;
 
 /// Prometheus', Mimir's and Thanos' path below `/api/v1`.
 pub const PATHS: [&str; 3] = ["/write", "/push", "/receive"];
+
+/// Packed bytes of a body that is opened on the network runtime itself: a few thousand samples, a millisecond or two.
+const INLINE_BYTES_MAX: usize = 256 << 10;
 
 const OFF: &str = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n";
 
@@ -37,7 +40,20 @@ pub async fn handle(
         Ok(intake) => intake,
         Err(answer) => return Ok(reply(answer)),
     };
-    let work = async move { Ok::<_, ApiError>(receiver.finish(intake).await) };
+    let net = state.net.clone();
+    let work = async move {
+        let opened = if intake.bytes() > INLINE_BYTES_MAX {
+            let receiver = receiver.clone();
+            let opening = net.spawn_blocking(move || receiver.open(intake));
+            opening.await.map_err(|_| ApiError::internal("the request was lost (a bug; see the log)"))?
+        } else {
+            receiver.open(intake)
+        };
+        Ok::<_, ApiError>(match opened {
+            Ok(opened) => receiver.store(opened).await,
+            Err(answer) => answer,
+        })
+    };
     state.on_net(work).await.map(reply)
 }
 
