@@ -277,7 +277,7 @@ impl Process {
             Msg::Push { batch, items } => self.push(from, batch, &items),
             Msg::Pushed { batch, results } => self.pushed(from, batch, &results),
             Msg::Ask { query, seq, scope, series } => self.asked(from, query, seq, &scope, &series),
-            Msg::Answered { query, seq, answer } => self.answered(from, query, seq, answer),
+            Msg::Answered { query, seq, answer, moved } => self.answered(from, query, seq, answer, &moved),
             Msg::Covered { key, slot, since } => {
                 let steps = self.handover.covered(key, slot, since);
                 self.handover_steps(steps);
@@ -299,7 +299,7 @@ impl Process {
     pub fn bounced(&mut self, to: usize, msg: Msg) {
         match msg {
             Msg::Push { batch, .. } => self.push_lost(to, batch),
-            Msg::Ask { query, seq, .. } => self.answered(to, query, seq, Err("is not there")),
+            Msg::Ask { query, seq, .. } => self.answered(to, query, seq, Err("is not there"), &[]),
             _ => {}
         }
     }

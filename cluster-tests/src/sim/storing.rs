@@ -28,6 +28,8 @@ const RANGE_MS: Ms = 90_000;
 const PEERS_MS: Ms = 45_000;
 /// A segment of the log is closed and shipped after this long.
 const SHIP_MS: Ms = 15_000;
+/// Blocks that a head speaks of after it forgot their samples.
+const MOVED_MAX: usize = 8;
 /// Nodes that serve a block.
 const COPIES: usize = 2;
 
@@ -163,6 +165,10 @@ impl Process {
 
     fn end_cut(&mut self) {
         let Some(cut) = self.cutting.take() else { return };
+        self.disk.moved.push(cut.meta.ulid);
+        if self.disk.moved.len() > MOVED_MAX {
+            self.disk.moved.remove(0);
+        }
         let gone = |key, t: Ms| cut.data.get(&key).is_some_and(|c: &BTreeMap<Ms, f64>| c.contains_key(&t));
         self.forget(|r| gone(r.sample.key, r.sample.t));
         let upto =
