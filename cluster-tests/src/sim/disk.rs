@@ -4,6 +4,7 @@
 //! prefix of what was not synced (a torn tail ends the replay); a failed sync closes the log until it is opened again.
 
 use koios_cluster::SoleRange;
+use koios_model::BlockId;
 
 use super::rng::Rng;
 use super::types::{Entry, Ms, Rec, Sample};
@@ -27,6 +28,8 @@ pub struct Disk {
     pub segments: Vec<(u64, Ms)>,
     /// Samples before are refused: their range is cut.
     pub refuse_before: Ms,
+    /// Blocks that the head forgot samples into, the last ones.
+    pub moved: Vec<BlockId>,
     /// Stretches that only this node holds.
     pub sole: Vec<SoleRange>,
     /// Stretches that this node lost.

@@ -40,9 +40,10 @@ impl Process {
         self.known[self.me] = None;
     }
 
-    pub(super) fn gossiped(&mut self, entries: &[Entry]) {
+    pub(super) fn gossiped(&mut self, from: usize, entries: &[Entry]) {
         for e in entries {
             if e.node == self.me {
+                self.known_by[from] |= e.generation == self.generation;
                 continue;
             }
             let newer = match &self.known[e.node] {
@@ -106,7 +107,7 @@ impl Process {
 
     fn describe(&mut self) {
         let min_time = self.head.values().filter_map(|c| c.keys().next()).min().copied();
-        if self.is_ready() && self.ticks % 2 == 0 {
+        if self.is_ready() && self.ticks.is_multiple_of(2) {
             let ring = replicas::ring(&self.view, self.wall).len();
             let peers = self.view.ready("scrape").len().saturating_sub(1);
             // One copy is a success while two make a ring: then each of them may be the only one.
@@ -129,8 +130,8 @@ impl Process {
         }
     }
 
-    /// Ready after listening for a while, with a peer heard (or none there), the bucket looked at once, and, on an empty disk,
-    /// its own past found in the bucket.
+    /// Ready after listening for a while, with a peer heard (or none there), the bucket looked at once, and, on an empty
+    /// disk, its own past found in the bucket and itself known by more than half.
     fn next_state(&self) -> NodeState {
         if self.is_ready() {
             return NodeState::Ready;
@@ -139,7 +140,14 @@ impl Process {
         let heard = alone || self.known.iter().flatten().any(|k| k.liveness == Liveness::Alive);
         let listened = self.mono - self.started >= LISTEN_MS;
         let looked = self.catalogue_at.is_some() || self.mono - self.started >= 20_000;
-        if heard && listened && looked && self.logs_seen { NodeState::Ready } else { NodeState::Joining }
+        let ring = replicas::ring(&self.view, self.wall);
+        let knows = |m: &Member| self.known_by[self.index_of(&m.name)];
+        let known = !self.new || replicas::is_known(&ring, self.name(), &knows);
+        if heard && listened && looked && self.logs_seen && known {
+            NodeState::Ready
+        } else {
+            NodeState::Joining
+        }
     }
 
     fn publish(&mut self) {

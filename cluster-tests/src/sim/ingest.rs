@@ -121,7 +121,8 @@ impl Process {
     fn conclude(&mut self, id: u64) {
         let Some(batch) = self.batches.get(&id) else { return };
         let mut verdict = batch.quorum.verdict();
-        if self.common.bug == Bug::QuorumPerRequest && batch.successes >= 2 {
+        let good = |s: &Sample| s.v == value(s.key.0, s.t) && s.t <= self.wall + FUTURE_MS;
+        if self.common.bug == Bug::QuorumPerRequest && batch.successes >= 2 && batch.items.iter().all(good) {
             let stored = batch.items.len();
             verdict = Some(Verdict { stored, refused: Vec::new(), unavailable: Vec::new() });
         }

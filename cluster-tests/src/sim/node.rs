@@ -100,6 +100,9 @@ pub struct Process {
     pub(super) known: Vec<Option<Known>>,
     pub(super) record: Arc<NodeRecord>,
     pub(super) beat: u64,
+    /// Started on an empty disk.
+    pub(super) new: bool,
+    pub(super) known_by: Vec<bool>,
     pub(super) view: Arc<ClusterView>,
     pub(super) view_stale: bool,
     pub(super) owning: Arc<ClusterView>,
@@ -167,6 +170,8 @@ impl Process {
             known: (0..common.names.len()).map(|_| None).collect(),
             record,
             beat: 0,
+            new: fresh,
+            known_by: vec![false; common.names.len()],
             view: Arc::default(),
             view_stale: true,
             owning: Arc::default(),
@@ -273,11 +278,11 @@ impl Process {
     /// A message arrived.
     pub fn received(&mut self, from: usize, msg: Msg) {
         match msg {
-            Msg::Gossip(entries) => self.gossiped(&entries),
+            Msg::Gossip(entries) => self.gossiped(from, &entries),
             Msg::Push { batch, items } => self.push(from, batch, &items),
             Msg::Pushed { batch, results } => self.pushed(from, batch, &results),
             Msg::Ask { query, seq, scope, series } => self.asked(from, query, seq, &scope, &series),
-            Msg::Answered { query, seq, answer } => self.answered(from, query, seq, answer),
+            Msg::Answered { query, seq, answer, moved } => self.answered(from, query, seq, answer, &moved),
             Msg::Covered { key, slot, since } => {
                 let steps = self.handover.covered(key, slot, since);
                 self.handover_steps(steps);
@@ -299,7 +304,7 @@ impl Process {
     pub fn bounced(&mut self, to: usize, msg: Msg) {
         match msg {
             Msg::Push { batch, .. } => self.push_lost(to, batch),
-            Msg::Ask { query, seq, .. } => self.answered(to, query, seq, Err("is not there")),
+            Msg::Ask { query, seq, .. } => self.answered(to, query, seq, Err("is not there"), &[]),
             _ => {}
         }
     }
@@ -331,7 +336,7 @@ impl Process {
     }
 
     fn follow_ownership(&mut self) {
-        if self.ticks.is_multiple_of(3) || !Arc::ptr_eq(&self.view, &self.looked_at) {
+        if self.ticks.is_multiple_of(5) || !Arc::ptr_eq(&self.view, &self.looked_at) {
             self.looked_at = self.view.clone();
             let owning = self.freeze.look(ns(self.mono), &self.looked_at);
             self.owning_changed |= !Arc::ptr_eq(&owning, &self.owning);

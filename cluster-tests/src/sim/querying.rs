@@ -15,10 +15,6 @@ use super::types::{BlockData, Done, Effect, Ms, Msg, Op, ReadAnswer, Tag, Timer}
 
 /// Longest wait for one holder.
 const HOLDER_MS: Ms = 5_000;
-/// A picture of the bucket that is older than this is not trusted to be whole. Shorter than what a head waits
-/// for its peers, so a head never forgets what an unsuspecting coordinator does not see.
-const CATALOGUE_MS: Ms = 30_000;
-
 /// A question of a client that this node coordinates.
 #[derive(Debug)]
 pub struct Query {
@@ -29,9 +25,10 @@ pub struct Query {
     asked: BTreeMap<(usize, u32), Rc<Scope>>,
     answers: Vec<Rc<Answer>>,
     round: u32,
-    stale_catalogue: bool,
     /// Blocks that this node reads from the bucket for its own question.
     reading: BTreeMap<u32, (Answer, Vec<BlockId>)>,
+    /// What the head of this node forgot, while blocks are read for the same question.
+    moved: Vec<BlockId>,
 }
 
 impl Process {
@@ -61,8 +58,8 @@ impl Process {
             asked: BTreeMap::new(),
             answers: Vec::new(),
             round: 0,
-            stale_catalogue: self.catalogue_at.is_none_or(|t| self.mono - t > CATALOGUE_MS),
             reading: BTreeMap::new(),
+            moved: Vec::new(),
         };
         self.queries.insert(id, query);
         self.question(id, questions);
@@ -95,7 +92,7 @@ impl Process {
         series: &Rc<Vec<u16>>,
     ) {
         if !self.record.state.answers() {
-            self.send(from, Msg::Answered { query, seq, answer: Err("is not ready") });
+            self.send(from, Msg::Answered { query, seq, answer: Err("is not ready"), moved: Vec::new() });
             return;
         }
         let mut answer = Answer::default();
@@ -103,6 +100,7 @@ impl Process {
             self.chunks(&self.head, series, (scope.mint, scope.maxt), &mut answer);
             answer.served.push(Part::Own);
         }
+        let moved = if scope.own { self.disk.moved.clone() } else { Vec::new() };
         let mut unread = Vec::new();
         for id in &scope.blocks {
             match self.loaded.get(id) {
@@ -119,13 +117,14 @@ impl Process {
             }
         }
         if unread.is_empty() {
-            self.send(from, Msg::Answered { query, seq, answer: Ok(Rc::new(answer)) });
+            self.send(from, Msg::Answered { query, seq, answer: Ok(Rc::new(answer)), moved });
             return;
         }
         for id in &unread {
             self.out.push(Effect::Bucket(Op::Get(*id), Tag::Read(query, seq, *id)));
         }
         if let Some(q) = self.queries.get_mut(&query) {
+            q.moved.extend(moved);
             q.reading.insert(seq, (answer, unread));
         }
     }
@@ -151,7 +150,9 @@ impl Process {
             }),
         }
         if unread.is_empty() {
-            self.answered(self.me, query, seq, Ok(Rc::new(answer)));
+            let moved =
+                self.queries.get_mut(&query).map(|q| std::mem::take(&mut q.moved)).unwrap_or_default();
+            self.answered(self.me, query, seq, Ok(Rc::new(answer)), &moved);
         } else if let Some(q) = self.queries.get_mut(&query) {
             q.reading.insert(seq, (answer, unread));
         }
@@ -177,6 +178,7 @@ impl Process {
         query: u64,
         seq: u32,
         answer: Result<Rc<Answer>, &'static str>,
+        moved: &[BlockId],
     ) {
         let name = self.common.names[from].clone();
         let Some(q) = self.queries.get_mut(&query) else { return };
@@ -187,6 +189,7 @@ impl Process {
         match answer {
             Ok(a) => {
                 rounds.answered(&node, &scope, a.missing.clone());
+                rounds.forgotten(moved);
                 q.answers.push(a);
                 self.reach.answered(&name, node.generation);
             }
@@ -203,7 +206,7 @@ impl Process {
     pub(super) fn query_timeout(&mut self, id: u64, round: u32) {
         let Some(q) = self.queries.get(&id).filter(|q| q.round == round) else { return };
         let silent: Vec<(usize, u32)> = q.asked.keys().copied().collect();
-        silent.into_iter().for_each(|(n, seq)| self.answered(n, id, seq, Err("does not answer")));
+        silent.into_iter().for_each(|(n, seq)| self.answered(n, id, seq, Err("does not answer"), &[]));
     }
 
     fn advance(&mut self, id: u64) {
@@ -218,11 +221,8 @@ impl Process {
         }
         let Some(mut q) = self.queries.remove(&id) else { return };
         let gaps = q.rounds.take().expect("BUG: a query without rounds").verdict();
-        let mut result =
-            ReadAnswer { series: Vec::new(), gaps: gaps.iter().map(|g| (g.from, g.until)).collect() };
-        if q.stale_catalogue {
-            result.gaps.push(q.range);
-        }
+        let gaps = gaps.iter().map(|g| (g.from, g.until)).collect();
+        let mut result = ReadAnswer { series: Vec::new(), gaps };
         for s in q.series.iter() {
             let labels = &self.common.labels[s];
             let mut merged = MergedSeries::new(labels.clone());

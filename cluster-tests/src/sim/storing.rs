@@ -28,6 +28,8 @@ const RANGE_MS: Ms = 90_000;
 const PEERS_MS: Ms = 45_000;
 /// A segment of the log is closed and shipped after this long.
 const SHIP_MS: Ms = 15_000;
+/// Blocks that a head speaks of after it forgot their samples.
+const MOVED_MAX: usize = 8;
 /// Nodes that serve a block.
 const COPIES: usize = 2;
 
@@ -63,6 +65,8 @@ pub struct Adopting {
 pub struct Loading {
     under_way: BTreeSet<BlockId>,
     assigned_by: u64,
+    /// Owners in the view of this number.
+    owners: (u64, BTreeMap<BlockId, Vec<Arc<Member>>>),
 }
 
 /// A block's meta.json.
@@ -163,6 +167,10 @@ impl Process {
 
     fn end_cut(&mut self) {
         let Some(cut) = self.cutting.take() else { return };
+        self.disk.moved.push(cut.meta.ulid);
+        if self.disk.moved.len() > MOVED_MAX {
+            self.disk.moved.remove(0);
+        }
         let gone = |key, t: Ms| cut.data.get(&key).is_some_and(|c: &BTreeMap<Ms, f64>| c.contains_key(&t));
         self.forget(|r| gone(r.sample.key, r.sample.t));
         let upto =
@@ -208,7 +216,18 @@ impl Process {
 
     fn follow_blocks(&mut self) {
         let stores = self.owning.ready("store");
-        let owners_of = |id: BlockId| -> Vec<Arc<Member>> { owners(&stores, block_key(id), COPIES) };
+        let mut known = std::mem::take(&mut self.loading.owners);
+        if known.0 != self.owning.seq {
+            known = (self.owning.seq, BTreeMap::new());
+        }
+        for id in self.catalogue.blocks().keys().chain(self.loaded.keys()) {
+            known.1.entry(*id).or_insert_with(|| owners(&stores, block_key(*id), COPIES));
+        }
+        self.load_and_unload(&stores, &|id| known.1.get(&id).cloned().unwrap_or_default());
+        self.loading.owners = known;
+    }
+
+    fn load_and_unload(&mut self, stores: &[Arc<Member>], owners_of: &dyn Fn(BlockId) -> Vec<Arc<Member>>) {
         let changed = self.owning.seq ^ (self.catalogue.blocks().len() as u64) << 32;
         if self.loading.assigned_by != changed || !self.loading.under_way.is_empty() {
             self.loading.assigned_by = changed;
@@ -232,7 +251,7 @@ impl Process {
                 self.unload.reported(ns(self.mono), &m.name, m.generation, &all);
             }
         }
-        for step in self.unload.look(ns(self.mono), &me, &ids, settled, &owners_of) {
+        for step in self.unload.look(ns(self.mono), &me, &ids, settled, owners_of) {
             match step {
                 Step::Ask { node, blocks } => {
                     let to = self.index_of(&node.name);

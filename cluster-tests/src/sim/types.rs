@@ -80,7 +80,7 @@ pub enum Msg {
     /// A fragment.
     Ask { query: u64, seq: u32, scope: Rc<Scope>, series: Rc<Vec<u16>> },
     /// Its answer.
-    Answered { query: u64, seq: u32, answer: Result<Rc<Answer>, &'static str> },
+    Answered { query: u64, seq: u32, answer: Result<Rc<Answer>, &'static str>, moved: Vec<BlockId> },
     /// A slot is covered since.
     Covered { key: u64, slot: Slot, since: Ms },
     /// Which of these do you serve?

@@ -265,7 +265,9 @@ impl World {
                     self.after(delay, Event::Synced(n, life));
                 }
                 Effect::Bucket(op, tag) => {
-                    let delay = self.rng.within(2, 40) * self.bucket.slow.max(1);
+                    // Loading a block is not one request.
+                    let more = if matches!(tag, Tag::Load(_)) { self.rng.within(0, 12_000) } else { 0 };
+                    let delay = more + self.rng.within(2, 40) * self.bucket.slow.max(1);
                     self.after(delay, Event::Apply(n, life, op, tag));
                 }
                 Effect::Wrote(client, verdict) => self.wrote(client, verdict),

@@ -50,6 +50,14 @@ pub fn ring(view: &ClusterView, now_ms: i64) -> Vec<Arc<Member>> {
     view.members.values().filter(|m| m.record.roles.has("receive") && counts(m)).cloned().collect()
 }
 
+/// Whether a node that is new to `ring` (itself included) may turn ready: more than half of the ring know of it. Behind a
+/// cut a new node could otherwise make a quorum with a minority, and the majority, who never heard of it, would miss
+/// only one known node and call its answers whole. `knows` tells who has said that it sees the new node.
+pub fn is_known(ring: &[Arc<Member>], me: &str, knows: &dyn Fn(&Member) -> bool) -> bool {
+    let count = ring.iter().filter(|m| m.name == me || knows(m)).count();
+    2 * count > ring.len()
+}
+
 /// Where one series goes.
 #[derive(Clone, Debug)]
 pub struct Replicas {
@@ -245,6 +253,16 @@ mod tests {
         let view = ClusterView { members, ..ClusterView::default() };
         assert_eq!(names(&ring(&view, 2_000)), ["n0", "n2", "n3"]);
         assert_eq!(names(&ring(&view, 1_000 + RING_GRACE_MS)), ["n2", "n3"]);
+    }
+
+    #[test]
+    fn a_new_node_is_known_by_more_than_half() {
+        let all = nodes(&["a", "a", "a", "a"]);
+        assert!(is_known(&all[..1], "n0", &|_| false), "the first of a cluster");
+        assert!(is_known(&all[..2], "n0", &|m| m.name == "n1"));
+        assert!(!is_known(&all[..2], "n0", &|_| false));
+        assert!(!is_known(&all, "n0", &|m| m.name == "n1"), "two of four");
+        assert!(is_known(&all, "n0", &|m| m.name != "n3"));
     }
 
     proptest! {

@@ -57,7 +57,7 @@ pub async fn start(
         http,
         state: NodeState::Starting,
         since: f.clock.now_ms(),
-        head: HeadSummary::default(),
+        head: unread_head(settings, f),
         bucket: f.bucket.id().to_owned(),
         catalogue: 0,
         ring_hash: 0,
@@ -77,6 +77,12 @@ pub async fn start(
     let started = f.net.spawn(Gossip::start(options, record)).await.map_err(|e| e.to_string())?;
     let gossip = started.map_err(|e| format!("step listen: --cluster.listen-address: {e}"))?;
     Ok(Gossiping { gossip: Arc::new(gossip), advertise, http, warnings })
+}
+
+/// What is said of the head until its logs are read: with logs it may hold anything, without it is empty.
+fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
+    let min_time = settings.args.storage_path.join("head").exists().then_some(0);
+    HeadSummary { min_time, sole: f.sole.lock().ranges().to_vec(), ..HeadSummary::default() }
 }
 
 async fn first_seed(settings: &Settings) -> Option<SocketAddr> {

@@ -50,6 +50,19 @@ pub struct Absent {
     pub reason: String,
 }
 
+/// First moment of which a node may hold samples: what it says is older than what it took since, which may lie further
+/// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples at all.
+pub fn may_hold_from(m: &Member) -> Option<i64> {
+    let takes = m.record.roles.has("receive") || m.record.roles.has("scrape");
+    match m.record.head.min_time {
+        Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
+        None => takes.then_some(i64::MIN),
+    }
+}
+
+/// The default out-of-order window, and ten minutes for news to spread.
+const HEAD_SLACK_MS: i64 = 40 * 60_000;
+
 impl Absent {
     /// From what a member says, or said last.
     pub fn from_member(m: &Member, reason: &str) -> Self {
@@ -62,7 +75,7 @@ impl Absent {
         };
         Self {
             name: m.name.clone(),
-            from: m.record.head.min_time,
+            from: may_hold_from(m),
             until,
             sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
             reason: reason.to_owned(),

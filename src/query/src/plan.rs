@@ -13,7 +13,7 @@ use koios_cluster::{ClusterView, Member, ranked};
 use koios_model::BlockId;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::completeness::Absent;
+use crate::completeness::{Absent, may_hold_from};
 
 /// One question to one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,10 +133,9 @@ fn part<'a>(parts: &'a mut BTreeMap<String, Fragment>, m: &Arc<Member>) -> &'a m
     })
 }
 
-/// A head's oldest moment is a hint with ten minutes of slack; an unknown one is asked.
+/// What a node says of its head is a hint; one that says nothing is asked.
 fn holds_own_data(m: &Member, maxt: i64) -> bool {
-    const SLACK_MS: i64 = 600_000;
-    m.record.head.min_time.is_none_or(|t| t.saturating_sub(SLACK_MS) <= maxt)
+    may_hold_from(m).is_none_or(|t| t <= maxt)
 }
 
 fn is_starting(m: &Member) -> bool {
@@ -218,7 +217,7 @@ mod tests {
         let mut young = member("b", "B");
         young.record.head.min_time = Some(10_000_000);
         let v = view("a", vec![member("a", "B"), young]);
-        assert_eq!(plan(&v, &[], &|_| false, (0, 9_000_000)).ask.len(), 1);
-        assert_eq!(plan(&v, &[], &|_| false, (0, 9_500_000)).ask.len(), 2);
+        assert_eq!(plan(&v, &[], &|_| false, (0, 7_000_000)).ask.len(), 1);
+        assert_eq!(plan(&v, &[], &|_| false, (0, 7_600_000)).ask.len(), 2);
     }
 }

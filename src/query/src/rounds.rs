@@ -3,8 +3,8 @@
 //! One view is pinned for all rounds. Round one is the plan; blocks that a holder did not serve go to the next in
 //! rank, at most twice; then the coordinator opens them itself. A head has one holder: when it does not answer,
 //! `completeness` decides whether another slot covers it. When nothing is open the catalogue is looked at once more:
-//! a head forgets only what the catalogue shows, so no sample falls between the two. What remains is a gap with a
-//! name. The coordinator carries the questions over the network, the simulator of `cluster-tests` over its own.
+//! a head forgets only what its node's catalogue shows, and says so when this node's may not, so no sample falls between
+//! the two. What remains is a gap with a name. The coordinator carries the questions over the network, the simulator of `cluster-tests` over its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -66,6 +66,7 @@ pub struct Rounds {
     /// As it was looked at last.
     catalogue: Arc<CatalogueView>,
     asked_for: BTreeSet<BlockId>,
+    moved: BTreeSet<BlockId>,
     round: usize,
     absent: Vec<Absent>,
     gaps: Vec<Gap>,
@@ -91,6 +92,7 @@ impl Rounds {
             want: want.clone(),
             catalogue,
             asked_for: cover.into_iter().collect(),
+            moved: BTreeSet::new(),
             round: 0,
             absent: first.absent,
             gaps: Vec::new(),
@@ -125,15 +127,16 @@ impl Rounds {
         Vec::new()
     }
 
-    /// Blocks that appeared while the heads answered. A head forgets only what the catalogue shows already, so
-    /// looking once more after the heads have answered leaves no sample between the two.
+    /// Blocks that appeared while the heads answered, or that heads speak of and the catalogue does not show.
     fn newly_cut(&mut self, now: Arc<CatalogueView>) -> Questions {
-        if Arc::ptr_eq(&now, &self.catalogue) {
-            return Vec::new();
+        let mut new: Vec<BlockId> = Vec::new();
+        if !Arc::ptr_eq(&now, &self.catalogue) {
+            let cover = now.cover(self.want.mint, self.want.maxt);
+            self.catalogue = now;
+            new.extend(cover.into_iter().filter(|id| self.asked_for.insert(*id)));
         }
-        let cover = now.cover(self.want.mint, self.want.maxt);
-        self.catalogue = now;
-        let new: Vec<BlockId> = cover.into_iter().filter(|id| self.asked_for.insert(*id)).collect();
+        let unseen = std::mem::take(&mut self.moved).into_iter().filter(|id| !self.catalogue.holds(*id));
+        new.extend(unseen.filter(|id| self.asked_for.insert(*id)));
         match self.view.own() {
             Some(me) if !new.is_empty() => vec![(me.clone(), self.want.scope(false, new, false))],
             _ => Vec::new(),
@@ -157,6 +160,12 @@ impl Rounds {
                 ),
             }
         }
+    }
+
+    /// A head that answered says which blocks it forgot its samples into lately. What the catalogue here does not
+    /// hold yet (this node was paused, or cut off from the bucket) is read by its id.
+    pub fn forgotten(&mut self, blocks: &[BlockId]) {
+        self.moved.extend(blocks);
     }
 
     /// A node did not answer.
@@ -226,5 +235,48 @@ impl Rounds {
         }
         self.gaps.extend(gaps(&self.absent, self.want.mint, self.want.maxt));
         self.gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{member, view};
+
+    fn want() -> Want {
+        Want {
+            query_id: String::new(),
+            mint: 0,
+            maxt: 100,
+            matchers: Vec::new(),
+            series_max: 1,
+            bytes_max: 1,
+            patience: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_block_that_only_a_head_speaks_of_is_read_here_or_named() {
+        let v = Arc::new(view("a", vec![member("a", "B"), member("b", "B")]));
+        let catalogue = Arc::new(CatalogueView::new(BTreeMap::new(), BTreeMap::new()));
+        let (mut r, first) = Rounds::start(&v, &want(), catalogue.clone(), &|_| false);
+        assert_eq!(first.len(), 2);
+        let id = BlockId::from_parts(7, 7);
+        for (node, scope) in &first {
+            r.answered(node, scope, Vec::new());
+            r.forgotten(&[id]);
+        }
+        let next = r.next(&|| catalogue.clone(), &|_| false);
+        assert_eq!((next.len(), next[0].0.name.as_str(), &next[0].1.blocks), (1, "a", &vec![id]));
+        let detail = "the bucket does not answer".to_owned();
+        let missing = Missing { part: Part::Block(id), reason: crate::MissingReason::Gone, detail };
+        r.answered(&next[0].0, &next[0].1, vec![missing]);
+        let again = r.next(&|| catalogue.clone(), &|_| false);
+        assert_eq!(again[0].0.name, "b", "somebody else may have it");
+        r.no_answer(&again[0].0, &again[0].1, "is down");
+        assert!(r.next(&|| catalogue.clone(), &|_| false).is_empty());
+        let gaps = r.verdict();
+        assert_eq!(gaps.len(), 1);
+        assert!(gaps[0].holders[0].contains(&id.to_string()));
     }
 }
