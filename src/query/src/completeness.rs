@@ -51,9 +51,11 @@ pub struct Absent {
 }
 
 /// First moment of which a node may hold samples: what it says is older than what it took since, which may lie further
-/// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples at all.
+/// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for ever or any
+/// more: a head that was drained is empty when it says so.
 pub fn may_hold_from(m: &Member) -> Option<i64> {
-    let takes = m.record.roles.has("receive") || m.record.roles.has("scrape");
+    let drained = matches!(m.record.state, NodeState::Draining | NodeState::Leaving);
+    let takes = !drained && (m.record.roles.has("receive") || m.record.roles.has("scrape"));
     match m.record.head.min_time {
         Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
         None => takes.then_some(i64::MIN),
