@@ -1,7 +1,8 @@
-//! Real processes for tests: Koios nodes, exporters and peers on loopback.
+//! Real processes for tests: Koios nodes, exporters and peers on loopback; and a simulated cluster (`sim`).
 //!
 //! Owns starting them on free ports, waiting for conditions (never sleeping and hoping), and stopping what
-//! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary.
+//! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary,
+//! and a simulated node is made of the production cores.
 
 pub mod acks;
 pub mod api;
@@ -12,6 +13,7 @@ pub mod made;
 pub mod node;
 pub mod peers;
 pub mod push;
+pub mod sim;
 pub mod wait;
 
 pub use api::Api;

@@ -21,6 +21,9 @@ use crate::kit::{Flare, Letter, Mailroom};
 pub const BOUND: usize = 16;
 /// Time between refreshes that nobody asked for.
 pub const REFRESH: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+const TRIES: usize = 40;
 
 /// The published picture, and the way to ask for a new one.
 #[derive(Clone)]
@@ -29,6 +32,24 @@ pub struct CatalogueHandle {
     pub view: Arc<ArcSwap<CatalogueView>>,
     /// The actor.
     pub room: Mailroom<CatalogueActor>,
+}
+
+impl CatalogueHandle {
+    /// The picture after reading the bucket again, begun after this call.
+    ///
+    /// # Errors
+    /// Why the bucket could not be read; the last picture stays.
+    pub async fn fresh(&self) -> Result<Arc<CatalogueView>, String> {
+        // A refresh that runs already may have begun too early: another one follows it.
+        for _ in 0..TRIES {
+            match self.room.ask(Refresh, PATIENCE).await.map_err(|e| e.to_string())? {
+                Ok(()) => return Ok(self.view.load_full()),
+                Err(NotRead::Running) => tokio::time::sleep(PAUSE).await,
+                Err(NotRead::Failed(why)) => return Err(why),
+            }
+        }
+        Err("the catalogue is busy".to_owned())
+    }
 }
 
 /// The actor.
@@ -58,25 +79,23 @@ impl CatalogueActor {
     }
 
     /// A refresh that died took the catalogue with it.
-    fn lost(&mut self, why: &str) -> Result<(), String> {
+    fn lost(&mut self, why: &str) -> Result<(), NotRead> {
         self.catalogue = Some(Catalogue::new(self.bucket.clone()));
-        Err(format!("the refresh failed inside: {why}"))
+        Err(NotRead::Failed(format!("the refresh failed inside: {why}")))
     }
 
     fn refreshed(
         &mut self,
         catalogue: Catalogue,
         result: Result<Arc<CatalogueView>, String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotRead> {
         self.catalogue = Some(catalogue);
-        let read = result?;
-        self.withdrawn.retain(|id| read.blocks.contains_key(id));
-        self.shelf.retain(|id| read.blocks.contains_key(&id));
-        let mut view = (*read).clone();
-        view.blocks.retain(|id, _| !self.withdrawn.contains(id));
-        view.damaged.extend(self.shelf.damaged());
-        for (id, why) in &view.damaged {
-            if !self.view.load().damaged.contains_key(id) {
+        let read = result.map_err(NotRead::Failed)?;
+        self.withdrawn.retain(|id| read.blocks().contains_key(id));
+        self.shelf.retain(|id| read.blocks().contains_key(&id));
+        let view = read.less(&self.withdrawn, self.shelf.damaged());
+        for (id, why) in view.damaged() {
+            if !self.view.load().damaged().contains_key(id) {
                 tracing::error!(block = %id, why, "block is damaged and put aside");
             }
         }
@@ -102,7 +121,7 @@ fn tick(ctx: &mut Context<CatalogueActor>, after: Duration) {
                 Ok((catalogue, result)) => me.refreshed(catalogue, result),
                 Err(e) => me.lost(&e.to_string()),
             };
-            if let Err(why) = done {
+            if let Err(NotRead::Failed(why)) = done {
                 tracing::warn!(why, "bucket not read; the last picture stays");
             }
             tick(ctx, REFRESH);
@@ -116,15 +135,24 @@ async fn read(mut catalogue: Catalogue) -> (Catalogue, Result<Arc<CatalogueView>
     (catalogue, result)
 }
 
-/// Reads the bucket now.
+/// Reads the bucket now. `CatalogueHandle::fresh` asks until its own reading was done.
 pub struct Refresh;
 
+/// Why there is no new picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotRead {
+    /// Another refresh is under way and will publish.
+    Running,
+    /// The bucket could not be read, and why.
+    Failed(String),
+}
+
 impl Message for Refresh {
-    type Result = Result<(), String>;
+    type Result = Result<(), NotRead>;
 }
 
 impl Handler<Letter<Refresh>> for CatalogueActor {
-    type Result = AtomicResponse<Self, Result<(), String>>;
+    type Result = AtomicResponse<Self, Result<(), NotRead>>;
 
     fn handle(&mut self, m: Letter<Refresh>, _: &mut Context<Self>) -> Self::Result {
         let work = self.catalogue.take().map(|c| self.net.spawn(read(c)));
@@ -140,7 +168,7 @@ impl Handler<Letter<Refresh>> for CatalogueActor {
             match done {
                 Some(Ok((catalogue, result))) => me.refreshed(catalogue, result),
                 Some(Err(e)) => me.lost(&e),
-                None => Err("a refresh is running already".to_owned()),
+                None => Err(NotRead::Running),
             }
         })))
     }
@@ -158,8 +186,7 @@ impl Handler<Letter<Withdraw>> for CatalogueActor {
 
     fn handle(&mut self, m: Letter<Withdraw>, _: &mut Context<Self>) {
         self.withdrawn.extend(m.body.0);
-        let mut view = (**self.view.load()).clone();
-        view.blocks.retain(|id, _| !self.withdrawn.contains(id));
+        let view = self.view.load().less(&self.withdrawn, std::collections::BTreeMap::new());
         self.view.store(Arc::new(view));
     }
 }

@@ -100,7 +100,7 @@ impl LocalBlocks {
                 break;
             }
             let known = self.failed.lock().len();
-            let failed = self.failed.lock().iter().chain(view.damaged.keys()).copied().collect();
+            let failed = self.failed.lock().iter().chain(view.damaged().keys()).copied().collect();
             let Some(next) = plan(&self.metas(&view).await?, &self.setup.ranges_ms, &failed) else { break };
             match self.merge(&next, true).await? {
                 Merged::Into(id) => report.made.push(id),
@@ -123,8 +123,8 @@ impl Message for CompactNow {
     type Result = Result<RoundReport, String>;
 }
 
-/// Deletes from all blocks what the series that satisfy all matchers of any set have in `mint..=maxt`. Answers the
-/// number of series and blocks touched. Queries that begin after the answer do not see it any more.
+/// Deletes from all blocks what the series that satisfy all matchers of any set have in `mint..=maxt`. Answers how many
+/// series of blocks were touched; one that is in three blocks counts three times. Queries that begin after the answer do not see it any more.
 pub struct DeleteSeries {
     /// Which series: any of these sets.
     pub sets: Vec<Vec<Matcher>>,

@@ -21,7 +21,7 @@ impl LocalBlocks {
         drop(announced);
         let view = self.look().await?;
         let (mut touched, mut refused) = (0, Vec::new());
-        for meta in view.blocks.values().filter(|m| m.overlaps(mint, maxt)) {
+        for meta in view.blocks().values().filter(|m| m.overlaps(mint, maxt)) {
             let id = meta.ulid;
             // Opened anew: the shelf's may be older than the last deletion.
             self.setup.shelf.reload(id);
@@ -51,7 +51,7 @@ impl LocalBlocks {
         let view = self.look().await?;
         let mut replaced = Vec::new();
         for meta in self.metas(&view).await? {
-            if meta.stats.num_tombstones == 0 || view.damaged.contains_key(&meta.ulid) {
+            if meta.stats.num_tombstones == 0 || view.damaged().contains_key(&meta.ulid) {
                 continue;
             }
             let plan = Plan { blocks: vec![meta.ulid], reason: Reason::Tombstones };

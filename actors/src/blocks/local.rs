@@ -18,7 +18,7 @@ use koios_model::{BlockId, Clock};
 use koios_store::{CatalogueView, Shelf};
 use parking_lot::Mutex;
 
-use super::catalogue::{CatalogueHandle, Refresh, Withdraw};
+use super::catalogue::{CatalogueHandle, Withdraw};
 use crate::kit::ComputePool;
 
 /// Thanos' mark of a block that must not be compacted; such a block counts as one that cannot be.
@@ -116,16 +116,7 @@ impl LocalBlocks {
 
     /// The published picture after reading the bucket again.
     pub(super) async fn look(&self) -> Result<Arc<CatalogueView>, String> {
-        let room = &self.setup.catalogue.room;
-        // A refresh that runs already may have begun too early: another one follows it.
-        for _ in 0..40 {
-            match room.ask(Refresh, PATIENCE).await.map_err(|e| e.to_string())? {
-                Ok(()) => return Ok(self.setup.catalogue.view.load_full()),
-                Err(why) if why.contains("already") => tokio::time::sleep(Duration::from_millis(100)).await,
-                Err(why) => return Err(why),
-            }
-        }
-        Err("the catalogue is busy".to_owned())
+        self.setup.catalogue.fresh().await
     }
 
     /// Once: removes what writers and removers left behind that died, and opens every block, so that damage shows.
@@ -138,7 +129,7 @@ impl LocalBlocks {
         if removed > 0 {
             tracing::info!(directories = removed, "unfinished blocks of an earlier run removed");
         }
-        for id in view.blocks.keys() {
+        for id in view.blocks().keys() {
             // What is wrong is noted by the shelf.
             let _ = self.setup.shelf.get(*id).await;
         }
@@ -154,8 +145,7 @@ impl LocalBlocks {
 
     /// Descriptions of the blocks that count, damaged ones too, as they are on disk now: counts of deletions change.
     pub(super) async fn metas(&self, view: &CatalogueView) -> Result<Vec<BlockMeta>, String> {
-        let counting: Vec<BlockId> =
-            view.blocks.values().filter(|m| !view.superseded(m)).map(|m| m.ulid).collect();
+        let counting: Vec<BlockId> = view.counting().map(|m| m.ulid).collect();
         let root = self.setup.root.clone();
         self.run(move || {
             let read = |id: &BlockId| {
@@ -173,8 +163,8 @@ impl LocalBlocks {
     pub(super) fn leave_superseded(&self, view: &CatalogueView) {
         let since = self.setup.clock.mono_ns();
         let mut leaving = self.leaving.lock();
-        for meta in view.blocks.values().filter(|m| view.superseded(m)) {
-            leaving.entry(meta.ulid).or_insert(Leaving { since, withdrawn: false });
+        for id in view.blocks().keys().filter(|id| view.superseded(**id)) {
+            leaving.entry(*id).or_insert(Leaving { since, withdrawn: false });
         }
     }
 
@@ -199,7 +189,7 @@ impl LocalBlocks {
         let due: Vec<BlockId> = {
             let mut leaving = self.leaving.lock();
             // What stood for a block may have turned out damaged meanwhile.
-            let needed = |id: &BlockId| view.blocks.get(id).is_some_and(|m| !view.superseded(m));
+            let needed = |id: &BlockId| view.blocks().contains_key(id) && !view.superseded(*id);
             leaving.retain(|id, l| l.withdrawn || !needed(id));
             leaving.iter().filter(|(_, l)| now - l.since >= keep).map(|(id, _)| *id).collect()
         };

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 
 use koios_block::{Block, BlockEntry, remove_block};
 use koios_compact::{CompactError, Merge, Plan, merge_blocks};
-use koios_model::{BlockId, Labels};
+use koios_model::BlockId;
 
 use super::local::{LocalBlocks, Waiting};
+use super::uploader::made_id;
 
 /// What a merge came to.
 pub(super) enum Merged {
@@ -52,11 +53,11 @@ impl LocalBlocks {
             return Ok(Merged::Nothing);
         };
         let view = self.look().await?;
-        if !view.blocks.contains_key(&output) {
+        if !view.blocks().contains_key(&output) {
             return Err(format!("merged block {output} does not appear in the bucket"));
         }
         self.setup.shelf.get(output).await.map_err(|e| format!("merged block cannot be served: {e}"))?;
-        let stands = |id: &BlockId| view.blocks.get(id).is_none_or(|m| view.superseded(m));
+        let stands = |id: &BlockId| !view.blocks().contains_key(id) || view.superseded(*id);
         if !plan.blocks.iter().all(stands) {
             return Err(format!("merged block {output} does not stand for all of its sources"));
         }
@@ -95,9 +96,8 @@ impl LocalBlocks {
         let _turn = self.turn.lock().await;
         drop(announced);
         let view = self.look().await?;
-        let counting =
-            view.blocks.values().filter(|m| !view.superseded(m) && !view.damaged.contains_key(&m.ulid));
-        let ids: Vec<BlockId> = counting.map(|m| m.ulid).collect();
+        let sound = view.counting().filter(|m| !view.damaged().contains_key(&m.ulid));
+        let ids: Vec<BlockId> = sound.map(|m| m.ulid).collect();
         let (root, linked) = (self.setup.root.clone(), ids.clone());
         self.run(move || {
             std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -122,8 +122,5 @@ fn verified(root: &Path, id: BlockId) -> Result<(), CompactError> {
 /// The time says when it was made, the rest is made of the sources, so that two attempts do not look like two blocks.
 fn output_id(now_ms: i64, sources: &[BlockId]) -> BlockId {
     let text: Vec<String> = sources.iter().map(ToString::to_string).collect();
-    let text = text.join("\n");
-    let hash = Labels::from_pairs([("merged", text.as_str())]).hash64();
-    let again = Labels::from_pairs([("again", text.as_str())]).hash64();
-    BlockId::from_parts(now_ms.max(0) as u64, u128::from(hash) << 64 | u128::from(again))
+    made_id(now_ms, "merged", &text.join("\n"))
 }

@@ -8,7 +8,7 @@ mod merging;
 mod retaining;
 pub mod uploader;
 
-pub use catalogue::{CatalogueActor, CatalogueHandle, Refresh, Withdraw};
+pub use catalogue::{CatalogueActor, CatalogueHandle, NotRead, Refresh, Withdraw};
 pub use compactor::{CleanTombstones, CompactNow, Compactor, DeleteSeries, RoundReport, SnapshotBlocks};
 pub use local::{LocalBlocks, LocalSetup, LocalStats};
 pub use uploader::{CutAll, CutReport, Uploader, UploaderSetup};

@@ -13,12 +13,8 @@ use super::local::LocalBlocks;
 impl LocalBlocks {
     /// Sends blocks on their way out that the retention does not keep. Answers how many.
     pub(super) async fn retain(self: &Arc<Self>, view: &CatalogueView) -> Result<usize, String> {
-        let counting: Vec<(BlockId, i64)> = view
-            .blocks
-            .values()
-            .filter(|m| !view.superseded(m) && !self.is_leaving(m.ulid))
-            .map(|m| (m.ulid, m.max_time))
-            .collect();
+        let counting: Vec<(BlockId, i64)> =
+            view.counting().filter(|m| !self.is_leaving(m.ulid)).map(|m| (m.ulid, m.max_time)).collect();
         let me = self.clone();
         let gone = self
             .run(move || {

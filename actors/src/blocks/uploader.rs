@@ -22,7 +22,7 @@ use koios_tsdb::{HeadView, cut_block, next_cut_range};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::catalogue::{CatalogueHandle, Refresh};
+use super::catalogue::CatalogueHandle;
 use crate::ingest::{Distributor, HeadViews, RefuseBefore, Truncate};
 use crate::kit::{ComputePool, Flare, Letter};
 
@@ -221,28 +221,16 @@ impl UploaderSetup {
 
     /// Waits until this node itself would serve the blocks.
     async fn see(&self, ids: &[BlockId]) -> Result<(), String> {
-        let mut last = String::new();
-        for _ in 0..40 {
-            let all_seen = || ids.iter().all(|id| self.catalogue.view.load().holds(*id));
-            if all_seen() {
-                break;
-            }
-            if let Ok(Err(why)) | Err(why) =
-                self.catalogue.room.ask(Refresh, PATIENCE).await.map_err(|e| e.to_string())
-            {
-                last = why;
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
+        let mut view = self.catalogue.view.load_full();
+        if !ids.iter().all(|id| view.holds(*id)) {
+            view = self.catalogue.fresh().await?;
         }
         for id in ids {
-            let view = self.catalogue.view.load();
-            if !view.blocks.contains_key(id) && view.holds(*id) {
-                continue;
+            if view.blocks().contains_key(id) {
+                self.shelf.get(*id).await.map_err(|e| format!("uploaded block cannot be served: {e}"))?;
+            } else if !view.holds(*id) {
+                return Err(format!("uploaded block {id} does not appear in the bucket"));
             }
-            if !view.blocks.contains_key(id) {
-                return Err(format!("uploaded block {id} does not appear in the bucket: {last}"));
-            }
-            self.shelf.get(*id).await.map_err(|e| format!("uploaded block cannot be served: {e}"))?;
         }
         Ok(())
     }
@@ -271,9 +259,13 @@ pub fn extras(external: &Labels, slot: Slot) -> BlockMetaExtras {
 /// The same cut always gets the same id.
 pub fn block_id(node: &str, slot: Slot, mint: i64, maxt: i64) -> BlockId {
     let text = format!("{node}\n{slot}\n{mint}\n{maxt}");
-    let hash = Labels::from_pairs([("cut", text.as_str())]).hash64();
-    let again = Labels::from_pairs([("again", text.as_str())]).hash64();
-    BlockId::from_parts(maxt.max(0) as u64, u128::from(hash) << 64 | u128::from(again))
+    made_id(maxt, "cut", &text)
+}
+
+/// An id of a time and of what a block is made from: the same for the same.
+pub(super) fn made_id(ms: i64, what: &str, text: &str) -> BlockId {
+    let hash = |name| u128::from(Labels::from_pairs([(name, text)]).hash64());
+    BlockId::from_parts(ms.max(0) as u64, hash(what) << 64 | hash("again"))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Membership {
         }
         let series = stats.map_or(0, |s| s.series);
         let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2 }
+        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: Vec::new() }
     }
 
     /// A peer on the same bucket that sees other blocks has uploaded some, or has seen some go.

@@ -1,6 +1,7 @@
 //! From batches to durable samples: distributor, shards, journals.
 //!
-//! `Scraper → Distributor → Shard → Journal` is the only path of a write; what is pushed enters by `LocalPush`. Readers take `HeadViews` and meet
+//! `Scraper → Distributor → Shard → Journal` is the only path of a write; what is pushed enters by `Replicated` and, on each
+//! node that keeps a copy, `LocalPush`. Readers take `HeadViews` and meet
 //! none of them.
 
 pub mod distributor;
@@ -8,6 +9,7 @@ pub mod error;
 pub mod heads;
 pub mod journal;
 pub mod push;
+pub mod replicated;
 pub mod shard;
 
 pub use distributor::{Distributor, Home, SeriesId, Write, WriteExemplar, Written, WrittenExemplars};
@@ -15,6 +17,7 @@ pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
 pub use push::LocalPush;
+pub use replicated::{Copies, Replicated, ReplicatedSetup};
 pub use shard::{
     Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, RefuseBefore, ShardActor, Sync, Truncate,
 };

@@ -12,10 +12,10 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use koios_model::{Clock, Exemplar, Slot};
 use koios_scrape::{
-    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, OutExemplar, OutSample, ScrapeLoopState,
-    ScrapeReport, SharedFamilies, Target, next_due,
+    BodyView, CacheIndex, Fetched, Fetcher, IngestSettings, NativeHistogram, OutExemplar, OutHistogram,
+    OutSample, ScrapeLoopState, ScrapeReport, SharedFamilies, Target, next_due,
 };
-use koios_tsdb::Reject;
+use koios_tsdb::{Reject, Value};
 use tokio::runtime::Handle;
 
 use super::board::SharedStatus;
@@ -52,6 +52,39 @@ pub struct ScraperSetup {
     pub status: SharedStatus,
     /// Where what the target says about its families is shown.
     pub families: SharedFamilies,
+}
+
+/// What one scrape writes: floats, then histograms.
+#[derive(Default)]
+struct Batch {
+    floats: Vec<OutSample>,
+    histograms: Vec<OutHistogram>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.floats.len() + self.histograms.len()
+    }
+
+    /// The series of a position.
+    fn series(&self, at: usize) -> CacheIndex {
+        self.floats.get(at).map_or_else(|| self.histograms[at - self.floats.len()].series, |s| s.series)
+    }
+
+    /// Adds what another has at a position.
+    fn take(&mut self, from: &Self, at: usize) {
+        match from.floats.get(at) {
+            Some(s) => self.floats.push(*s),
+            None => self.histograms.push(from.histograms[at - from.floats.len()].clone()),
+        }
+    }
+}
+
+fn value(h: &NativeHistogram) -> Value {
+    match h {
+        NativeHistogram::Int(h) => Value::Histogram(h.clone()),
+        NativeHistogram::Float(h) => Value::FloatHistogram(h.clone()),
+    }
 }
 
 /// The actor.
@@ -123,7 +156,8 @@ impl Scraper {
             }
             Err(failed) => self.state.ingest(due, Err(failed), seconds, &mut self.out),
         };
-        let samples = std::mem::take(&mut self.out);
+        let floats = std::mem::take(&mut self.out);
+        let samples = Batch { floats, histograms: self.state.take_histograms() };
         self.write(samples, true, ctx, move |result, me, ctx| {
             if result.is_ok() {
                 me.write_exemplars(ctx);
@@ -167,52 +201,48 @@ impl Scraper {
     /// Writes samples; those whose reference storage has forgotten are written again with their labels.
     fn write(
         &mut self,
-        samples: Vec<OutSample>,
+        samples: Batch,
         again: bool,
         ctx: &mut Context<Self>,
         then: impl FnOnce(Result<(), IngestError>, &mut Self, &mut Context<Self>) + 'static,
     ) {
         let slot = self.setup.slot;
-        let writes = samples
-            .iter()
-            .map(|s| Write {
-                series: match self.state.reference(s.series) {
-                    Some(id) => Ok(SeriesId(id)),
-                    None => Err((slot, self.state.labels_of(s.series).clone())),
-                },
-                t: s.t,
-                v: s.v.into(),
-            })
-            .collect();
+        let series = |series| match self.state.reference(series) {
+            Some(id) => Ok(SeriesId(id)),
+            None => Err((slot, self.state.labels_of(series).clone())),
+        };
+        let float = |s: &OutSample| Write { series: series(s.series), t: s.t, v: s.v.into() };
+        let histogram = |s: &OutHistogram| Write { series: series(s.series), t: s.t, v: value(&s.h) };
+        let floats = samples.floats.iter().map(float);
+        let writes = floats.chain(samples.histograms.iter().map(histogram)).collect();
         let distributor = self.setup.distributor.clone();
         let home = Home::Source(self.setup.target.key);
         let work = async move { distributor.write(writes, home).await };
         ctx.spawn(work.into_actor(self).map(move |written, me, ctx| match written {
             Ok(written) => {
                 let forgotten = me.absorb(&samples, &written);
-                if forgotten.is_empty() || !again {
+                if forgotten.len() == 0 || !again {
                     then(Ok(()), me, ctx);
                 } else {
                     me.write(forgotten, false, ctx, then);
                 }
-                me.out = samples;
+                me.out = samples.floats;
             }
             Err(e) => then(Err(e), me, ctx),
         }));
     }
 
-    fn absorb(&mut self, samples: &[OutSample], written: &Written) -> Vec<OutSample> {
-        for (s, id) in samples.iter().zip(&written.ids) {
+    fn absorb(&mut self, samples: &Batch, written: &Written) -> Batch {
+        for (at, id) in written.ids.iter().enumerate() {
             if let Some(id) = id {
-                self.state.set_reference(s.series, id.0);
+                self.state.set_reference(samples.series(at), id.0);
             }
         }
-        let mut forgotten = Vec::new();
+        let mut forgotten = Batch::default();
         for (at, why) in &written.rejected {
-            let series: CacheIndex = samples[*at].series;
             if *why == Reject::UnknownRef {
-                self.state.forget_reference(series);
-                forgotten.push(samples[*at]);
+                self.state.forget_reference(samples.series(*at));
+                forgotten.take(samples, *at);
             } else {
                 *self.refused.entry(*why).or_default() += 1;
             }
@@ -288,7 +318,8 @@ impl Handler<Letter<Stop>> for Scraper {
             // One interval after the last scrape, where the next one would have been.
             let at = self.last_due + self.setup.target.interval_ms;
             self.state.on_target_removed(at, &mut out);
-            self.write(out, true, ctx, |result, _, _| {
+            let ends = Batch { floats: out, histograms: Vec::new() };
+            self.write(ends, true, ctx, |result, _, _| {
                 if let Err(e) = result {
                     tracing::warn!(error = %e, "stale markers of a removed target not written");
                 }

@@ -153,6 +153,26 @@ pub struct ActRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ActReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteRequest {
+    /// The node that is meant, and the start of it that the asker knows.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// A request of remote write 2.0, not compressed.
+    #[prost(bytes = "vec", tag = "3")]
+    pub batch: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteReply {
+    /// Which samples are refused for good: numbers and reasons.
+    #[prost(bytes = "vec", tag = "1")]
+    pub outcome: ::prost::alloc::vec::Vec<u8>,
+    /// Not empty: nothing can be said, and trying again later, or elsewhere, can help.
+    #[prost(string, tag = "2")]
+    pub not_now: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum MatchKind {
@@ -361,6 +381,25 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("koios.peer.v1.Peer", "Act"));
             self.inner.unary(req, path, codec).await
         }
+        /// Pushed samples of which this node keeps one copy.
+        pub async fn write(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WriteRequest>,
+        ) -> std::result::Result<tonic::Response<super::WriteReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/koios.peer.v1.Peer/Write");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("koios.peer.v1.Peer", "Write"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -402,6 +441,11 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::ActRequest>,
         ) -> std::result::Result<tonic::Response<super::ActReply>, tonic::Status>;
+        /// Pushed samples of which this node keeps one copy.
+        async fn write(
+            &self,
+            request: tonic::Request<super::WriteRequest>,
+        ) -> std::result::Result<tonic::Response<super::WriteReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PeerServer<T> {
@@ -639,6 +683,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ActSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/koios.peer.v1.Peer/Write" => {
+                    #[allow(non_camel_case_types)]
+                    struct WriteSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::WriteRequest>
+                    for WriteSvc<T> {
+                        type Response = super::WriteReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WriteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::write(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WriteSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -30,6 +30,7 @@ pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftover
 pub use error::BlockError;
 pub use index::{ChunkRef, IndexReader, IndexWriter, LastLabels, SeriesEntry};
 pub use meta::{BlockMeta, BlockMetaExtras};
+pub use mmap::map_file;
 pub use postings::{PostingsSource, ValueTest, intersect, select_postings, subtract, union};
 pub use segment::{SegmentReader, SegmentWriter};
 pub use tombstones::{Interval, Tombstones};

@@ -1,8 +1,8 @@
 //! Files as shared bytes, without reading them first.
 //!
 //! The one place of this crate that is `unsafe`: mapping a file is sound only while nobody truncates or
-//! rewrites it. Blocks are written under another name, renamed when complete, and never changed again; deletion
-//! by unlink keeps the mapping alive. Every consumer of the bytes checks bounds and checksums.
+//! rewrites it. Blocks, and checkpoints of a head, are written under another name, renamed when complete, and never
+//! changed again; deletion by unlink keeps the mapping alive. Every consumer of the bytes checks bounds and checksums.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -12,17 +12,17 @@ use bytes::Bytes;
 
 use crate::error::BlockError;
 
-/// Maps a whole file read-only.
+/// Maps a whole file read-only, one that nobody changes.
 ///
 /// # Errors
 /// `BlockError::Io` when it cannot be opened or mapped.
-pub(crate) fn map_file(path: &Path) -> Result<Bytes, BlockError> {
+pub fn map_file(path: &Path) -> Result<Bytes, BlockError> {
     let file = File::open(path).map_err(BlockError::io("open", path))?;
     let len = file.metadata().map_err(BlockError::io("stat", path))?.len();
     if len == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: see the module's essay: block files are immutable once they carry their final name.
+    // SAFETY: see the module's essay: such files are immutable once they carry their final name.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(BlockError::io("map", path))?;
     Ok(Bytes::from_owner(map))
 }

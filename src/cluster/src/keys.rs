@@ -131,6 +131,9 @@ pub struct HeadSummary {
     pub sole: Vec<SoleRange>,
     /// log2 of the number of series.
     pub series_log2: u8,
+    /// Stretches of which this node lost what it had stored, with its disk or a part of its log. It answers, and is
+    /// absent for these.
+    pub holes: Vec<SoleRange>,
 }
 
 /// Everything a node says about itself.
@@ -165,17 +168,7 @@ pub struct NodeRecord {
 impl NodeRecord {
     /// As key/value pairs for gossip.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
-        let sole: Vec<String> =
-            bounded(&self.head.sole)
-                .iter()
-                .map(|r| {
-                    if r.until == i64::MAX {
-                        format!("{}-", r.from)
-                    } else {
-                        format!("{}-{}", r.from, r.until)
-                    }
-                })
-                .collect();
+        let (sole, holes) = (ranges_text(&self.head.sole), ranges_text(&self.head.holes));
         let min = self.head.min_time.map_or_else(|| "none".to_owned(), |t| t.to_string());
         vec![
             (VERSION, format!("1|{}", self.version)),
@@ -183,7 +176,7 @@ impl NodeRecord {
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
             (STATE, format!("1|{}|{}", self.state, self.since)),
-            (HEAD, format!("1|{min}|{}|{}", sole.join(","), self.head.series_log2)),
+            (HEAD, format!("1|{min}|{sole}|{}|{holes}", self.head.series_log2)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
         ]
@@ -223,13 +216,31 @@ fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
         "none" => None,
         t => Some(t.parse().ok()?),
     };
-    let mut sole = Vec::new();
-    for range in fields.get(1)?.split(',').filter(|r| !r.is_empty()).take(SOLE_RANGES_MAX) {
+    Some(HeadSummary {
+        min_time,
+        sole: parse_ranges(fields.get(1)?)?,
+        series_log2: fields.get(2)?.parse().ok()?,
+        // Nodes before this field lose their disks without a word.
+        holes: fields.get(3).map_or(Some(Vec::new()), |f| parse_ranges(f))?,
+    })
+}
+
+fn ranges_text(ranges: &[SoleRange]) -> String {
+    let text = |r: &SoleRange| match r.until {
+        i64::MAX => format!("{}-", r.from),
+        until => format!("{}-{until}", r.from),
+    };
+    bounded(ranges).iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+fn parse_ranges(field: &str) -> Option<Vec<SoleRange>> {
+    let mut ranges = Vec::new();
+    for range in field.split(',').filter(|r| !r.is_empty()).take(SOLE_RANGES_MAX) {
         let (from, until) = range.rsplit_once('-')?;
         let until = if until.is_empty() { i64::MAX } else { until.parse().ok()? };
-        sole.push(SoleRange { from: from.parse().ok()?, until });
+        ranges.push(SoleRange { from: from.parse().ok()?, until });
     }
-    Some(HeadSummary { min_time, sole, series_log2: fields.get(2)?.parse().ok()? })
+    Some(ranges)
 }
 
 /// At most `SOLE_RANGES_MAX` ranges; the oldest are merged, which may only claim too much, never too little.
@@ -261,6 +272,7 @@ mod tests {
                 min_time: Some(-5),
                 sole: vec![SoleRange { from: 1, until: 9 }, SoleRange { from: 20, until: i64::MAX }],
                 series_log2: 12,
+                holes: vec![SoleRange { from: i64::MIN, until: 30 }],
             },
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             catalogue: 7,
@@ -281,6 +293,9 @@ mod tests {
     fn unknown_fields_are_ignored_and_bad_ones_hide_the_node() {
         let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
         map.insert("s", "1|ready|5|future|fields".into());
+        map.insert("h", "1|7||3".into());
+        let older = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
+        assert_eq!((older.min_time, older.holes.len()), (Some(7), 0));
         assert_eq!(
             NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().state,
             NodeState::Ready

@@ -44,6 +44,11 @@ impl SoleTracker {
             },
             Err(_) => Vec::new(),
         };
+        Self::resume(path, ranges)
+    }
+
+    /// With stretches as they were kept; `path` is where `save` writes.
+    pub fn resume(path: PathBuf, ranges: Vec<SoleRange>) -> Self {
         Self { path, ranges, known_peers: 0 }
     }
 
@@ -75,6 +80,16 @@ impl SoleTracker {
     /// The stretches in time order.
     pub fn ranges(&self) -> &[SoleRange] {
         &self.ranges
+    }
+
+    /// Makes sure that a stretch is claimed: what was just stored has no copy elsewhere. Tells whether the stretches
+    /// changed.
+    pub fn ensure(&mut self, from: i64, until: i64) -> bool {
+        let covered = self.ranges.iter().any(|r| r.from <= from && until <= r.until);
+        if !covered {
+            self.claim(from, until);
+        }
+        !covered
     }
 
     /// Writes the stretches.
@@ -121,6 +136,9 @@ mod tests {
         assert!(!t.observe(300_000, 2, 12_000));
         assert!(t.observe(400_000, 1, 12_000), "one of two peers lost");
         assert_eq!(t.ranges()[1], SoleRange { from: 380_000, until: 412_000 });
+        t.save().unwrap();
+        assert!(t.ensure(10_000, 11_000) && !t.ensure(10_500, 11_000) && !t.ensure(90_000, 95_000));
+        assert_eq!(t.ranges()[0], SoleRange { from: 10_000, until: 11_000 });
         t.save().unwrap();
         let mut again = SoleTracker::open(dir.path());
         assert_eq!(again.ranges(), t.ranges());

@@ -64,9 +64,10 @@ impl Row {
     }
 }
 
-/// Three significant digits.
+/// Three significant digits; a dash for what could not be measured.
 fn number(v: f64) -> String {
     match v.abs() {
+        a if a.is_nan() => "-".to_owned(),
         a if a >= 100.0 => format!("{v:.0}"),
         a if a >= 10.0 => format!("{v:.1}"),
         _ => format!("{v:.2}"),
@@ -125,7 +126,10 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        assert_eq!([number(1234.5), number(99.94), number(0.123)], ["1234", "99.9", "0.12"]);
+        assert_eq!(
+            [number(1234.5), number(99.94), number(0.123), number(f64::NAN)],
+            ["1234", "99.9", "0.12", "-"]
+        );
         let row = Row::beside("x", "ns", &[3.0, 4.0, 2.0]);
         assert_eq!((row.json()["ratio"].clone(), row.peers.len()), (json!(1.5), 2));
         assert_eq!(Row::new("x", "ns", 3.0).json()["ratio"], Value::Null);

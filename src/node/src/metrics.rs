@@ -68,8 +68,8 @@ pub fn register(registry: &Registry, s: Sources) {
             s.board.active() as f64,
         );
         let catalogue = s.catalogue.load();
-        e.gauge("koios_bucket_blocks", "Blocks seen in the bucket.", &[], catalogue.blocks.len() as f64);
-        e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged.len() as f64);
+        e.gauge("koios_bucket_blocks", "Blocks seen in the bucket.", &[], catalogue.blocks().len() as f64);
+        e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged().len() as f64);
         e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], s.shelf.len() as f64);
         e.counter(
             "koios_panics_total",

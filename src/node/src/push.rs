@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use koios_actors::ingest::LocalPush;
+use koios_actors::ingest::{LocalPush, Replicated, ReplicatedSetup};
+use koios_cluster::Gossip;
+use koios_query::Peers;
+use koios_query::ports::Keeper;
 use koios_remote::counters::Outcome;
-use koios_remote::{Limits, Message, Reason, Receiver};
+use koios_remote::{Limits, Message, PushPort, Reason, Receiver, relay};
 use koios_telemetry::Emitter;
 
 use crate::settings::Settings;
@@ -16,11 +19,43 @@ pub fn receives(settings: &Settings) -> bool {
     settings.args.web_enable_remote_write_receiver && settings.roles.has("receive")
 }
 
-/// The receiver of a node that takes remote write.
-pub fn receiver(settings: &Settings, foundation: &Foundation) -> Option<Arc<Receiver>> {
-    let port = Arc::new(LocalPush::new(foundation.distributor.clone()));
+/// The receiver of a node that takes remote write, for itself and its peers.
+pub fn receiver(
+    settings: &Settings,
+    foundation: &Foundation,
+    gossip: &Gossip,
+    peers: &Arc<Peers>,
+) -> Option<Arc<Receiver>> {
+    let port = Replicated::new(ReplicatedSetup {
+        local: Arc::new(LocalPush::new(foundation.distributor.clone())),
+        peers: peers.clone(),
+        views: gossip.subscribe(),
+        sole: foundation.sole.clone(),
+        clock: foundation.clock.clone(),
+        net: foundation.net.clone(),
+    });
     receives(settings)
-        .then(|| Arc::new(Receiver::new(port, Limits::default(), settings.push_messages.clone())))
+        .then(|| Arc::new(Receiver::new(Arc::new(port), Limits::default(), settings.push_messages.clone())))
+}
+
+/// What keeps copies for peers, on a node with the role.
+pub fn keeper(settings: &Settings, foundation: &Foundation) -> Option<Arc<dyn Keeper>> {
+    let local = LocalPush::new(foundation.distributor.clone());
+    settings.roles.has("receive").then(|| Arc::new(Copies { local }) as Arc<dyn Keeper>)
+}
+
+/// Copies of what peers were sent.
+struct Copies {
+    local: LocalPush,
+}
+
+#[async_trait::async_trait]
+impl Keeper for Copies {
+    async fn keep(&self, batch: Vec<u8>) -> Result<Vec<u8>, String> {
+        let batch = relay::read_batch(&batch, &Limits::default())?;
+        let outcome = self.local.push(Arc::new(batch)).await.map_err(|e| e.to_string())?;
+        Ok(relay::write_outcome(&outcome))
+    }
 }
 
 /// The messages of `--web.remote-write-receiver.accepted-protobuf-messages`; all when none is named.

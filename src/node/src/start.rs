@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web;
-use koios_actors::blocks::{CatalogueHandle, Refresh};
+use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
-use koios_cluster::{NodeState, SoleTracker, doorbell};
+use koios_cluster::{NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
@@ -132,7 +132,7 @@ impl Node {
             retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
-        let receiver = crate::push::receiver(s, f);
+        let receiver = crate::push::receiver(s, f, gossip, &peers);
         metrics::register(&registry, self.sources(&runtime, &receiver));
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -173,7 +173,9 @@ impl Node {
             clock: f.clock.clone(),
             parts: f.local_parts(),
             reports,
+            keeper: crate::push::keeper(s, f),
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
+            writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
         rpc::serve(&f.net, listeners.grpc, service)?;
         Ok(Faces { http, port })
@@ -186,12 +188,11 @@ impl Node {
         f.open_catalogue();
         port.runtime.write().corruptions = f.open_shards(s).await?;
         f.open_compactor(s);
-        let sole = SoleTracker::open(&s.args.storage_path.join("cluster"));
         Ok(Ending {
             foundation: f.clone(),
             gossip: gossip.clone(),
             gossip_interval: gossiping::interval(s),
-            membership: f.open_membership(s, gossip, sole),
+            membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
             uploader: f.open_uploader(s, &self.me.name, gossip),
             http,
@@ -316,10 +317,8 @@ const BUCKET_PATIENCE: Duration = Duration::from_secs(20);
 /// Waits until the bucket was looked at once.
 async fn bucket_read(catalogue: &CatalogueHandle) {
     let read = async {
-        while !catalogue.view.load().read {
-            if catalogue.room.ask(Refresh, BUCKET_PATIENCE).await.is_err() || !catalogue.view.load().read {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        while !catalogue.view.load().read() && catalogue.fresh().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     if tokio::time::timeout(BUCKET_PATIENCE, read).await.is_err() {

@@ -53,6 +53,8 @@ pub struct Foundation {
     pub cutting: Arc<tokio::sync::Mutex<()>>,
     /// What is done to the node's own bucket, once it runs.
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
+    /// What only this node holds.
+    pub sole: Arc<Mutex<SoleTracker>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -82,6 +84,7 @@ impl Foundation {
             external,
             cutting: Arc::default(),
             compactor: Arc::default(),
+            sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
             wardens: Mutex::default(),
         }
     }
@@ -235,18 +238,13 @@ impl Foundation {
     }
 
     /// Starts membership.
-    pub fn open_membership(
-        &self,
-        settings: &Settings,
-        gossip: &Arc<Gossip>,
-        sole: SoleTracker,
-    ) -> Mailroom<Membership> {
+    pub fn open_membership(&self, settings: &Settings, gossip: &Arc<Gossip>) -> Mailroom<Membership> {
         let applied = self.applied.clone();
         let setup = MembershipSetup {
             gossip: gossip.clone(),
             heads: self.heads.clone(),
             catalogue: self.catalogue.clone(),
-            sole: Arc::new(Mutex::new(sole)),
+            sole: self.sole.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();

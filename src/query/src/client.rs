@@ -146,6 +146,24 @@ impl Peers {
         .await
     }
 
+    /// Has `node` keep a copy of pushed samples: its answer, or why not now.
+    ///
+    /// # Errors
+    /// See `CallError`; the samples may be kept all the same.
+    pub async fn write(
+        &self,
+        node: &Member,
+        batch: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Result<Vec<u8>, String>, CallError> {
+        let request = pb::WriteRequest { node: node.name.clone(), generation: node.generation, batch };
+        self.call(node, patience, async |mut client: PeerClient<Channel>| {
+            let reply = client.write(self.sign(request, patience)).await?.into_inner();
+            Ok(if reply.not_now.is_empty() { Ok(reply.outcome) } else { Err(reply.not_now) })
+        })
+        .await
+    }
+
     async fn call<T>(
         &self,
         node: &Member,

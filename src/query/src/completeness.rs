@@ -5,7 +5,8 @@
 //! held data of the same time is missing too. The rule may accuse too much, never too little: an answer
 //! without gaps here is complete.
 
-use koios_cluster::Member;
+use koios_cluster::replicas::RING_GRACE_MS;
+use koios_cluster::{Liveness, Member, NodeState};
 
 /// A stretch of time for which data may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,8 @@ pub struct Absent {
     pub name: String,
     /// First moment of the data that only this node's disk holds; `None` when it holds none.
     pub from: Option<i64>,
-    /// Last moment it can hold data of: when it was last alive, or `i64::MAX` when it is alive but silent.
+    /// Last moment it can hold data of: `i64::MAX` when it is alive but silent, when it left, or a while after it was
+    /// last heard, as it may be cut off and not dead.
     pub until: i64,
     /// Stretches without a second replica.
     pub sole: Vec<(i64, i64)>,
@@ -52,8 +54,11 @@ impl Absent {
     /// From what a member says, or said last.
     pub fn from_member(m: &Member, reason: &str) -> Self {
         let until = match m.liveness {
-            koios_cluster::Liveness::Alive => i64::MAX,
-            koios_cluster::Liveness::Dead { since } => since,
+            Liveness::Dead { since } if m.record.state == NodeState::Leaving => since,
+            // Dead to this node, and maybe alive with others behind a cut: together they take writes as long as
+            // the ring counts them.
+            Liveness::Dead { since } => since.saturating_add(RING_GRACE_MS),
+            Liveness::Alive => i64::MAX,
         };
         Self {
             name: m.name.clone(),
@@ -61,6 +66,17 @@ impl Absent {
             until,
             sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
             reason: reason.to_owned(),
+        }
+    }
+
+    /// A node that answers, for a stretch of which it lost what it had.
+    pub fn hole(m: &Member, lost: koios_cluster::SoleRange) -> Self {
+        Self {
+            name: m.name.clone(),
+            from: Some(lost.from),
+            until: lost.until,
+            sole: Vec::new(),
+            reason: "lost a part of its data".to_owned(),
         }
     }
 }

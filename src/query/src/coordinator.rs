@@ -1,50 +1,27 @@
 //! The coordinator: asks, re-plans what was not served, reads itself as the last resort, and gives a verdict.
 //!
-//! One view is pinned for all rounds. Round one is the plan; blocks that a holder did not serve go to the
-//! next in rank, at most twice; then the coordinator opens them itself. A head has one holder: when it does
-//! not answer, `completeness` decides whether another slot covers it. What remains is a gap with a name.
+//! What is asked, in which round and of whom, is decided in `rounds`; here it is carried over the network, with
+//! the patience a holder gets, and the answers become series.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
-use koios_model::{BlockId, Matcher};
-use koios_store::CatalogueView;
 
 use crate::client::{CallError, Peers};
-use crate::completeness::{Absent, Gap, gaps};
+use crate::completeness::Gap;
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::merge::MergedSeries;
-use crate::plan;
-use crate::scope::{Answer, Missing, Part, Scope, Words};
+use crate::rounds::Rounds;
+pub use crate::rounds::Want;
+use crate::scope::{Answer, Missing, Scope, Words};
 
-/// Rounds of questions before the coordinator reads blocks itself.
-const ROUNDS_MAX: usize = 3;
 /// Longest wait for one holder; the replicas of a silent one answer for it.
 pub const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What is wanted, from all holders together.
-#[derive(Clone, Debug)]
-pub struct Want {
-    /// For logs.
-    pub query_id: String,
-    /// First sample time, inclusive, milliseconds.
-    pub mint: i64,
-    /// Last sample time, inclusive, milliseconds.
-    pub maxt: i64,
-    /// Conditions on labels.
-    pub matchers: Vec<Matcher>,
-    /// Most series.
-    pub series_max: u64,
-    /// Most chunk bytes.
-    pub bytes_max: u64,
-    /// Longest wait altogether.
-    pub patience: Duration,
-}
 
 /// Series from the whole cluster.
 #[derive(Debug, Default)]
@@ -143,19 +120,12 @@ impl Coordinator {
                 "this node has not found its place in the cluster yet".into(),
             ));
         }
-        let catalogue = self.parts.catalogue.load_full();
-        let cover = catalogue.cover(want.mint, want.maxt);
-        let mut seen = Seen { view: catalogue.clone(), blocks: cover.iter().copied().collect() };
         let ejected = |m: &Member| self.peers.reach().is_ejected(&m.name, m.generation);
-        let first = plan::plan(view, &cover, &ejected, (want.mint, want.maxt));
-        let mut state = Rounds::new(view, want, &catalogue, first.absent);
-        let mut questions: Vec<(Arc<Member>, Scope)> = Vec::new();
-        for f in first.ask {
-            questions.push((f.node, want.scope(f.own, f.blocks, f.whole_bucket)));
-        }
+        let catalogue = || self.parts.catalogue.load_full();
+        let (mut rounds, mut questions) = Rounds::start(view, want, catalogue(), &ejected);
         let mut payloads = Vec::new();
-        for _ in 0..=ROUNDS_MAX {
-            let asked = join_all(questions.drain(..).map(|(node, scope)| {
+        while !questions.is_empty() {
+            let asked = join_all(questions.into_iter().map(|(node, scope)| {
                 let answer = ask(node.clone(), scope.clone());
                 async move { (node, scope, answer.await) }
             }))
@@ -164,68 +134,15 @@ impl Coordinator {
                 match result {
                     Ok((payload, missing)) => {
                         payloads.push(payload);
-                        state.not_served(&node, &scope, missing);
+                        rounds.answered(&node, &scope, missing);
                     }
                     Err(CallError::Limit(text)) => return Err(QueryError::Limit(text)),
-                    Err(e) => state.no_answer(&node, &scope, e.text()),
+                    Err(e) => rounds.no_answer(&node, &scope, e.text()),
                 }
             }
-            questions = state.next_questions(&ejected);
-            if questions.is_empty() {
-                questions = self.newly_cut(view, want, &mut seen);
-            }
-            if questions.is_empty() {
-                break;
-            }
+            questions = rounds.next(&catalogue, &ejected);
         }
-        let not_asked: Vec<BlockId> = questions.into_iter().flat_map(|(_, scope)| scope.blocks).collect();
-        if !not_asked.is_empty() {
-            let holders = not_asked.iter().map(|id| format!("block {id}")).collect();
-            state.gap(holders, "appeared while this was answered");
-        }
-        if !seen.view.read {
-            state.gap(vec![format!("the bucket of {}", view.me)], "has not been read yet");
-        }
-        Ok((payloads, state.verdict()))
-    }
-}
-
-/// What the catalogue showed when it was looked at last.
-struct Seen {
-    view: Arc<CatalogueView>,
-    blocks: BTreeSet<BlockId>,
-}
-
-impl Coordinator {
-    /// Blocks that appeared while the heads answered. A head forgets only what the catalogue shows already, so
-    /// looking once more after the heads have answered leaves no sample between the two.
-    fn newly_cut(&self, view: &ClusterView, want: &Want, seen: &mut Seen) -> Vec<(Arc<Member>, Scope)> {
-        let now = self.parts.catalogue.load_full();
-        if Arc::ptr_eq(&now, &seen.view) {
-            return Vec::new();
-        }
-        let cover = now.cover(want.mint, want.maxt);
-        seen.view = now;
-        let new: Vec<BlockId> = cover.into_iter().filter(|id| seen.blocks.insert(*id)).collect();
-        match view.own() {
-            Some(me) if !new.is_empty() => vec![(me.clone(), want.scope(false, new, false))],
-            _ => Vec::new(),
-        }
-    }
-}
-
-impl Want {
-    fn scope(&self, own: bool, blocks: Vec<BlockId>, whole_bucket: bool) -> Scope {
-        Scope {
-            query_id: self.query_id.clone(),
-            mint: self.mint,
-            maxt: self.maxt,
-            own,
-            blocks,
-            whole_bucket,
-            series_max: self.series_max,
-            bytes_max: self.bytes_max,
-        }
+        Ok((payloads, rounds.verdict()))
     }
 }
 
@@ -233,117 +150,6 @@ fn own_failure(e: QueryError) -> CallError {
     match e {
         QueryError::Limit(text) => CallError::Limit(text),
         other => CallError::Refused(other.to_string()),
-    }
-}
-
-/// What is still open between two rounds.
-struct Rounds<'a> {
-    view: &'a ClusterView,
-    want: &'a Want,
-    catalogue: &'a CatalogueView,
-    absent: Vec<Absent>,
-    gaps: Vec<Gap>,
-    todo: BTreeMap<BlockId, String>,
-    tried: HashMap<BlockId, BTreeSet<String>>,
-    buckets: BTreeMap<String, BTreeSet<String>>,
-    open_buckets: BTreeSet<String>,
-}
-
-impl<'a> Rounds<'a> {
-    fn new(view: &'a ClusterView, want: &'a Want, catalogue: &'a CatalogueView, absent: Vec<Absent>) -> Self {
-        Self {
-            view,
-            want,
-            catalogue,
-            absent,
-            gaps: Vec::new(),
-            todo: BTreeMap::new(),
-            tried: HashMap::new(),
-            buckets: BTreeMap::new(),
-            open_buckets: BTreeSet::new(),
-        }
-    }
-
-    fn not_served(&mut self, node: &Member, scope: &Scope, missing: Vec<Missing>) {
-        for m in missing {
-            match m.part {
-                Part::Own => self
-                    .absent
-                    .push(Absent::from_member(node, &format!("cannot read its head: {}", m.detail))),
-                Part::Block(id) if scope.blocks.contains(&id) => {
-                    self.tried.entry(id).or_default().insert(node.name.clone());
-                    self.todo.insert(id, m.detail);
-                }
-                Part::Block(id) => self.gap(
-                    vec![format!("block {id} on {}", node.name)],
-                    &format!("cannot be read: {}", m.detail),
-                ),
-            }
-        }
-    }
-
-    fn no_answer(&mut self, node: &Member, scope: &Scope, why: &str) {
-        if scope.own {
-            tracing::warn!(node = node.name, why, "a holder does not answer");
-            self.absent.push(Absent::from_member(node, "does not answer"));
-        }
-        for id in &scope.blocks {
-            self.tried.entry(*id).or_default().insert(node.name.clone());
-            self.todo.insert(*id, why.to_owned());
-        }
-        if scope.whole_bucket {
-            let bucket = node.record.bucket.clone();
-            self.buckets.entry(bucket.clone()).or_default().insert(node.name.clone());
-            self.open_buckets.insert(bucket);
-        }
-    }
-
-    /// Who is asked next for what is still open; what nobody is left for becomes a gap.
-    fn next_questions(&mut self, ejected: &dyn Fn(&Member) -> bool) -> Vec<(Arc<Member>, Scope)> {
-        let mut blocks: BTreeMap<String, (Arc<Member>, Vec<BlockId>)> = BTreeMap::new();
-        let my_bucket = self.view.own().map(|m| m.record.bucket.clone()).unwrap_or_default();
-        for (id, why) in std::mem::take(&mut self.todo) {
-            let tried = self.tried.entry(id).or_default();
-            let others = plan::block_candidates(self.view, id, &my_bucket, ejected);
-            let next = others.into_iter().find(|m| !tried.contains(&m.name) && tried.len() + 1 < ROUNDS_MAX);
-            let next = next.or_else(|| self.view.own().filter(|m| !tried.contains(&m.name)).cloned());
-            match next {
-                Some(m) => blocks.entry(m.name.clone()).or_insert_with(|| (m, Vec::new())).1.push(id),
-                None => {
-                    let range = self.catalogue.blocks.get(&id).map(|m| (m.min_time, m.max_time - 1));
-                    let (from, until) = range.unwrap_or((self.want.mint, self.want.maxt));
-                    let (from, until) = (from.max(self.want.mint), until.min(self.want.maxt));
-                    let reason = format!("cannot be read: {why}");
-                    self.gaps.push(Gap { from, until, holders: vec![format!("block {id}")], reason });
-                }
-            }
-        }
-        let mut questions: Vec<_> =
-            blocks.into_values().map(|(m, ids)| (m, self.want.scope(false, ids, false))).collect();
-        for bucket in std::mem::take(&mut self.open_buckets) {
-            let tried = &self.buckets[&bucket];
-            let speakers = plan::bucket_speakers(self.view, &bucket, ejected);
-            // A private bucket dies with its node: `completeness` knows what that node held.
-            if let Some(m) = speakers.into_iter().find(|m| !tried.contains(&m.name)) {
-                questions.push((m, self.want.scope(false, Vec::new(), true)));
-            }
-        }
-        questions
-    }
-
-    /// All of the time that is asked about may lack something.
-    fn gap(&mut self, holders: Vec<String>, reason: &str) {
-        self.gaps.push(Gap {
-            from: self.want.mint,
-            until: self.want.maxt,
-            holders,
-            reason: reason.to_owned(),
-        });
-    }
-
-    fn verdict(mut self) -> Vec<Gap> {
-        self.gaps.extend(gaps(&self.absent, self.want.mint, self.want.maxt));
-        self.gaps
     }
 }
 

@@ -1,7 +1,7 @@
 //! Queries over the whole cluster: fragments, routing, deduplication, completeness.
 //!
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
-//! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds of the coordinator
+//! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds (`rounds`) of the coordinator
 //! (`coordinator`), replicas into one series (`merge`), the verdict on completeness (`completeness`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -20,6 +20,7 @@ pub mod local;
 pub mod merge;
 pub mod plan;
 pub mod ports;
+pub mod rounds;
 pub mod scope;
 pub mod server;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use error::QueryError;
 pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, Timings};
 pub use local::LocalParts;
 pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
+pub use rounds::{Rounds, Want};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};
 pub use server::PeerService;

@@ -53,6 +53,7 @@ pub fn plan(
             if m.name == view.me || holds_own_data(m, range.1) {
                 part(&mut parts, m).own = true;
             }
+            absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost)));
         } else if !is_starting(m) || m.record.head.min_time.is_some() {
             absent.push(Absent::from_member(m, &format!("is {}", m.shown_state())));
         }
@@ -190,8 +191,26 @@ mod tests {
         let v = view("a", vec![member("a", "B"), dead, starting, fresh]);
         let f = plan(&v, &[], &|_| false, (0, 10));
         assert_eq!(f.absent.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
-        assert_eq!(f.absent[0].until, 77);
+        assert_eq!(f.absent[0].until, 77 + koios_cluster::replicas::RING_GRACE_MS, "it may be cut off only");
         assert_eq!(f.ask.len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_lost_its_disk_answers_and_is_absent_for_what_it_lost() {
+        let mut b = member("b", "B");
+        b.record.head.holes = vec![koios_cluster::SoleRange { from: 5, until: 9 }];
+        let mut c = member("c", "B");
+        c.record.head.min_time = Some(0);
+        c.liveness = Liveness::Dead { since: 77 };
+        let f = plan(&view("a", vec![member("a", "B"), b, c]), &[], &|_| false, (0, 10));
+        assert_eq!(f.ask.len(), 2);
+        let gaps = crate::completeness::gaps(&f.absent, 0, 100);
+        assert_eq!(gaps.iter().map(|g| (g.from, g.until)).collect::<Vec<_>>(), [(5, 9)]);
+        assert_eq!(
+            crate::completeness::gaps(&f.absent[..1], 0, 100),
+            [],
+            "alone its replicas make up for it"
+        );
     }
 
     #[test]

@@ -114,6 +114,16 @@ pub trait Admission: Send + Sync + 'static {
     async fn admit(&self, query: &str, patience_ms: u64) -> Result<Ticket, QueryError>;
 }
 
+/// Keeps copies of pushed samples for other nodes.
+#[async_trait]
+pub trait Keeper: Send + Sync + 'static {
+    /// Keeps a batch; bytes in, bytes out, whose meaning is that of `koios-remote`.
+    ///
+    /// # Errors
+    /// Why not now.
+    async fn keep(&self, batch: Vec<u8>) -> Result<Vec<u8>, String>;
+}
+
 /// What a node can report of itself to a peer, as JSON, and do for it.
 #[async_trait]
 pub trait Reports: Send + Sync + 'static {

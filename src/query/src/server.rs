@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::client::{CLUSTER, MESSAGE_BYTES_MAX, TOKEN};
 use crate::error::QueryError;
 use crate::local::LocalParts;
-use crate::ports::Reports;
+use crate::ports::{Keeper, Reports};
 use crate::scope::{Answer, Scope};
 use crate::wire;
 
@@ -25,6 +25,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_SERIES: usize = 2000;
 /// Peer requests at a time.
 pub const REQUESTS_MAX: usize = 64;
+/// Batches of peers that are written at a time; each is at most a message.
+pub const WRITES_MAX: usize = 64;
 
 /// The service behind a node's gRPC address.
 pub struct PeerService {
@@ -40,8 +42,12 @@ pub struct PeerService {
     pub parts: LocalParts,
     /// What can be reported.
     pub reports: Arc<dyn Reports>,
+    /// Where pushed samples go; none when this node takes none.
+    pub keeper: Option<Arc<dyn Keeper>>,
     /// Room for requests.
     pub room: Arc<Semaphore>,
+    /// Room for pushed batches.
+    pub writes: Arc<Semaphore>,
 }
 
 impl PeerService {
@@ -66,18 +72,24 @@ impl PeerService {
         Ok(())
     }
 
+    /// Whether the asker means this start of this node.
+    fn is_meant(&self, node: &str, generation: u64) -> Result<(), Status> {
+        if node == self.node && generation == self.generation {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!(
+            "asked {node} generation {generation}, this is {} generation {}",
+            self.node, self.generation
+        )))
+    }
+
     fn read(
         &self,
         scope: Option<pb::Scope>,
         matchers: &[pb::Matcher],
     ) -> Result<(Scope, Vec<Matcher>), Status> {
         let scope = scope.ok_or_else(|| Status::invalid_argument("no scope"))?;
-        if scope.node != self.node || scope.generation != self.generation {
-            return Err(Status::unavailable(format!(
-                "asked {} generation {}, this is {} generation {}",
-                scope.node, scope.generation, self.node, self.generation
-            )));
-        }
+        self.is_meant(&scope.node, scope.generation)?;
         let scope = wire::scope_from_pb(&scope).map_err(Status::invalid_argument)?;
         let matchers = wire::matchers_from_pb(matchers).map_err(Status::invalid_argument)?;
         Ok((scope, matchers))
@@ -137,6 +149,21 @@ impl Peer for PeerService {
         self.check(&request)?;
         self.reports.act(&request.into_inner().body).await.map_err(Status::failed_precondition)?;
         Ok(Response::new(pb::ActReply {}))
+    }
+
+    async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteReply>, Status> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        self.is_meant(&request.node, request.generation)?;
+        let not_now = |why: String| Ok(Response::new(pb::WriteReply { outcome: Vec::new(), not_now: why }));
+        let Some(keeper) = &self.keeper else { return not_now("takes no pushed samples".to_owned()) };
+        let Ok(_permit) = self.writes.try_acquire() else {
+            return not_now(format!("{WRITES_MAX} batches of peers are being written"));
+        };
+        match keeper.keep(request.batch).await {
+            Ok(outcome) => Ok(Response::new(pb::WriteReply { outcome, not_now: String::new() })),
+            Err(why) => not_now(why),
+        }
     }
 }
 

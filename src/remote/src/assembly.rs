@@ -69,6 +69,8 @@ pub struct Decoded {
 pub(crate) enum OnInvalid {
     Drop,
     Report,
+    /// Report, but another node's series may come with exemplars alone.
+    Relay,
 }
 
 pub(crate) struct Assembly<'a> {

@@ -96,28 +96,30 @@ impl PushBatch {
         self.series.get(at).is_some_and(|s| s.samples.contains(&sample)).then_some(at)
     }
 
-    /// The part of the batch with the series at ascending positions `chosen`, and for each sample of the part its
-    /// number here. Metadata stays behind: a family is no series. What a distributor sends to one node.
-    pub fn part(&self, chosen: &[u32]) -> (Self, Vec<u32>) {
+    /// The samples with ascending numbers `wanted` and their series, and the series at ascending positions `bare`, which
+    /// have exemplars alone; exemplars come along, metadata stays behind: a family is no series.
+    pub fn part(&self, wanted: &[u32], bare: &[u32]) -> Self {
         let mut part = Self::default();
-        let mut numbers = Vec::new();
+        let (mut rest, mut bare) = (wanted, bare.iter().peekable());
         let mut exemplars = self.exemplars.iter().peekable();
-        for &at in chosen {
-            let Some(series) = self.series.get(at as usize) else { continue };
-            let start = part.samples.len() as u32;
-            let range = series.samples.start as usize..series.samples.end as usize;
-            part.samples.extend_from_slice(&self.samples[range]);
-            numbers.extend(series.samples.clone());
-            while let Some(e) = exemplars.next_if(|e| e.series <= at) {
-                if e.series == at {
-                    let exemplar = e.exemplar.clone();
-                    part.exemplars.push(PushExemplar { series: part.series.len() as u32, exemplar });
+        for (at, series) in self.series.iter().enumerate() {
+            let (own, others) = rest.split_at(rest.partition_point(|n| *n < series.samples.end));
+            rest = others;
+            let chosen = bare.next_if(|b| **b as usize == at).is_some() || !own.is_empty();
+            while let Some(e) = exemplars.next_if(|e| e.series as usize <= at) {
+                if chosen && e.series as usize == at {
+                    let series = part.series.len() as u32;
+                    part.exemplars.push(PushExemplar { series, exemplar: e.exemplar.clone() });
                 }
             }
-            let samples = start..part.samples.len() as u32;
-            part.series.push(PushSeries { labels: series.labels.clone(), samples });
+            if chosen {
+                let start = part.samples.len() as u32;
+                part.samples.extend(own.iter().map(|n| self.samples[*n as usize].clone()));
+                let samples = start..part.samples.len() as u32;
+                part.series.push(PushSeries { labels: series.labels.clone(), samples });
+            }
         }
-        (part, numbers)
+        part
     }
 }
 
@@ -153,12 +155,13 @@ mod tests {
     #[test]
     fn a_part_is_what_was_chosen() {
         let b = batch();
-        let (part, numbers) = b.part(&[1, 2]);
-        assert_eq!(numbers, [2]);
+        let part = b.part(&[2], &[1]);
         assert_eq!(part.series[1].samples, 0..1);
         assert_eq!(part.samples[0], b.samples[2]);
         let of: Vec<_> = part.exemplars.iter().map(|e| (e.series, e.exemplar.t)).collect();
         assert_eq!(of, [(0, 1), (1, 2)]);
-        assert_eq!(b.part(&[0, 1, 2]).0, b);
+        assert_eq!(b.part(&[0, 1, 2], &[1]), b);
+        let half = b.part(&[1], &[]);
+        assert_eq!((half.series.len(), half.samples[0].t, half.exemplars.len()), (1, 1, 1));
     }
 }

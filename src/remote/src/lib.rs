@@ -3,7 +3,7 @@
 //! Owns what one process can decide about pushed data: which protocol it is (`negotiate`), unpacking it within bounds
 //! (`unpack`, `memory`), walking its protobuf in place (`wire`, `v1`, `v2`), checking labels and histograms (`labels`,
 //! `histogram`), the words about what was refused (`faults`), and the status that makes each sender do the right thing
-//! (`answer`). `receiver` is all of it in order.
+//! (`answer`). `receiver` is all of it in order. `encode` and `relay` are how nodes hand batches to one another.
 //!
 //! Refuses: sockets and HTTP frameworks, storage, and the distribution over nodes. The last two stand behind
 //! `PushPort`, which takes a batch and says what became of each sample.
@@ -15,6 +15,7 @@ pub mod answer;
 mod assembly;
 pub mod batch;
 pub mod counters;
+pub mod encode;
 pub mod faults;
 mod histogram;
 mod labels;
@@ -23,6 +24,7 @@ mod memory;
 pub mod negotiate;
 pub mod port;
 pub mod receiver;
+pub mod relay;
 pub mod unpack;
 pub mod v1;
 pub mod v2;

@@ -19,9 +19,13 @@ const SUFFIXES: [(u64, &[&str]); 3] =
 /// # Errors
 /// When the bytes are no such message, or ask for more than the limits; nothing of the request is usable then.
 pub fn decode(body: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    decode_with(body, limits, OnInvalid::Report)
+}
+
+pub(crate) fn decode_with(body: &[u8], limits: &Limits, invalid: OnInvalid) -> Result<Decoded, DecodeError> {
     let symbols = symbols(body, limits)?;
     let mut assembly = Assembly::new(limits);
-    let mut reader = Reader { symbols: &symbols, refs: Vec::new() };
+    let mut reader = Reader { symbols: &symbols, refs: Vec::new(), invalid };
     let mut fields = Fields::of(body);
     let mut at = 0;
     while let Some((number, value)) = fields.next().map_err(|e| Stop::Broken(e).at(at))? {
@@ -51,6 +55,7 @@ fn symbols<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>, DecodeE
 struct Reader<'s, 'a> {
     symbols: &'s [&'a [u8]],
     refs: Vec<u64>,
+    invalid: OnInvalid,
 }
 
 impl<'a> Reader<'_, 'a> {
@@ -75,7 +80,7 @@ impl<'a> Reader<'_, 'a> {
         }
         let name = assembly.labels.metric_name();
         let symbols = self.symbols;
-        assembly.finish(OnInvalid::Report, |labels, exemplar| exemplar_labels(symbols, labels, exemplar))?;
+        assembly.finish(self.invalid, |labels, exemplar| exemplar_labels(symbols, labels, exemplar))?;
         self.metadata(assembly, name, said)
     }
 

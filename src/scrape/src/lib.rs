@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod fetch;
 pub mod http;
 pub mod ingest;
+pub mod native;
 pub mod parse;
 pub mod schedule;
 pub mod status;
@@ -24,9 +25,10 @@ pub use discovery::{FileDiscovery, FileProblem, FileUpdate, FileWatch, static_gr
 pub use fetch::{Fetched, Fetcher};
 pub use http::{HttpClient, HttpError};
 pub use ingest::{
-    BodyView, CacheIndex, Failed, IngestSettings, OutExemplar, OutSample, ScrapeLoopState, ScrapeReport,
-    SharedFamilies,
+    BodyView, CacheIndex, Failed, IngestSettings, OutExemplar, OutHistogram, OutSample, ScrapeLoopState,
+    ScrapeReport, SharedFamilies,
 };
+pub use native::NativeHistogram;
 pub use schedule::{current_due, next_due, schedule_offset};
 pub use status::{DroppedTarget, Health, TargetStatus};
 pub use target::{Target, TargetError, TargetGroup, TargetSet, populate_labels};

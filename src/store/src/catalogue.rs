@@ -4,7 +4,7 @@
 //! reads only those it has not seen; a block whose meta.json is missing (an upload under way) is asked for
 //! again next time. Views are immutable. Bound: 100,000 blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -22,43 +22,60 @@ const READS_IN_FLIGHT: usize = 16;
 /// An immutable picture of the bucket.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueView {
-    /// Blocks with a readable meta.json.
-    pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
-    /// Blocks put aside, with the reason. One that is in `blocks` too counts for nothing that a sound one holds; where
-    /// none does, `cover` still names it, so that an answer says what it lacks.
-    pub damaged: BTreeMap<BlockId, String>,
-    /// Whether the bucket was read at all: an empty picture of a bucket that nobody looked at says nothing.
-    pub read: bool,
+    blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
+    damaged: BTreeMap<BlockId, String>,
+    /// Blocks of which sound ones hold everything.
+    superseded: BTreeSet<BlockId>,
+    read: bool,
 }
 
 impl CatalogueView {
+    /// What was read of a bucket.
+    pub fn new(blocks: BTreeMap<BlockId, Arc<BlockMeta>>, damaged: BTreeMap<BlockId, String>) -> Self {
+        let superseded = superseded(&blocks, &damaged);
+        Self { blocks, damaged, superseded, read: true }
+    }
+
+    /// Blocks with a readable meta.json.
+    pub fn blocks(&self) -> &BTreeMap<BlockId, Arc<BlockMeta>> {
+        &self.blocks
+    }
+
+    /// Blocks put aside, with the reason. One that is in `blocks` too counts for nothing that a sound one holds; where
+    /// none does, `cover` still names it, so that an answer says what it lacks.
+    pub fn damaged(&self) -> &BTreeMap<BlockId, String> {
+        &self.damaged
+    }
+
+    /// Whether the bucket was read at all: an empty picture of a bucket that nobody looked at says nothing.
+    pub fn read(&self) -> bool {
+        self.read
+    }
+
+    /// The same picture without `gone`, and with more that is known to be damaged.
+    #[must_use]
+    pub fn less(&self, gone: &BTreeSet<BlockId>, damaged: BTreeMap<BlockId, String>) -> Self {
+        let mut next = self.clone();
+        next.blocks.retain(|id, _| !gone.contains(id));
+        next.damaged.extend(damaged);
+        next.superseded = superseded(&next.blocks, &next.damaged);
+        next
+    }
+
     /// The raw blocks to read for samples in `[mint, maxt]`: those that overlap, less those that
-    /// another such block supersedes (`BlockMeta::supersedes`). Ascending by id.
+    /// another one supersedes (`BlockMeta::supersedes`). Ascending by id.
     pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
-        let candidates: Vec<&Arc<BlockMeta>> =
-            self.blocks.values().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).collect();
-        candidates.iter().filter(|m| !self.superseded_among(m, &candidates)).map(|m| m.ulid).collect()
+        self.counting().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).map(|m| m.ulid).collect()
+    }
+
+    /// Blocks that no other one stands for, ascending by id.
+    pub fn counting(&self) -> impl Iterator<Item = &Arc<BlockMeta>> {
+        self.blocks.values().filter(|m| !self.superseded.contains(&m.ulid))
     }
 
     /// Whether sound blocks hold everything that is in this one.
-    pub fn superseded(&self, m: &BlockMeta) -> bool {
-        self.superseded_among(m, &self.blocks.values().collect::<Vec<_>>())
-    }
-
-    /// `others` are at least those that overlap `m`.
-    fn superseded_among(&self, m: &BlockMeta, others: &[&Arc<BlockMeta>]) -> bool {
-        let sound = |o: &BlockMeta| !self.damaged.contains_key(&o.ulid);
-        if others.iter().any(|o| o.supersedes(m) && sound(o)) {
-            return true;
-        }
-        // A damaged output whose sources are all still there.
-        let held = |s: &BlockId| {
-            let holds = |o: &&Arc<BlockMeta>| {
-                o.ulid != m.ulid && o.resolution() == m.resolution() && o.compaction.sources.contains(s)
-            };
-            self.blocks.values().any(|o| holds(&o) && sound(o))
-        };
-        !sound(m) && !m.compaction.sources.is_empty() && m.compaction.sources.iter().all(held)
+    pub fn superseded(&self, id: BlockId) -> bool {
+        self.superseded.contains(&id)
     }
 
     /// Whether the samples of block `id` are here: itself, or a block made from it.
@@ -79,6 +96,28 @@ impl CatalogueView {
             d ^ ((bits as u64) ^ ((bits >> 64) as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
     }
+}
+
+/// Blocks of which sound ones hold everything: a better one does, or, of a damaged one, others hold all its sources.
+fn superseded(
+    blocks: &BTreeMap<BlockId, Arc<BlockMeta>>,
+    damaged: &BTreeMap<BlockId, String>,
+) -> BTreeSet<BlockId> {
+    // Whoever holds all sources of a block holds its first.
+    let mut holders: HashMap<(i64, BlockId), Vec<&BlockMeta>> = HashMap::new();
+    for m in blocks.values().filter(|m| !damaged.contains_key(&m.ulid)) {
+        for s in &m.compaction.sources {
+            holders.entry((m.resolution(), *s)).or_default().push(m);
+        }
+    }
+    let held = |m: &BlockMeta, s: &BlockId| holders.get(&(m.resolution(), *s)).map_or(&[][..], Vec::as_slice);
+    let stood_for = |m: &BlockMeta| {
+        let Some(first) = m.compaction.sources.first() else { return false };
+        let elsewhere = |s: &BlockId| held(m, s).iter().any(|o| o.ulid != m.ulid);
+        held(m, first).iter().any(|o| o.supersedes(m))
+            || (damaged.contains_key(&m.ulid) && m.compaction.sources.iter().all(elsewhere))
+    };
+    blocks.values().filter(|m| stood_for(m)).map(|m| m.ulid).collect()
 }
 
 /// Reads the bucket and keeps what it has read.
@@ -113,12 +152,12 @@ impl Catalogue {
             );
             ids.drain(..ids.len() - BLOCKS_MAX);
         }
-        let mut next = CatalogueView { read: true, ..CatalogueView::default() };
+        let (mut blocks, mut damaged) = (BTreeMap::new(), BTreeMap::new());
         let mut unread = Vec::new();
         for id in ids {
             match self.view.blocks.get(&id) {
                 Some(meta) => {
-                    next.blocks.insert(id, meta.clone());
+                    blocks.insert(id, meta.clone());
                 }
                 None => unread.push(id),
             }
@@ -131,13 +170,13 @@ impl Catalogue {
             match read {
                 Ok(bytes) => match BlockMeta::parse(&bytes) {
                     Ok(meta) if meta.ulid == id => {
-                        next.blocks.insert(id, Arc::new(meta));
+                        blocks.insert(id, Arc::new(meta));
                     }
                     Ok(meta) => {
-                        next.damaged.insert(id, format!("meta.json belongs to block {}", meta.ulid));
+                        damaged.insert(id, format!("meta.json belongs to block {}", meta.ulid));
                     }
                     Err(why) => {
-                        next.damaged.insert(id, format!("meta.json: {why}"));
+                        damaged.insert(id, format!("meta.json: {why}"));
                     }
                 },
                 // No meta.json: somebody is uploading, or it is being deleted.
@@ -146,7 +185,7 @@ impl Catalogue {
             }
         }
         drop(reads);
-        self.view = Arc::new(next);
+        self.view = Arc::new(CatalogueView::new(blocks, damaged));
         Ok(self.view.clone())
     }
 }
@@ -174,7 +213,7 @@ mod tests {
     }
 
     fn view(metas: Vec<Arc<BlockMeta>>) -> CatalogueView {
-        CatalogueView { blocks: metas.into_iter().map(|m| (m.ulid, m)).collect(), ..CatalogueView::default() }
+        CatalogueView::new(metas.into_iter().map(|m| (m.ulid, m)).collect(), BTreeMap::new())
     }
 
     #[test]
@@ -191,10 +230,9 @@ mod tests {
         assert_eq!(v.cover(25, 26), [id(4)]);
         assert_eq!(v.cover(30, 40), [], "maxTime is exclusive");
         assert_eq!(v.min_time(), Some(0));
-        let mut torn = v.clone();
-        torn.damaged = [3, 6].map(|n| (id(n), "torn".to_owned())).into();
+        let torn = v.less(&BTreeSet::new(), [3, 6].map(|n| (id(n), "torn".to_owned())).into());
         assert_eq!(torn.cover(0, 100), [id(1), id(2), id(4)], "sources stand in for damaged outputs");
-        torn.blocks.remove(&id(2));
+        let torn = torn.less(&[id(2)].into(), BTreeMap::new());
         assert_eq!(torn.cover(0, 100), [id(1), id(3), id(4), id(6)], "what is missing is named");
         let later = view(vec![meta(3, (0, 20), &[1, 2], 0)]);
         assert!(later.holds(id(1)) && later.holds(id(3)) && !later.holds(id(4)));
@@ -206,7 +244,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bucket = Bucket::open(&BucketConfig::directory(dir.path()), id(99)).await.unwrap();
         let mut catalogue = Catalogue::new(bucket.clone());
-        assert!(catalogue.refresh().await.unwrap().blocks.is_empty());
+        assert!(catalogue.refresh().await.unwrap().blocks().is_empty());
         let put = async |n: u64, file: &str, bytes: &[u8]| {
             bucket.put(&format!("{}/{file}", id(n)), bytes.to_vec()).await.unwrap();
         };
@@ -215,9 +253,9 @@ mod tests {
         put(3, "meta.json", b"{broken").await;
         put(4, "meta.json", &meta(1, (0, 10), &[1], 0).to_json()).await;
         let v = catalogue.refresh().await.unwrap();
-        assert_eq!(v.blocks.keys().copied().collect::<Vec<_>>(), [id(1)]);
-        assert_eq!(v.damaged.keys().copied().collect::<Vec<_>>(), [id(3), id(4)]);
+        assert_eq!(v.blocks().keys().copied().collect::<Vec<_>>(), [id(1)]);
+        assert_eq!(v.damaged().keys().copied().collect::<Vec<_>>(), [id(3), id(4)]);
         put(2, "meta.json", &meta(2, (10, 20), &[2], 0).to_json()).await;
-        assert_eq!(catalogue.refresh().await.unwrap().blocks.len(), 2);
+        assert_eq!(catalogue.refresh().await.unwrap().blocks().len(), 2);
     }
 }

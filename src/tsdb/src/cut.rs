@@ -135,8 +135,9 @@ impl Roster {
             roster.pages.clone_from(&index.pages);
             roster.pairs = index.pairs.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
             for s in index.series.iter().filter(|s| s.slot == slot && s.cell != GAP) {
-                let labels = (roster.pool.len() as u32, s.pairs.len() as u32);
-                roster.pool.extend_from_slice(&s.pairs);
+                let pairs = index.pairs_of(s);
+                let labels = (roster.pool.len() as u32, pairs.len() as u32);
+                roster.pool.extend_from_slice(pairs);
                 roster.series.push(Noted { id: s.id, cell: s.cell, labels });
             }
         }

@@ -190,7 +190,7 @@ async fn a_damaged_output_gives_way_to_its_sources() {
     bench.local.look().await.unwrap();
     assert!(bench.local.setup.shelf.get(made).await.is_err(), "a question meets the damage");
     let view = bench.local.look().await.unwrap();
-    assert!(view.damaged.contains_key(&made));
+    assert!(view.damaged().contains_key(&made));
     bench.assert_each_once(&view, 0, 5 * RANGE).await;
     let report = bench.ask(CompactNow).await.unwrap();
     assert_eq!((report.made.len(), bench.on_disk().contains(&made)), (1, false), "merged again: {report:?}");
@@ -216,7 +216,7 @@ async fn a_damaged_source_is_put_aside_and_the_rest_goes_on() {
     let report = bench.ask(CompactNow).await.unwrap();
     assert_eq!(report.made.len(), 1, "the other range is merged: {report:?}");
     let view = bench.local.look().await.unwrap();
-    assert!(view.damaged[&id(1)].contains("checksum"), "{:?}", view.damaged);
+    assert!(view.damaged()[&id(1)].contains("checksum"), "{:?}", view.damaged());
     assert!(view.cover(0, 10 * RANGE).contains(&id(1)), "an answer names what it lacks");
     assert!(bench.root().join(id(1).to_string()).exists(), "nothing is thrown away");
     bench.close();

@@ -15,7 +15,7 @@ use koios_model::Clock;
 
 use super::Row;
 use super::process::{Process, Scratch, dir_bytes, find, free_port};
-use super::questions::{QUESTIONS, ask};
+use super::questions::{QUESTIONS, Round, ask};
 use super::targets::Targets;
 
 /// Longest wait for a rival to be ready, or to have scraped everything once.
@@ -105,9 +105,11 @@ async fn fight(clock: &Arc<dyn Clock>, series: usize, length: Length) -> Result<
     let mut rows = resources(series, &empty, &before, &after);
     let bases: Vec<String> = rivals.iter().map(|r| r.base.clone()).collect();
     for question in &QUESTIONS {
-        let times = ask(&**clock, &client, &bases, question, (from, until)).await?;
-        let kind = if question.range { "range" } else { "instant" };
-        let what = format!("{kind} {}", question.expr);
+        let (expr, range) = (question.text(length.interval), question.range);
+        let round = Round { expr, range, span: (from, until) };
+        let times = ask(&**clock, &client, &bases, &round).await?;
+        let kind = if range { "range" } else { "instant" };
+        let what = format!("{kind} {}", round.expr);
         rows.push(Row::beside(what, "ms p50", &times));
     }
     let mut restarts = Vec::new();
@@ -251,6 +253,8 @@ fn victoria(program: &Path, dir: &Path, targets: &Targets, interval: u64) -> Res
         "-search.latencyOffset=0s".to_owned(),
         // Its default refuses questions over more than 300,000 series.
         "-search.maxUniqueTimeseries=10000000".to_owned(),
+        // And gives up after 30 s.
+        "-search.maxQueryDuration=120s".to_owned(),
     ];
     rival(path, web, program.to_path_buf(), args, storage)
 }

@@ -4,6 +4,7 @@
 //! does not force it to disk: that cost belongs to the disk and is shared by all who wait.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use koios_chunk::{XorAppender, decode_xor};
 use koios_config::ScrapeConfig;
@@ -63,7 +64,7 @@ fn head(clock: &dyn Clock, series: usize, samples: usize) -> Result<Vec<Row>, St
     let scratch = Scratch::new("head").map_err(|e| e.to_string())?;
     let time = ManualClock::at(START + samples as i64 * INTERVAL);
     let fail = |e: koios_tsdb::TsdbError| e.to_string();
-    let (mut shard, _) = Shard::open(ShardOptions::new(scratch.path(), 0), time).map_err(fail)?;
+    let (mut shard, _) = Shard::open(ShardOptions::new(scratch.path(), 0), time.clone()).map_err(fail)?;
     let wal = scratch.path().join("wal");
 
     let before = resident_bytes(std::process::id());
@@ -80,15 +81,46 @@ fn head(clock: &dyn Clock, series: usize, samples: usize) -> Result<Vec<Row>, St
     let appended = (series * (samples - 1)) as f64;
     let full = resident(resident_bytes(std::process::id()));
     let chunks = shard.view().sample_bytes() as f64;
+    let log = (dir_bytes(&wal) - wal_series) as f64 / appended;
+    let [from_log, from_checkpoint] = restarts(clock, shard, &scratch, &time, series)?;
     Ok(vec![
         Row::new("append by reference with log, per sample, mean", "ns", total as f64 / appended),
         Row::new("append by reference with log, per sample, best", "ns", best as f64 / series as f64),
-        Row::new("log, per sample", "bytes", (dir_bytes(&wal) - wal_series) as f64 / appended),
+        Row::new("log, per sample", "bytes", log),
         Row::new("new series, per series", "ns", new_ns as f64 / series as f64),
         Row::new("memory of a new series", "bytes", bare),
         Row::new(format!("memory of a series with {samples} samples"), "bytes", full),
         Row::new("of them samples", "bytes", chunks / series as f64),
+        Row::new("start again from the log alone, as after a kill", "ms", from_log),
+        Row::new("start again from the checkpoint that a stop writes", "ms", from_checkpoint),
     ])
+}
+
+/// Wall-clock milliseconds of opening the head again: from its log, then from a checkpoint.
+fn restarts(
+    clock: &dyn Clock,
+    shard: Shard,
+    scratch: &Scratch,
+    time: &Arc<ManualClock>,
+    series: usize,
+) -> Result<[f64; 2], String> {
+    let fail = |e: koios_tsdb::TsdbError| e.to_string();
+    let open = |held: Shard| {
+        drop(held);
+        let start = clock.mono_ns();
+        let (shard, _) = Shard::open(ShardOptions::new(scratch.path(), 0), time.clone()).map_err(fail)?;
+        let took = (clock.mono_ns() - start) as f64 / 1e6;
+        let found = shard.view().stats().series;
+        if found == series as u64 {
+            Ok((shard, took))
+        } else {
+            Err(format!("{found} of {series} series came back"))
+        }
+    };
+    let (mut shard, from_log) = open(shard)?;
+    shard.begin_checkpoint().map_err(fail)?.run().map_err(fail)?;
+    let (_, from_checkpoint) = open(shard)?;
+    Ok([from_log, from_checkpoint])
 }
 
 fn create(clock: &dyn Clock, shard: &mut Shard, series: usize) -> Result<(Vec<SeriesRef>, u64), String> {

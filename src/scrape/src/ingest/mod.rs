@@ -28,7 +28,8 @@ use cache::{Cache, Place};
 pub use metadata::{Family, FamilyTable, SharedFamilies};
 pub use report::ReportSeries;
 
-use crate::parse::{self, Exemplar, Format, Metadata, ParsedSample, Sink};
+use crate::native::{NativeHistogram, Resolution};
+use crate::parse::{self, Exemplar, Format, Metadata, OwnExemplar, ParseOptions, ParsedSample, Sink};
 
 /// Exemplars kept of one scrape; the rest is counted and dropped.
 const EXEMPLARS_MAX: usize = 10_000;
@@ -52,6 +53,10 @@ pub struct IngestSettings {
     pub extra_scrape_metrics: bool,
     /// For `scrape_timeout_seconds`, milliseconds.
     pub timeout_ms: i64,
+    /// What is wanted of histograms.
+    pub histograms: ParseOptions,
+    /// How fine native histograms may be.
+    pub resolution: Resolution,
 }
 
 impl IngestSettings {
@@ -66,6 +71,15 @@ impl IngestSettings {
             name_scheme: job.name_scheme,
             extra_scrape_metrics: job.extra_scrape_metrics,
             timeout_ms: job.scrape_timeout_ms,
+            histograms: ParseOptions {
+                native: job.scrape_native_histograms,
+                convert_classic: job.convert_classic_histograms_to_nhcb,
+                classic: job.always_scrape_classic_histograms,
+            },
+            resolution: Resolution::new(
+                job.native_histogram_bucket_limit,
+                job.native_histogram_min_bucket_factor,
+            ),
         })
     }
 }
@@ -79,6 +93,17 @@ pub struct OutSample {
     pub t: i64,
     /// Value; may be the stale marker.
     pub v: f64,
+}
+
+/// A native histogram to append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutHistogram {
+    /// Which series.
+    pub series: CacheIndex,
+    /// Milliseconds.
+    pub t: i64,
+    /// Value.
+    pub h: NativeHistogram,
 }
 
 /// An exemplar to append.
@@ -144,6 +169,7 @@ pub struct ScrapeLoopState {
     families: SharedFamilies,
     report: ReportSeries,
     exemplars: Vec<OutExemplar>,
+    histograms: Vec<OutHistogram>,
 }
 
 impl ScrapeLoopState {
@@ -157,6 +183,7 @@ impl ScrapeLoopState {
             families: SharedFamilies::default(),
             report,
             exemplars: Vec::new(),
+            histograms: Vec::new(),
         }
     }
 
@@ -179,6 +206,7 @@ impl ScrapeLoopState {
     ) -> ScrapeReport {
         self.cache.begin();
         self.exemplars.clear();
+        self.histograms.clear();
         let mut report = ScrapeReport::default();
         let start = out.len();
         match outcome {
@@ -198,6 +226,7 @@ impl ScrapeLoopState {
         if !report.up {
             out.truncate(start);
             self.exemplars.clear();
+            self.histograms.clear();
             self.cache.undo();
         }
         let before = out.len();
@@ -223,12 +252,13 @@ impl ScrapeLoopState {
             cache: &mut self.cache,
             families,
             exemplars: &mut self.exemplars,
+            histograms: &mut self.histograms,
             scheduled_ms,
             out,
             report,
             error: None,
         };
-        let parsed = parse::parse(body.format, body.bytes, &mut reader);
+        let parsed = parse::parse_with(body.format, body.bytes, self.settings.histograms, &mut reader);
         match (reader.error, parsed) {
             (Some(error), _) => Some(error),
             (None, Err(e)) => Some(e.to_string()),
@@ -280,6 +310,11 @@ impl ScrapeLoopState {
         &self.exemplars
     }
 
+    /// Native histograms of the last scrape, which belong to the same batch as its samples.
+    pub fn take_histograms(&mut self) -> Vec<OutHistogram> {
+        std::mem::take(&mut self.histograms)
+    }
+
     /// What the target says about its families; held only while a body is read.
     pub fn families(&self) -> &SharedFamilies {
         &self.families
@@ -308,6 +343,7 @@ struct Reader<'a> {
     cache: &'a mut Cache,
     families: &'a mut FamilyTable,
     exemplars: &'a mut Vec<OutExemplar>,
+    histograms: &'a mut Vec<OutHistogram>,
     scheduled_ms: i64,
     out: &'a mut Vec<OutSample>,
     report: &'a mut ScrapeReport,
@@ -325,40 +361,60 @@ impl Sink for Reader<'_> {
 
     #[inline]
     fn sample(&mut self, sample: ParsedSample<'_>) {
+        let Some((series, t)) = self.admit(&sample) else { return };
+        self.out.push(OutSample { series, t, v: sample.value });
+        if let Some(exemplar) = sample.exemplar {
+            self.exemplar(series, exemplar, t);
+        }
+    }
+
+    fn histogram(&mut self, sample: ParsedSample<'_>, h: NativeHistogram, exemplars: &[OwnExemplar]) {
+        let Some((series, t)) = self.admit(&sample) else { return };
+        match self.settings.resolution.apply(h) {
+            Ok(h) => self.histograms.push(OutHistogram { series, t, h }),
+            Err(cause) => {
+                self.error.get_or_insert(cause);
+            }
+        }
+        for e in exemplars {
+            self.exemplar(
+                series,
+                Exemplar { labels: &e.labels, value: e.value, timestamp_ms: e.timestamp_ms },
+                t,
+            );
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Which series a sample belongs to and its time, unless it is not stored.
+    #[inline]
+    fn admit(&mut self, sample: &ParsedSample<'_>) -> Option<(CacheIndex, i64)> {
         self.report.scraped += 1;
         let place = if sample.guessed { self.cache.guessed() } else { self.cache.find(sample.series) };
         let place = match place {
             Some(place) => place,
-            None => match self.create(&sample) {
-                Some(place) => place,
-                None => return,
-            },
+            None => self.create(sample)?,
         };
-        let Place::Slot(series) = place else { return };
+        let Place::Slot(series) = place else { return None };
         self.report.post_relabel += 1;
         let limit = self.settings.limits.samples;
         if limit > 0 && self.report.post_relabel > limit && self.error.is_none() {
             self.error = Some("sample limit exceeded".to_owned());
         }
         if self.error.is_some() {
-            return;
+            return None;
         }
         let explicit = sample.timestamp_ms.filter(|_| self.settings.honor_timestamps);
         let tracked = explicit.is_none() || self.settings.track_timestamps_staleness;
         let first = self.cache.visit(series, tracked);
         if !first && explicit.is_none() {
             self.report.duplicates += 1;
-            return;
+            return None;
         }
-        let t = explicit.unwrap_or(self.scheduled_ms);
-        self.out.push(OutSample { series, t, v: sample.value });
-        if let Some(exemplar) = sample.exemplar {
-            self.exemplar(series, exemplar, t);
-        }
+        Some((series, explicit.unwrap_or(self.scheduled_ms)))
     }
-}
 
-impl Reader<'_> {
     /// A row that the cache does not know: labels, target labels, relabelling, checks, limits.
     #[cold]
     fn create(&mut self, sample: &ParsedSample<'_>) -> Option<Place> {

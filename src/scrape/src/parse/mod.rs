@@ -7,6 +7,8 @@
 //! Invariants: no input makes a lexer panic or allocate by a claimed size; the first mistake ends the parse
 //! with line, column and cause (for protobuf: byte offset as column of line 0).
 
+mod native;
+mod nhcb;
 mod number;
 mod openmetrics;
 mod proto;
@@ -17,6 +19,8 @@ mod text;
 mod tests;
 
 use koios_config::ScrapeProtocol;
+
+use crate::native::NativeHistogram;
 pub use number::{open_metrics_float, parse_value};
 pub use series::labels_of_series;
 
@@ -74,6 +78,28 @@ pub struct Exemplar<'a> {
     pub timestamp_ms: Option<i64>,
 }
 
+/// An exemplar of a native histogram, kept while the next one is read. Labels as in `Exemplar`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnExemplar {
+    /// Raw label list.
+    pub labels: Vec<u8>,
+    /// Value.
+    pub value: f64,
+    /// Milliseconds, when exposed.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// What a job wants of histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParseOptions {
+    /// Native histograms.
+    pub native: bool,
+    /// Classic ones made native.
+    pub convert_classic: bool,
+    /// The classic series beside the native ones made or found.
+    pub classic: bool,
+}
+
 /// One sample as exposed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ParsedSample<'a> {
@@ -124,6 +150,9 @@ pub trait Sink {
     /// A sample.
     fn sample(&mut self, sample: ParsedSample<'_>);
 
+    /// A native histogram; the value of `sample` means nothing.
+    fn histogram(&mut self, _sample: ParsedSample<'_>, _h: NativeHistogram, _exemplars: &[OwnExemplar]) {}
+
     /// A statement about a family.
     fn metadata(&mut self, _metadata: Metadata<'_>) {}
 }
@@ -162,10 +191,34 @@ impl ParseError {
 /// # Errors
 /// The first mistake.
 pub fn parse(format: Format, body: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
+    parse_with(format, body, ParseOptions::default(), sink)
+}
+
+/// The same for a job that wants more of histograms than their classic series.
+///
+/// # Errors
+/// The first mistake.
+pub fn parse_with(
+    format: Format,
+    body: &[u8],
+    options: ParseOptions,
+    sink: &mut impl Sink,
+) -> Result<(), ParseError> {
+    if !options.convert_classic {
+        return lex(format, body, options, sink);
+    }
+    let mut converting = nhcb::Converting::new(sink, options.classic);
+    // All classic series are needed to be converted.
+    let parsed = lex(format, body, ParseOptions { classic: true, ..options }, &mut converting);
+    converting.flush();
+    parsed
+}
+
+fn lex(format: Format, body: &[u8], options: ParseOptions, sink: &mut impl Sink) -> Result<(), ParseError> {
     match format {
         Format::Text => text::parse(body, sink),
         Format::OpenMetrics => openmetrics::parse(body, sink),
-        Format::Protobuf => proto::parse(body, sink),
+        Format::Protobuf => proto::parse(body, options, sink),
     }
 }
 

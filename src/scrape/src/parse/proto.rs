@@ -2,15 +2,16 @@
 //! protobuf documentation, "Encoding"), walked in place.
 //!
 //! Each sample is turned into the raw text form of its series, so that cache and labels work as for text.
-//! Of histograms the classic parts are read: count, sum, buckets. Native parts (fields 5 to 16 of
-//! `Histogram`) are recognised by `is_native` and are the place where native histograms enter.
+//! Of histograms the classic parts are read here: count, sum, buckets; `native` reads the rest where the job wants
+//! it. A histogram that is native gives its classic parts only to a job that asks for both.
 
 use super::number::open_metrics_float;
-use super::{Exemplar, Kind, Metadata, ParseError, ParsedSample, Sink};
+use super::{Exemplar, Kind, Metadata, OwnExemplar, ParseError, ParseOptions, ParsedSample, Sink, native};
+use crate::native::NativeHistogram;
 
 /// Bytes of one field.
 #[derive(Clone, Copy)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -18,27 +19,27 @@ enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    fn bytes(self) -> &'a [u8] {
+    pub(super) fn bytes(self) -> &'a [u8] {
         if let Value::Bytes(b) = self { b } else { &[] }
     }
 
-    fn double(self) -> f64 {
+    pub(super) fn double(self) -> f64 {
         if let Value::Fixed64(bits) = self { f64::from_bits(bits) } else { 0.0 }
     }
 
-    fn int(self) -> u64 {
+    pub(super) fn int(self) -> u64 {
         if let Value::Varint(v) = self { v } else { 0 }
     }
 }
 
 /// Walks the fields of one message.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
-type Broken = &'static str;
+pub(super) type Broken = &'static str;
 
-fn varint(rest: &mut &[u8]) -> Result<u64, Broken> {
+pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, Broken> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (first, tail) = rest.split_first().ok_or("cut off inside a number")?;
@@ -59,11 +60,11 @@ fn take<'a>(rest: &mut &'a [u8], n: u64) -> Result<&'a [u8], Broken> {
 }
 
 impl<'a> Fields<'a> {
-    fn of(message: &'a [u8]) -> Self {
+    pub(super) fn of(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Broken> {
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Broken> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -89,9 +90,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub(super) fn parse(body: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
+pub(super) fn parse(body: &[u8], options: ParseOptions, sink: &mut impl Sink) -> Result<(), ParseError> {
     let mut rest = body;
-    let mut writer = Writer::default();
+    let mut writer = Writer { options, ..Writer::default() };
     while !rest.is_empty() {
         let at = body.len() - rest.len();
         let fail =
@@ -150,12 +151,13 @@ fn read_family(family: &[u8], writer: &mut Writer, sink: &mut impl Sink) -> Resu
 /// Builds raw series.
 #[derive(Default)]
 struct Writer {
+    options: ParseOptions,
     labels: Vec<u8>,
     series: Vec<u8>,
     exemplar: Vec<u8>,
 }
 
-fn push_quoted(out: &mut Vec<u8>, text: &str) {
+pub(super) fn push_quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for b in text.bytes() {
         match b {
@@ -351,22 +353,28 @@ fn read_summary(
     Ok(())
 }
 
-/// Whether the message carries a native histogram: spans, a zero threshold, or a zero count.
-pub(super) fn is_native(number: u64, value_is_zero: bool) -> bool {
-    matches!(number, 9 | 12) || (matches!(number, 6..=8) && !value_is_zero)
-}
-
 fn read_histogram(
     common: &Common<'_>,
     content: &[u8],
     w: &mut Writer,
     sink: &mut impl Sink,
 ) -> Result<(), String> {
-    let (mut count, mut sum, mut start, mut float_count) = (0.0, 0.0, None, None);
     let mut native = false;
+    if w.options.native {
+        let gauge = common.kind == Kind::GaugeHistogram;
+        let read =
+            native::read(content, gauge).map_err(|cause| format!("histogram {:?}: {cause}", common.name))?;
+        if let Some(h) = read {
+            read_native(common, content, h, w, sink)?;
+            native = true;
+        }
+        if native && !w.options.classic {
+            return Ok(());
+        }
+    }
+    let (mut count, mut sum, mut start, mut float_count) = (0.0, 0.0, None, None);
     let mut fields = Fields::of(content);
     while let Some((number, field)) = fields.next()? {
-        native |= is_native(number, field.int() == 0 && field.double() == 0.0);
         match number {
             1 => count = field.int() as f64,
             2 => sum = field.double(),
@@ -403,10 +411,41 @@ fn read_histogram(
         common.emit(w, cumulative, start, exemplar, sink);
     }
     // A purely native histogram has no classic buckets to complete.
-    if !infinite && (buckets > 0 || !native) {
+    if !infinite && (buckets > 0 || !(native || native::is_native(content)?)) {
         w.series(common.name, "_bucket", Some(("le", f64::INFINITY)));
         common.emit(w, count, start, None, sink);
     }
+    Ok(())
+}
+
+/// Puts out a native histogram with those of its exemplars that have a time.
+fn read_native(
+    common: &Common<'_>,
+    content: &[u8],
+    h: NativeHistogram,
+    w: &mut Writer,
+    sink: &mut impl Sink,
+) -> Result<(), String> {
+    let (mut start_ms, mut exemplars) = (None, Vec::new());
+    let mut fields = Fields::of(content);
+    while let Some((number, field)) = fields.next()? {
+        match number {
+            15 => start_ms = Some(read_time(field.bytes())?),
+            16 => {
+                let e = read_exemplar(field.bytes(), w)?;
+                let own =
+                    OwnExemplar { labels: w.exemplar.clone(), value: e.value, timestamp_ms: e.timestamp_ms };
+                exemplars.extend(Some(own).filter(|e| e.timestamp_ms.is_some()));
+            }
+            _ => {}
+        }
+    }
+    w.series(common.name, "", None);
+    let (timestamp_ms, kind) = (common.timestamp_ms, common.kind);
+    let guessed = sink.expected() == w.series;
+    let sample =
+        ParsedSample { series: &w.series, value: 0.0, timestamp_ms, kind, start_ms, exemplar: None, guessed };
+    sink.histogram(sample, h, &exemplars);
     Ok(())
 }
 

@@ -155,42 +155,42 @@ fn openmetrics_mistakes() {
 }
 
 /// Writes protobuf fields by hand.
-struct Pb(Vec<u8>);
+pub(super) struct Pb(pub(super) Vec<u8>);
 
 impl Pb {
-    fn varint(&mut self, mut v: u64) {
+    pub(super) fn varint(&mut self, mut v: u64) {
         while v >= 0x80 {
             self.0.push(v as u8 | 0x80);
             v >>= 7;
         }
         self.0.push(v as u8);
     }
-    fn int(mut self, field: u64, v: u64) -> Self {
+    pub(super) fn int(mut self, field: u64, v: u64) -> Self {
         self.varint(field << 3);
         self.varint(v);
         self
     }
-    fn double(mut self, field: u64, v: f64) -> Self {
+    pub(super) fn double(mut self, field: u64, v: f64) -> Self {
         self.varint(field << 3 | 1);
         self.0.extend_from_slice(&v.to_le_bytes());
         self
     }
-    fn bytes(mut self, field: u64, v: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, field: u64, v: &[u8]) -> Self {
         self.varint(field << 3 | 2);
         self.varint(v.len() as u64);
         self.0.extend_from_slice(v);
         self
     }
-    fn msg(self, field: u64, v: Pb) -> Self {
+    pub(super) fn msg(self, field: u64, v: Pb) -> Self {
         self.bytes(field, &v.0)
     }
 }
 
-fn pb() -> Pb {
+pub(super) fn pb() -> Pb {
     Pb(Vec::new())
 }
 
-fn delimited(families: Vec<Pb>) -> Vec<u8> {
+pub(super) fn delimited(families: Vec<Pb>) -> Vec<u8> {
     let mut out = pb();
     for f in families {
         out.varint(f.0.len() as u64);

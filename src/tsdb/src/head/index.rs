@@ -18,6 +18,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use koios_block::{PostingsSource, ValueTest, union};
 use koios_model::{Labels, Slot};
 
+use super::pool::{Pool, Run};
 use super::series::Page;
 
 /// Number of an interned label pair.
@@ -37,8 +38,8 @@ pub(crate) struct IndexedSeries {
     /// Which cell holds its samples.
     pub(crate) cell: u32,
     pub(crate) slot: Slot,
-    /// Its labels, in label order.
-    pub(crate) pairs: Box<[PairId]>,
+    /// Its labels, in label order: `Index::pairs_of`.
+    run: Run,
 }
 
 #[derive(Default)]
@@ -51,6 +52,7 @@ pub(crate) struct Index {
     pub(crate) pairs: Vec<Pair>,
     free: Vec<PairId>,
     pub(crate) series: Vec<IndexedSeries>,
+    runs: Pool,
     pub(crate) pages: Vec<Arc<Page>>,
     /// Changes whenever ordinals do.
     pub(crate) epoch: u64,
@@ -65,18 +67,24 @@ impl Index {
     /// Adds a series whose reference is greater than all others'. Answers its ordinal.
     pub(crate) fn add(&mut self, id: u64, cell: u32, slot: Slot, labels: &Labels) -> u32 {
         debug_assert!(self.series.last().is_none_or(|s| s.id < id), "BUG: references must ascend");
-        let pairs: Box<[PairId]> = labels.iter().map(|(n, v)| self.intern(n, v)).collect();
-        self.add_interned(id, cell, slot, pairs)
+        let pairs: Vec<PairId> = labels.iter().map(|(n, v)| self.intern(n, v)).collect();
+        self.add_interned(id, cell, slot, &pairs)
     }
 
     /// The same with labels that are interned already, in label order.
-    pub(crate) fn add_interned(&mut self, id: u64, cell: u32, slot: Slot, pairs: Box<[PairId]>) -> u32 {
+    pub(crate) fn add_interned(&mut self, id: u64, cell: u32, slot: Slot, pairs: &[PairId]) -> u32 {
         let ordinal = self.series.len() as u32;
-        for &p in &pairs {
+        for &p in pairs {
             self.pairs[p as usize].postings.push(ordinal);
         }
-        self.series.push(IndexedSeries { id, cell, slot, pairs });
+        let run = self.runs.add(pairs);
+        self.series.push(IndexedSeries { id, cell, slot, run });
         ordinal
+    }
+
+    /// The labels of a series, in label order.
+    pub(crate) fn pairs_of(&self, series: &IndexedSeries) -> &[PairId] {
+        self.runs.get(series.run)
     }
 
     fn find_pair(&self, name: &str, value: &str) -> Option<PairId> {
@@ -118,7 +126,7 @@ impl Index {
     /// Whether a series has exactly these labels.
     pub(crate) fn has_labels(&self, ordinal: u32, labels: &Labels) -> bool {
         let Some(series) = self.series.get(ordinal as usize) else { return false };
-        let mut pairs = series.pairs.iter().map(|&p| &self.pairs[p as usize]);
+        let mut pairs = self.pairs_of(series).iter().map(|&p| &self.pairs[p as usize]);
         labels.iter().all(|(n, v)| pairs.next().is_some_and(|p| *p.name == *n && *p.value == *v))
             && pairs.next().is_none()
     }
@@ -140,8 +148,13 @@ impl Index {
         }
     }
 
+    /// Labels of a series.
+    pub(crate) fn labels(&self, series: &IndexedSeries) -> Labels {
+        self.labels_of(self.pairs_of(series))
+    }
+
     /// Labels of a list of pairs.
-    pub(crate) fn labels(&self, pairs: &[PairId]) -> Labels {
+    pub(crate) fn labels_of(&self, pairs: &[PairId]) -> Labels {
         Labels::from_sorted(pairs.iter().map(|&p| {
             let pair = &self.pairs[p as usize];
             (&*pair.name, &*pair.value)
@@ -163,7 +176,7 @@ impl Index {
         let series = &mut self.series[ordinal as usize];
         self.gaps += usize::from(series.cell != GAP);
         series.cell = GAP;
-        std::mem::take(&mut series.pairs)
+        self.runs.get(std::mem::take(&mut series.run)).into()
     }
 
     /// Removes gaps from a pair's postings, and the pair with its last series. Answers how many were looked at.
@@ -194,6 +207,8 @@ impl Index {
         }
         self.series.retain(|s| s.cell != GAP);
         self.series.shrink_to(self.series.len() + self.series.len() / 4);
+        let runs = std::mem::take(&mut self.runs);
+        self.series.iter_mut().for_each(|s| s.run = self.runs.add(runs.get(s.run)));
         for pair in &mut self.pairs {
             pair.postings.iter_mut().for_each(|o| *o = rank[*o as usize]);
         }
@@ -318,7 +333,7 @@ mod tests {
         let pairs = index.pairs.len();
         assert_eq!(index.add(200, 50, Slot(1), &labels(200)), 10);
         assert_eq!(index.pairs.len(), pairs, "a freed pair is used again");
-        assert_eq!(index.labels(&index.series[10].pairs), labels(200));
+        assert_eq!(index.labels(&index.series[10]), labels(200));
         remove(&mut index, 0..11);
         assert_eq!((index.names().count(), index.lookup.len()), (0, 0));
     }

@@ -8,8 +8,9 @@
 
 use koios_chunk::{Chunk, ChunkError};
 
+use super::closed::ClosedChunk;
 use super::pack::{Timed, pack, samples_of};
-use super::series::{ChunkRule, ClosedChunk};
+use super::series::ChunkRule;
 use crate::types::Value;
 
 /// Samples kept unpacked (Prometheus' `DefaultOutOfOrderCapMax`).

@@ -5,13 +5,13 @@
 //! all chunks; a series with samples has an open chunk, whose last sample is younger than any late one; no chunk
 //! spans a border of the block range.
 
-use bytes::Bytes;
-use koios_chunk::{Chunk, ChunkError, Encoding};
+use koios_chunk::{Chunk, ChunkError};
 use parking_lot::Mutex;
 
+use super::closed::{ClosedChunk, Stretch, Windows};
 use super::late::{Late, Writer};
 use super::open::OpenChunk;
-use super::pack::{self, Timed};
+use super::pack;
 use crate::types::Value;
 
 /// What the rule for closing chunks needs to know.
@@ -37,63 +37,8 @@ impl Page {
     }
 }
 
-/// A closed chunk, 48 bytes and its data, which is on disk once it is spilled (`spill`).
-#[derive(Debug)]
-pub(crate) struct ClosedChunk {
-    pub(crate) min_time: i64,
-    /// Last sample's time minus `min_time`; fits because of `BLOCK_RANGE_MAX_MS`.
-    span: u32,
-    encoding: Encoding,
-    spilled: bool,
-    data: Bytes,
-}
-
-impl ClosedChunk {
-    pub(crate) fn max_time(&self) -> i64 {
-        self.min_time + i64::from(self.span)
-    }
-
-    fn new(min_time: i64, max_time: i64, encoding: Encoding, data: Bytes) -> Option<Self> {
-        let span = u32::try_from(max_time.checked_sub(min_time)?).ok()?;
-        Some(Self { min_time, span, encoding, spilled: false, data })
-    }
-
-    /// `None` when it spans more time than a head chunk may.
-    pub(crate) fn of(c: &Chunk) -> Option<Self> {
-        // A copy: the chunk may be a small part of something large.
-        Self::new(c.min_time, c.max_time, c.encoding, Bytes::copy_from_slice(&c.data))
-    }
-
-    pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
-        self.min_time <= maxt && mint <= self.max_time()
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        if self.spilled { 0 } else { self.data.len() }
-    }
-
-    /// Every sample.
-    ///
-    /// # Errors
-    /// `ChunkError` when it does not decode.
-    pub(crate) fn samples(&self) -> Result<Vec<Timed>, ChunkError> {
-        pack::samples_of(self.encoding, &self.data)
-    }
-
-    /// Whether there is a sample at this time; one that does not decode has none.
-    pub(crate) fn has(&self, t: i64) -> bool {
-        self.overlaps(t, t) && self.samples().is_ok_and(|s| s.iter().any(|(own, _)| *own == t))
-    }
-
-    pub(crate) fn to_chunk(&self) -> Chunk {
-        Chunk {
-            min_time: self.min_time,
-            max_time: self.max_time(),
-            encoding: self.encoding,
-            data: self.data.clone(),
-        }
-    }
-}
+/// Newest times before batches that some running reader may not see, oldest batch first.
+type Older = Vec<(u64, i64)>;
 
 /// A series' samples.
 #[derive(Debug, Default)]
@@ -104,8 +49,9 @@ pub(crate) struct SeriesState {
     last_batch: u64,
     /// Newest time before that batch: what a reader that may not see the batch may see.
     before_batch: i64,
-    /// The same for earlier batches that some running reader may not see, oldest first.
-    older: Vec<(u64, i64)>,
+    /// The same for earlier batches, while there is a reader that may not see them: rarely.
+    #[allow(clippy::box_collection, reason = "two words less in every series")]
+    older: Option<Box<Older>>,
     closed: Vec<ClosedChunk>,
     open: Option<OpenChunk>,
     late: Option<Box<Late>>,
@@ -151,10 +97,11 @@ impl SeriesState {
             return;
         }
         if self.last_batch > oldest_reader {
-            self.older.retain(|(b, _)| *b > oldest_reader);
-            self.older.push((self.last_batch, self.before_batch));
-        } else if !self.older.is_empty() {
-            self.older = Vec::new();
+            let older = self.older.get_or_insert_default();
+            older.retain(|(b, _)| *b > oldest_reader);
+            older.push((self.last_batch, self.before_batch));
+        } else if self.older.is_some() {
+            self.older = None;
         }
         self.before_batch = self.last_time().unwrap_or(i64::MIN);
         self.last_batch = batch;
@@ -165,7 +112,8 @@ impl SeriesState {
         if self.last_batch <= upto {
             return i64::MAX;
         }
-        self.older.iter().find(|(b, _)| *b > upto).map_or(self.before_batch, |(_, before)| *before)
+        let older = self.older.iter().flat_map(|o| o.iter());
+        older.clone().find(|(b, _)| *b > upto).map_or(self.before_batch, |(_, before)| *before)
     }
 
     /// Appends a sample that is newer than all others. Answers how many chunks were opened, 0 or 1.
@@ -196,23 +144,19 @@ impl SeriesState {
         let Some(open) = self.open.take() else { return };
         let (min_time, max_time, encoding, data) = open.close();
         let closed = ClosedChunk::new(min_time, max_time, encoding, data.into());
-        if self.closed.len() == self.closed.capacity() {
-            self.closed.reserve_exact(2);
-        }
+        // Once in half an hour: rather moved than kept in store.
+        self.closed.reserve_exact(1);
         self.closed.push(closed.expect("BUG: a head chunk spans more than a block range"));
     }
 
     /// Adds the bytes of the closed chunks that are in memory.
     pub(crate) fn put_unspilled(&self, out: &mut Vec<u8>) {
-        self.closed.iter().filter(|c| !c.spilled).for_each(|c| out.extend_from_slice(&c.data));
+        self.closed.iter().filter(|c| c.in_memory()).for_each(|c| out.extend_from_slice(c.data()));
     }
 
-    /// Takes over what `put_unspilled` added, now as slices of a file, from the front.
-    pub(crate) fn take_spilled(&mut self, bytes: &mut Bytes) {
-        for c in self.closed.iter_mut().filter(|c| !c.spilled) {
-            c.data = bytes.split_to(c.data.len());
-            c.spilled = true;
-        }
+    /// Takes over what `put_unspilled` added, now in a file from `there` on.
+    pub(crate) fn take_spilled(&mut self, there: &mut Stretch) {
+        self.closed.iter_mut().filter(|c| c.in_memory()).for_each(|c| c.move_to(there));
     }
 
     /// Takes a sample that is older than the newest one, unless there is one at its time already; answers whether
@@ -262,7 +206,7 @@ impl SeriesState {
                 Some(c) if c.max_time < last => c.max_time,
                 _ => next_at,
             };
-            self.restore(kept, next_at, rule)?;
+            self.restore(kept, next_at, rule, None)?;
         }
         if let Some(late) = &mut self.late
             && !late.remove(mint, maxt, rule)?
@@ -363,7 +307,7 @@ impl SeriesState {
         self.late.get_or_insert_default().restore(chunks, rule)
     }
 
-    /// Puts chunks of a checkpoint into an empty cell; the last becomes the open one.
+    /// Puts chunks, those of a checkpoint in `file`, into an empty cell; the last becomes the open one.
     ///
     /// # Errors
     /// `ChunkError` when chunks are damaged or out of order.
@@ -372,19 +316,20 @@ impl SeriesState {
         chunks: Vec<Chunk>,
         next_at: i64,
         rule: ChunkRule,
+        file: Option<&Windows>,
     ) -> Result<(), ChunkError> {
         let damaged = |what| ChunkError::Damaged { sample: 0, what };
         if chunks.windows(2).any(|w| w[0].max_time >= w[1].min_time) {
             return Err(damaged("chunks of a checkpoint are not in time order"));
         }
-        let mut closed = Vec::with_capacity(chunks.len());
+        let mut closed = Vec::with_capacity(chunks.len().saturating_sub(1));
         let count = chunks.len();
         let mut open = None;
         for (i, c) in chunks.into_iter().enumerate() {
             if i + 1 == count {
                 open = Some(OpenChunk::resume(&c, next_at, rule)?);
             } else {
-                let chunk = ClosedChunk::of(&c);
+                let chunk = file.map_or_else(|| ClosedChunk::of(&c), |file| ClosedChunk::within(&c, file));
                 closed.push(chunk.ok_or_else(|| damaged("chunk spans too much time"))?);
             }
         }
@@ -509,9 +454,9 @@ mod tests {
             let times: Vec<i64> = chunks(&s, upto).last().map(|c| c.max_time).into_iter().collect();
             assert_eq!(times, [(upto.min(5) as i64) * 10 + 1], "reader of {upto}");
         }
-        assert_eq!(s.older.len(), 2);
+        assert_eq!(s.older.as_ref().unwrap().len(), 2);
         s.begin_batch(6, u64::MAX);
-        assert!(s.older.is_empty());
+        assert!(s.older.is_none());
     }
 
     #[test]

@@ -13,8 +13,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use super::closed::Stretch;
 
 /// Size of a file; its disk space is used as it fills.
 const FILE_BYTES: u64 = 16 << 20;
@@ -23,7 +26,7 @@ const NAME: &str = "spill.tmp";
 
 struct Current {
     file: File,
-    map: Bytes,
+    map: Arc<Bytes>,
     used: u64,
 }
 
@@ -50,7 +53,7 @@ impl Current {
         // SAFETY: see the module's essay: the file has its full length and no name, and `write` only writes behind
         // what was handed out.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Self { file, map: Bytes::from_owner(map), used: 0 })
+        Ok(Self { file, map: Arc::new(Bytes::from_owner(map)), used: 0 })
     }
 }
 
@@ -65,8 +68,8 @@ impl Spill {
         self.on
     }
 
-    /// Writes bytes and answers them as a slice of the map; nothing where the disk refuses.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<Bytes> {
+    /// Writes bytes and answers where they are in a map; nothing where the disk refuses.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<Stretch> {
         match self.try_write(bytes) {
             Ok(slice) => {
                 self.failing = false;
@@ -81,17 +84,17 @@ impl Spill {
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<Bytes> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<Stretch> {
         let len = bytes.len() as u64;
         let current = match &mut self.current {
             Some(current) if current.used + len <= current.map.len() as u64 => current,
             place => place.insert(Current::create(&self.dir, FILE_BYTES.max(len))?),
         };
-        let from = current.used as usize;
+        let at = u32::try_from(current.used).map_err(io::Error::other)?;
         // What a failed write left behind is behind `used`, so nobody has it.
         current.file.write_all_at(bytes, current.used)?;
         current.used += len;
-        Ok(current.map.slice(from..from + bytes.len()))
+        Ok(Stretch { whole: current.map.clone(), at })
     }
 }
 
@@ -99,15 +102,19 @@ impl Spill {
 mod tests {
     use super::*;
 
+    fn bytes(s: &Stretch, len: usize) -> &[u8] {
+        &s.whole[s.at as usize..][..len]
+    }
+
     #[test]
     fn what_is_written_is_read_and_outlives_all() {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(dir.path(), true);
         let parts: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 1 << 20]).collect();
-        let slices: Vec<Bytes> = parts.iter().map(|p| spill.write(p).unwrap()).collect();
+        let written: Vec<Stretch> = parts.iter().map(|p| spill.write(p).unwrap()).collect();
         assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "a file still has its name");
         drop((spill, dir));
-        assert!(slices.iter().zip(&parts).all(|(s, p)| s == p));
+        assert!(written.iter().zip(&parts).all(|(s, p)| bytes(s, p.len()) == p));
     }
 
     #[test]
@@ -115,9 +122,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(dir.path(), true);
         let large = vec![7; FILE_BYTES as usize + 1];
-        assert_eq!(spill.write(b"").unwrap(), b""[..]);
-        assert_eq!(spill.write(&large).unwrap(), large);
-        assert_eq!(spill.write(b"more").unwrap(), b"more"[..]);
+        assert_eq!(bytes(&spill.write(b"").unwrap(), 0), b"");
+        assert_eq!(bytes(&spill.write(&large).unwrap(), large.len()), large);
+        assert_eq!(bytes(&spill.write(b"more").unwrap(), 4), b"more");
     }
 
     #[test]
@@ -127,7 +134,7 @@ mod tests {
         let mut spill = Spill::new(&away, true);
         assert!(spill.write(b"x").is_none() && spill.failing);
         fs::create_dir(&away).unwrap();
-        assert_eq!(spill.write(b"x").unwrap(), b"x"[..]);
+        assert_eq!(bytes(&spill.write(b"x").unwrap(), 1), b"x");
         assert!(!spill.failing);
     }
 }

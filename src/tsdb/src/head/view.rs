@@ -89,7 +89,7 @@ impl HeadView {
                 }
                 if !chunks.is_empty() {
                     let chunks: Vec<Chunk> = std::mem::take(&mut chunks);
-                    out.push(SeriesChunks { labels: index.labels(&series.pairs), slot: series.slot, chunks });
+                    out.push(SeriesChunks { labels: index.labels(series), slot: series.slot, chunks });
                 }
                 Ok(())
             })?;
@@ -119,7 +119,7 @@ impl HeadView {
             return self.index.read().names().map(str::to_owned).collect();
         }
         self.collect(matchers, |index, ordinal, out| {
-            for &p in &index.series[ordinal as usize].pairs {
+            for &p in index.pairs_of(&index.series[ordinal as usize]) {
                 let name = &*index.pairs[p as usize].name;
                 if !out.contains(name) {
                     out.insert(name.to_owned());
@@ -134,7 +134,8 @@ impl HeadView {
             return self.index.read().values(name).map(str::to_owned).collect();
         }
         self.collect(matchers, |index, ordinal, out| {
-            let mut pairs = index.series[ordinal as usize].pairs.iter().map(|&p| &index.pairs[p as usize]);
+            let pairs = index.pairs_of(&index.series[ordinal as usize]);
+            let mut pairs = pairs.iter().map(|&p| &index.pairs[p as usize]);
             if let Some(pair) = pairs.find(|p| &*p.name == name)
                 && !out.contains(&*pair.value)
             {

@@ -160,8 +160,8 @@ struct Gathered {
 
 impl Gathered {
     fn owner(&mut self, index: &Index, series: &IndexedSeries) {
-        let pairs: Vec<u64> = series.pairs.iter().map(|&p| self.number(index, p)).collect();
-        let hash = series_hash(series.slot, &index.labels(&series.pairs));
+        let pairs: Vec<u64> = index.pairs_of(series).iter().map(|&p| self.number(index, p)).collect();
+        let hash = series_hash(series.slot, &index.labels(series));
         put_frame(&mut self.series, |out| put_owner(out, series.id, series.slot, hash, pairs.into_iter()));
     }
 

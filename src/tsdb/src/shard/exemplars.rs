@@ -52,7 +52,7 @@ impl Shard {
         let mut ring = self.view.exemplars.write();
         for (id, ordinal, exemplar) in staged {
             let series = &index.series[ordinal as usize];
-            ring.push(id, exemplar.clone(), || (series.slot, index.labels(&series.pairs)));
+            ring.push(id, exemplar.clone(), || (series.slot, index.labels(series)));
         }
         (0..out_of_order).for_each(|_| ring.note_out_of_order());
         Ok(answer)

@@ -22,6 +22,7 @@ use super::{Shard, WAL_DIR};
 use crate::disk::Disk;
 use crate::error::TsdbError;
 use crate::head::HeadView;
+use crate::head::closed::Windows;
 use crate::head::late::Writer;
 use crate::head::series::PAGE;
 use crate::head::spill::Spill;
@@ -186,7 +187,7 @@ impl Replay {
     fn checkpoint(&mut self, dir: &Path, number: u64) -> Result<(), TsdbError> {
         let path = checkpoint_path(dir, number);
         let name = checkpoint_path(Path::new(""), number).to_string_lossy().into_owned();
-        let bytes = Bytes::from(fs::read(&path).map_err(TsdbError::io("read", &path))?);
+        let bytes = koios_block::map_file(&path)?;
         let frames = match Frames::open(&bytes, Kind::Checkpoint, number) {
             Ok(frames) => frames,
             Err(what) => {
@@ -195,7 +196,7 @@ impl Replay {
                 return Ok(());
             }
         };
-        let (mut bad, mut end, mut restoring) = (false, None, Restoring::default());
+        let (mut bad, mut end, mut restoring) = (false, None, Restoring::new(bytes.clone()));
         for found in frames {
             match found {
                 Found::Record(payload) => match self.checkpoint_record(payload, &bytes, &mut restoring) {
@@ -240,7 +241,7 @@ impl Replay {
                 self.shard.table.reserve(&mut self.shard.view.index.write(), room);
             }
             record::SERIES => record::get_series(body)?.into_iter().for_each(|s| self.series(s)),
-            record::CHUNKS => self.restore_chunks(record::get_chunks(body, file)?)?,
+            record::CHUNKS => self.restore_chunks(record::get_chunks(body, file)?, &restoring.file)?,
             record::PAIRS => restoring.pairs(&self.shard, body)?,
             record::OWNER => restoring.series(&mut self.shard, body)?,
             record::LATE_CHUNKS => self.restore_late(record::get_chunks(body, file)?)?,
@@ -252,14 +253,16 @@ impl Replay {
         Ok(None)
     }
 
-    fn restore_chunks(&mut self, record: record::ChunksRecord) -> Result<(), BadRecord> {
+    fn restore_chunks(&mut self, record: record::ChunksRecord, file: &Windows) -> Result<(), BadRecord> {
         let cell = self.shard.table.cell_of(record.id).ok_or(BadRecord("chunks of an unknown series"))?;
         let rule = self.shard.rule();
         let mut state = self.shard.table.pages[cell as usize / PAGE].cell(cell as usize).lock();
         if state.chunk_count() > 0 {
             return Err(BadRecord("chunks of a series stand twice"));
         }
-        state.restore(record.chunks, record.next_at, rule).map_err(|_| BadRecord("chunk does not decode"))?;
+        let file = Some(file).filter(|_| self.shard.spill.is_on());
+        let restored = state.restore(record.chunks, record.next_at, rule, file);
+        restored.map_err(|_| BadRecord("chunk does not decode"))?;
         let hot = &mut self.shard.table.hot[cell as usize];
         if let Some((first, (t, v))) = state.first_time().zip(state.last()) {
             match v {
@@ -327,7 +330,7 @@ impl Replay {
         let mut ring = shard.view.exemplars.write();
         if ring.check(hot.id, None, &e) == Ok(true) {
             let series = &index.series[hot.ordinal as usize];
-            ring.push(hot.id, e, || (series.slot, index.labels(&series.pairs)));
+            ring.push(hot.id, e, || (series.slot, index.labels(series)));
         }
     }
 

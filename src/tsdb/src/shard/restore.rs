@@ -3,10 +3,12 @@
 //! The quick way: pairs are looked up once each, labels are not put together, and the hash stands in the file. It
 //! is compared with a computed one now and then, so a file of a version that hashes otherwise is only slower.
 
+use bytes::Bytes;
 use koios_model::Slot;
 
 use super::Shard;
 use super::table::series_hash;
+use crate::head::closed::Windows;
 use crate::head::index::PairId;
 use crate::wal::owners::{OwnerRecord, get_owner, get_pairs};
 use crate::wal::record::BadRecord;
@@ -18,20 +20,21 @@ const CHECK_EVERY: u64 = 4096;
 
 /// What the records of a checkpoint read so far say.
 pub(super) struct Restoring {
+    /// The file, for chunks to stay in.
+    pub(super) file: Windows,
     pairs: Vec<Option<PairId>>,
     owner: OwnerRecord,
     seen: u64,
     hashes_differ: bool,
 }
 
-impl Default for Restoring {
-    fn default() -> Self {
-        let owner = OwnerRecord { id: 0, slot: Slot(0), hash: 0, pairs: Vec::new() };
-        Self { pairs: Vec::new(), owner, seen: 0, hashes_differ: false }
-    }
-}
-
 impl Restoring {
+    /// Of a mapped checkpoint.
+    pub(super) fn new(file: Bytes) -> Self {
+        let owner = OwnerRecord { id: 0, slot: Slot(0), hash: 0, pairs: Vec::new() };
+        Self { file: Windows::new(file), pairs: Vec::new(), owner, seen: 0, hashes_differ: false }
+    }
+
     pub(super) fn pairs(&mut self, shard: &Shard, body: &[u8]) -> Result<(), BadRecord> {
         let (first, pairs) = get_pairs(body)?;
         let known = self.pairs.len() as u64;
@@ -54,7 +57,7 @@ impl Restoring {
         get_owner(body, &mut self.owner)?;
         let OwnerRecord { id, slot, .. } = self.owner;
         let numbers = self.owner.pairs.iter().map(|n| self.pairs.get(*n as usize).copied().flatten());
-        let pairs: Option<Box<[PairId]>> = numbers.collect();
+        let pairs: Option<Vec<PairId>> = numbers.collect();
         let pairs = pairs.ok_or(BadRecord("series with a label pair that is lost"))?;
         {
             let index = shard.view.index.read();
@@ -65,7 +68,7 @@ impl Restoring {
                 return Err(BadRecord("labels of a series are not sorted"));
             }
             if self.hashes_differ || self.seen.is_multiple_of(CHECK_EVERY) {
-                let hash = series_hash(slot, &index.labels(&pairs));
+                let hash = series_hash(slot, &index.labels_of(&pairs));
                 self.hashes_differ |= hash != self.owner.hash;
                 self.owner.hash = hash;
             }
@@ -73,7 +76,7 @@ impl Restoring {
         self.seen += 1;
         shard.next_id = shard.next_id.max(id.saturating_add(1));
         let cell = shard.table.claim(id, self.owner.hash);
-        shard.table.register_pairs(&mut shard.view.index.write(), cell, slot, pairs);
+        shard.table.register_pairs(&mut shard.view.index.write(), cell, slot, &pairs);
         Ok(())
     }
 }

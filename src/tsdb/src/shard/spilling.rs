@@ -34,9 +34,10 @@ fn spill(to: &mut Spill, pages: &[Arc<Page>], cells: &mut Vec<u32>) {
         if bytes.is_empty() {
             continue;
         }
-        let Some(mut spilled) = to.write(&bytes) else { break };
-        piece.iter().for_each(|c| cell(c).lock().take_spilled(&mut spilled));
-        assert!(spilled.is_empty(), "BUG: chunks changed while they were spilled");
+        let Some(mut there) = to.write(&bytes) else { break };
+        let end = there.at as usize + bytes.len();
+        piece.iter().for_each(|c| cell(c).lock().take_spilled(&mut there));
+        assert!(there.at as usize == end, "BUG: chunks changed while they were spilled");
     }
     cells.clear();
 }

@@ -189,7 +189,7 @@ impl SeriesTable {
     }
 
     /// The same with labels that are interned already.
-    pub(super) fn register_pairs(&mut self, index: &mut Index, cell: u32, slot: Slot, pairs: Box<[PairId]>) {
+    pub(super) fn register_pairs(&mut self, index: &mut Index, cell: u32, slot: Slot, pairs: &[PairId]) {
         self.grow_pages(index);
         let hot = &mut self.hot[cell as usize];
         self.pages[cell as usize / PAGE].cell(cell as usize).lock().reset(hot.id);

@@ -1,0 +1,55 @@
+//! A whole cluster in one thread and no time: the proof that promises hold under faults.
+//!
+//! A seed makes a world: nodes with skewed clocks, a network that delays, drops, doubles, reorders and cuts one way,
+//! disks that lose what was not synced, a bucket that is slow, down, forgetful in its lists or loses replies; and a
+//! plan of faults. The nodes run the real cores of `koios-cluster` and `koios-query`; what is a model and what this cannot find is
+//! said in `docs/adr/0006-simulator.md`. A seed replays exactly.
+
+mod bucket;
+mod disk;
+mod faults;
+mod gossip;
+mod ingest;
+mod net;
+mod node;
+mod oracle;
+mod querying;
+mod rng;
+mod storing;
+mod striking;
+mod types;
+mod workload;
+mod world;
+
+pub use node::Bug;
+use world::World;
+
+/// What became of a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Hash over all events; equal for equal histories.
+    pub trace: u64,
+    /// Number of events.
+    pub events: u64,
+    /// Broken promises, the first of which ended the run.
+    pub violations: Vec<String>,
+    /// Nodes and faults, for people.
+    pub story: Vec<String>,
+    /// Acknowledged samples, checked answers, answers with gaps, blocks in the bucket.
+    pub counts: [u64; 4],
+}
+
+/// Runs ten virtual minutes of a seed.
+pub fn run(seed: u64, bug: Bug) -> Outcome {
+    let mut world = World::new(seed, bug);
+    let mut story =
+        vec![format!("{} nodes at first, {} in the end", world.common.first, world.machines.len())];
+    story.extend(world.plan.iter().map(|p| format!("{:>6}..{:<6} {:?}", p.at, p.ends, p.fault)));
+    world.run();
+    let c = world.oracle.counts;
+    let counts = [c[0], c[1], c[2], world.bucket.blocks() as u64];
+    let violations = std::mem::take(&mut world.oracle.violations);
+    Outcome { seed, trace: world.trace, events: world.events, violations, story, counts }
+}

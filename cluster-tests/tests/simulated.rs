@@ -1,0 +1,110 @@
+//! Thousands of small clusters under faults: the promises P1 to P7 hold, and planted bugs are found.
+//!
+//! A failing seed prints itself with its faults; `KOIOS_SIM_SEED=n` runs that one alone. `KOIOS_SIM_SEEDS` sets how
+//! many seeds are run (2,000 by default), `KOIOS_SIM_FROM` the first.
+
+use koios_cluster_tests::sim::{Bug, Outcome, run};
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
+}
+
+fn tell(o: &Outcome) -> String {
+    let replay =
+        format!("replay: KOIOS_SIM_SEED={} cargo test -p koios-cluster-tests --test simulated", o.seed);
+    format!("seed {}:\n  {}\n{}\n{replay}", o.seed, o.violations.join("\n  "), o.story.join("\n"))
+}
+
+/// Runs seeds on two threads; gives what failed and the counts of all.
+fn all(seeds: std::ops::Range<u64>) -> (Vec<Outcome>, [u64; 5]) {
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let work = || {
+        let (mut failed, mut counts) = (Vec::new(), [0; 5]);
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= seeds.end || failed.len() > 9 {
+                return (failed, counts);
+            }
+            let o = run(seed, Bug::None);
+            counts.iter_mut().zip(o.counts.iter().chain([&o.events])).for_each(|(all, one)| *all += one);
+            if !o.violations.is_empty() {
+                failed.push(o);
+            }
+        }
+    };
+    let (mut failed, counts) = std::thread::scope(|s| {
+        let other = s.spawn(work);
+        let (mut failed, mut counts) = work();
+        let (more, others) = other.join().expect("a thread of seeds");
+        failed.extend(more);
+        counts.iter_mut().zip(others).for_each(|(all, one)| *all += one);
+        (failed, counts)
+    });
+    failed.sort_by_key(|o| o.seed);
+    (failed, counts)
+}
+
+#[test]
+fn promises_hold_under_faults() {
+    if let Some(seed) = number("KOIOS_SIM_SEED") {
+        let o = run(seed, Bug::None);
+        println!(
+            "{}\ncounts {:?}, {} events, trace {:016x}",
+            o.story.join("\n"),
+            o.counts,
+            o.events,
+            o.trace
+        );
+        assert!(o.violations.is_empty(), "{}", tell(&o));
+        return;
+    }
+    let from = number("KOIOS_SIM_FROM").unwrap_or(1);
+    let seeds = number("KOIOS_SIM_SEEDS").unwrap_or(2_000);
+    let (failed, counts) = all(from..from + seeds);
+    println!(
+        "{seeds} seeds: {} samples acknowledged, {} answers checked, {} with gaps, {} blocks, {} events",
+        counts[0], counts[1], counts[2], counts[3], counts[4]
+    );
+    let told: Vec<String> = failed.iter().map(tell).collect();
+    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), told.join("\n\n"));
+    // A simulator that does nothing breaks no promise.
+    let per_seed = counts.map(|c| c / seeds);
+    assert!(per_seed[0] > 100 && per_seed[1] > 50 && per_seed[3] > 5, "{per_seed:?} a seed");
+    assert!(seeds < 100 || (counts[2] > 0 && counts[2] < counts[1] / 2), "{} of {}", counts[2], counts[1]);
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 1..12 {
+        let (a, b) = (run(seed, Bug::None), run(seed, Bug::None));
+        assert_eq!(a, b);
+    }
+    assert_ne!(run(1, Bug::None).trace, run(2, Bug::None).trace);
+}
+
+fn is_found(bug: Bug, promise: &str, within: u64) {
+    let found = (1..=within).map(|seed| run(seed, bug)).find(|o| !o.violations.is_empty());
+    let found = found.unwrap_or_else(|| panic!("{bug:?} was not found in {within} seeds"));
+    println!("{bug:?}: seed {}: {}", found.seed, found.violations[0]);
+    assert!(
+        found.violations[0].starts_with(promise),
+        "{bug:?} was found for another reason\n{}",
+        tell(&found)
+    );
+}
+
+#[test]
+fn an_ack_before_the_sync_is_found() {
+    is_found(Bug::AckBeforeSync, "P1", 300);
+}
+
+#[test]
+fn an_early_unload_is_found() {
+    is_found(Bug::EarlyUnload, "P7", 50);
+}
+
+#[test]
+fn a_quorum_per_request_is_found() {
+    is_found(Bug::QuorumPerRequest, "P1", 300);
+}

@@ -1,0 +1,230 @@
+//! The rounds of a query, without the asking: what is asked first, who is asked next, what remains missing. Pure.
+//!
+//! One view is pinned for all rounds. Round one is the plan; blocks that a holder did not serve go to the next in
+//! rank, at most twice; then the coordinator opens them itself. A head has one holder: when it does not answer,
+//! `completeness` decides whether another slot covers it. When nothing is open the catalogue is looked at once more:
+//! a head forgets only what the catalogue shows, so no sample falls between the two. What remains is a gap with a
+//! name. The coordinator carries the questions over the network, the simulator of `cluster-tests` over its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use koios_cluster::{ClusterView, Member};
+use koios_model::{BlockId, Matcher};
+use koios_store::CatalogueView;
+
+use crate::completeness::{Absent, Gap, gaps};
+use crate::plan;
+use crate::scope::{Missing, Part, Scope};
+
+/// Rounds of questions before the coordinator reads blocks itself.
+pub const ROUNDS_MAX: usize = 3;
+
+/// Questions of one round.
+pub type Questions = Vec<(Arc<Member>, Scope)>;
+
+/// What is wanted, from all holders together.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// For logs.
+    pub query_id: String,
+    /// First sample time, inclusive, milliseconds.
+    pub mint: i64,
+    /// Last sample time, inclusive, milliseconds.
+    pub maxt: i64,
+    /// Conditions on labels.
+    pub matchers: Vec<Matcher>,
+    /// Most series.
+    pub series_max: u64,
+    /// Most chunk bytes.
+    pub bytes_max: u64,
+    /// Longest wait altogether.
+    pub patience: Duration,
+}
+
+impl Want {
+    pub(crate) fn scope(&self, own: bool, blocks: Vec<BlockId>, whole_bucket: bool) -> Scope {
+        Scope {
+            query_id: self.query_id.clone(),
+            mint: self.mint,
+            maxt: self.maxt,
+            own,
+            blocks,
+            whole_bucket,
+            series_max: self.series_max,
+            bytes_max: self.bytes_max,
+        }
+    }
+}
+
+/// What is still open between two rounds.
+#[derive(Debug)]
+pub struct Rounds {
+    view: Arc<ClusterView>,
+    want: Want,
+    /// As it was looked at last.
+    catalogue: Arc<CatalogueView>,
+    asked_for: BTreeSet<BlockId>,
+    round: usize,
+    absent: Vec<Absent>,
+    gaps: Vec<Gap>,
+    todo: BTreeMap<BlockId, String>,
+    tried: HashMap<BlockId, BTreeSet<String>>,
+    buckets: BTreeMap<String, BTreeSet<String>>,
+    open_buckets: BTreeSet<String>,
+}
+
+impl Rounds {
+    /// The first questions for `want`. `ejected` tells which nodes are better left alone.
+    pub fn start(
+        view: &Arc<ClusterView>,
+        want: &Want,
+        catalogue: Arc<CatalogueView>,
+        ejected: &dyn Fn(&Member) -> bool,
+    ) -> (Self, Questions) {
+        let cover = catalogue.cover(want.mint, want.maxt);
+        let first = plan::plan(view, &cover, ejected, (want.mint, want.maxt));
+        let ask = |f: plan::Fragment| (f.node, want.scope(f.own, f.blocks, f.whole_bucket));
+        let rounds = Self {
+            view: view.clone(),
+            want: want.clone(),
+            catalogue,
+            asked_for: cover.into_iter().collect(),
+            round: 0,
+            absent: first.absent,
+            gaps: Vec::new(),
+            todo: BTreeMap::new(),
+            tried: HashMap::new(),
+            buckets: BTreeMap::new(),
+            open_buckets: BTreeSet::new(),
+        };
+        (rounds, first.ask.into_iter().map(ask).collect())
+    }
+
+    /// The questions of the next round, once all of the last are answered or given up; none means that it is over.
+    /// `catalogue` gives the picture of the bucket now.
+    pub fn next(
+        &mut self,
+        catalogue: &dyn Fn() -> Arc<CatalogueView>,
+        ejected: &dyn Fn(&Member) -> bool,
+    ) -> Questions {
+        self.round += 1;
+        let mut questions = self.open_questions(ejected);
+        if questions.is_empty() {
+            questions = self.newly_cut(catalogue());
+        }
+        if self.round <= ROUNDS_MAX {
+            return questions;
+        }
+        let not_asked: Vec<BlockId> = questions.into_iter().flat_map(|(_, scope)| scope.blocks).collect();
+        if !not_asked.is_empty() {
+            let holders = not_asked.iter().map(|id| format!("block {id}")).collect();
+            self.gap(holders, "appeared while this was answered");
+        }
+        Vec::new()
+    }
+
+    /// Blocks that appeared while the heads answered. A head forgets only what the catalogue shows already, so
+    /// looking once more after the heads have answered leaves no sample between the two.
+    fn newly_cut(&mut self, now: Arc<CatalogueView>) -> Questions {
+        if Arc::ptr_eq(&now, &self.catalogue) {
+            return Vec::new();
+        }
+        let cover = now.cover(self.want.mint, self.want.maxt);
+        self.catalogue = now;
+        let new: Vec<BlockId> = cover.into_iter().filter(|id| self.asked_for.insert(*id)).collect();
+        match self.view.own() {
+            Some(me) if !new.is_empty() => vec![(me.clone(), self.want.scope(false, new, false))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// A node answered; `missing` are the parts that it did not serve.
+    pub fn answered(&mut self, node: &Member, scope: &Scope, missing: Vec<Missing>) {
+        for m in missing {
+            match m.part {
+                Part::Own => self
+                    .absent
+                    .push(Absent::from_member(node, &format!("cannot read its head: {}", m.detail))),
+                Part::Block(id) if scope.blocks.contains(&id) => {
+                    self.tried.entry(id).or_default().insert(node.name.clone());
+                    self.todo.insert(id, m.detail);
+                }
+                Part::Block(id) => self.gap(
+                    vec![format!("block {id} on {}", node.name)],
+                    &format!("cannot be read: {}", m.detail),
+                ),
+            }
+        }
+    }
+
+    /// A node did not answer.
+    pub fn no_answer(&mut self, node: &Member, scope: &Scope, why: &str) {
+        if scope.own {
+            tracing::warn!(node = node.name, why, "a holder does not answer");
+            self.absent.push(Absent::from_member(node, "does not answer"));
+        }
+        for id in &scope.blocks {
+            self.tried.entry(*id).or_default().insert(node.name.clone());
+            self.todo.insert(*id, why.to_owned());
+        }
+        if scope.whole_bucket {
+            let bucket = node.record.bucket.clone();
+            self.buckets.entry(bucket.clone()).or_default().insert(node.name.clone());
+            self.open_buckets.insert(bucket);
+        }
+    }
+
+    /// Who is asked next for what is still open; what nobody is left for becomes a gap.
+    fn open_questions(&mut self, ejected: &dyn Fn(&Member) -> bool) -> Questions {
+        let mut blocks: BTreeMap<String, (Arc<Member>, Vec<BlockId>)> = BTreeMap::new();
+        let my_bucket = self.view.own().map(|m| m.record.bucket.clone()).unwrap_or_default();
+        for (id, why) in std::mem::take(&mut self.todo) {
+            let tried = self.tried.entry(id).or_default();
+            let others = plan::block_candidates(&self.view, id, &my_bucket, ejected);
+            let next = others.into_iter().find(|m| !tried.contains(&m.name) && tried.len() + 1 < ROUNDS_MAX);
+            let next = next.or_else(|| self.view.own().filter(|m| !tried.contains(&m.name)).cloned());
+            match next {
+                Some(m) => blocks.entry(m.name.clone()).or_insert_with(|| (m, Vec::new())).1.push(id),
+                None => {
+                    let range = self.catalogue.blocks().get(&id).map(|m| (m.min_time, m.max_time - 1));
+                    let (from, until) = range.unwrap_or((self.want.mint, self.want.maxt));
+                    let (from, until) = (from.max(self.want.mint), until.min(self.want.maxt));
+                    let reason = format!("cannot be read: {why}");
+                    self.gaps.push(Gap { from, until, holders: vec![format!("block {id}")], reason });
+                }
+            }
+        }
+        let mut questions: Vec<_> =
+            blocks.into_values().map(|(m, ids)| (m, self.want.scope(false, ids, false))).collect();
+        for bucket in std::mem::take(&mut self.open_buckets) {
+            let tried = &self.buckets[&bucket];
+            let speakers = plan::bucket_speakers(&self.view, &bucket, ejected);
+            // A private bucket dies with its node: `completeness` knows what that node held.
+            if let Some(m) = speakers.into_iter().find(|m| !tried.contains(&m.name)) {
+                questions.push((m, self.want.scope(false, Vec::new(), true)));
+            }
+        }
+        questions
+    }
+
+    /// All of the time that is asked about may lack something.
+    fn gap(&mut self, holders: Vec<String>, reason: &str) {
+        self.gaps.push(Gap {
+            from: self.want.mint,
+            until: self.want.maxt,
+            holders,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// What may be missing from the answer.
+    pub fn verdict(mut self) -> Vec<Gap> {
+        if !self.catalogue.read() {
+            self.gap(vec![format!("the bucket of {}", self.view.me)], "has not been read yet");
+        }
+        self.gaps.extend(gaps(&self.absent, self.want.mint, self.want.maxt));
+        self.gaps
+    }
+}
