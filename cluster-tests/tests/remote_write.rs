@@ -328,6 +328,23 @@ async fn results_of<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
+    acknowledged_is_kept(Node::kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_planned_stop() {
+    acknowledged_is_kept(|node| {
+        node.terminate();
+        // The pushers go on meanwhile, so the wait must not keep them from it.
+        tokio::task::block_in_place(|| {
+            assert!(node.wait(PATIENCE).is_some_and(|s| s.success()), "it drains")
+        });
+    })
+    .await;
+}
+
+/// Pushes from four sides while a node is ended in some way, twice.
+async fn acknowledged_is_kept(end: fn(&mut Node)) {
     let mut site = Site::start(&[]).await;
     for round in 0..2 {
         let pushers: Vec<_> = (0..4)
@@ -346,7 +363,7 @@ async fn what_was_acknowledged_survives_a_kill() {
             Ok(())
         })
         .await;
-        site.node.kill();
+        end(&mut site.node);
         // They end where nobody answers, so before the node is back.
         let acked = results_of(pushers).await;
         let spec = site.node.spec.clone();
