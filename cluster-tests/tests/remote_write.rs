@@ -241,6 +241,56 @@ async fn version_2_says_what_is_written() {
 }
 
 #[tokio::test]
+async fn stale_markers_and_histograms_of_every_kind() {
+    let site = Site::start(&[]).await;
+    let t = ms();
+    let custom = v1::Histogram {
+        count: Some(v1::histogram::Count::CountFloat(4.0)),
+        sum: 6.0,
+        schema: -53,
+        positive_spans: vec![v1::BucketSpan { offset: 0, length: 3 }],
+        positive_counts: vec![1.0, 2.0, 1.0],
+        custom_values: vec![1.0, 2.0],
+        timestamp: t - 1000,
+        ..v1::Histogram::default()
+    };
+    let histogram =
+        |h: &v1::Histogram| v1::TimeSeries { histograms: vec![h.clone()], ..named("custom", &[]) };
+    let r = site.send(vec![histogram(&custom), named("gone", &[(t - 1000, 1.0)])]).await;
+    assert_eq!(r.status, 204, "{r:?}");
+    let before = (t - 500) as f64 / 1000.0;
+    assert_eq!(site.api.number("histogram_count(custom)", before).await, Ok(4.0));
+    assert_eq!(site.api.number("histogram_quantile(0.5, custom)", before).await, Ok(1.5));
+    let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+    let marker = v1::Histogram { sum: stale, timestamp: t, ..v1::Histogram::default() };
+    let r = site.send(vec![histogram(&marker), named("gone", &[(t, stale)])]).await;
+    assert_eq!(r.status, 204, "{r:?}");
+    for name in ["custom", "gone"] {
+        let count = format!("count({name})");
+        assert_eq!(site.api.number(&count, before).await, Ok(1.0), "{name}");
+        assert_eq!(site.api.vector(&count, now()).await.map(|v| v.len()), Ok(0), "{name} ended");
+    }
+}
+
+#[tokio::test]
+async fn a_series_that_is_scraped_and_pushed_is_one_series() {
+    let site = Site::start(&[]).await;
+    let scraped = until("the node's own scrape", PATIENCE, || async {
+        let data = site.api.query("up", now()).await?;
+        data["result"][0]["metric"].as_object().cloned().ok_or_else(|| data.to_string())
+    })
+    .await;
+    let labels: Vec<(&str, &str)> =
+        scraped.iter().map(|(n, v)| (n.as_str(), v.as_str().expect("text"))).collect();
+    let t = ms();
+    assert_eq!(site.send(vec![series(&labels, &[(t - 2, 1.0), (t - 1, 1.0)])]).await.status, 204);
+    let at = now();
+    assert_eq!(site.api.vector("up", at).await.map(|v| v.len()), Ok(1));
+    let n = site.api.number("count_over_time(up[5m])", at).await.expect("one series");
+    assert!(n >= 3.0, "{n}: both are in it");
+}
+
+#[tokio::test]
 async fn what_is_switched_off() {
     let site = Site::start(&["--web.enable-remote-write-receiver=false"]).await;
     let r = site.send(vec![named("off", &[(ms(), 1.0)])]).await;
@@ -268,8 +318,33 @@ async fn pusher(http: std::net::SocketAddr, name: String) -> Vec<i64> {
     }
 }
 
+async fn results_of<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
+    let mut all = Vec::new();
+    for task in tasks {
+        all.push(tokio::time::timeout(PATIENCE, task).await.expect("an end in time").expect("no panic"));
+    }
+    all
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
+    acknowledged_is_kept(Node::kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_planned_stop() {
+    acknowledged_is_kept(|node| {
+        node.terminate();
+        // The pushers go on meanwhile, so the wait must not keep them from it.
+        tokio::task::block_in_place(|| {
+            assert!(node.wait(PATIENCE).is_some_and(|s| s.success()), "it drains")
+        });
+    })
+    .await;
+}
+
+/// Pushes from four sides while a node is ended in some way, twice.
+async fn acknowledged_is_kept(end: fn(&mut Node)) {
     let mut site = Site::start(&[]).await;
     for round in 0..2 {
         let pushers: Vec<_> = (0..4)
@@ -288,12 +363,13 @@ async fn what_was_acknowledged_survives_a_kill() {
             Ok(())
         })
         .await;
-        site.node.kill();
+        end(&mut site.node);
+        // They end where nobody answers, so before the node is back.
+        let acked = results_of(pushers).await;
         let spec = site.node.spec.clone();
         site.node = spec.start();
         site.node.ready().await;
-        for (p, pusher) in pushers.into_iter().enumerate() {
-            let acked = pusher.await.expect("a pusher");
+        for (p, acked) in acked.into_iter().enumerate() {
             let kept = site.api.query(&format!("kill_{round}_{p}[5m]"), now()).await.expect("samples");
             let kept = kept["result"].as_array().expect("series");
             assert_eq!((kept.len(), acked.len() >= 30), (20, true));

@@ -24,6 +24,15 @@ pub enum PushValue {
 }
 
 impl PushValue {
+    /// Bytes on the heap.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Float(_) => 0,
+            Self::Histogram(h) => size_of::<IntHistogram>() + h.heap_bytes(),
+            Self::FloatHistogram(h) => h.memory_bytes(),
+        }
+    }
+
     /// Whether this is a float.
     pub fn is_float(&self) -> bool {
         matches!(self, Self::Float(_))
@@ -88,6 +97,20 @@ impl PushBatch {
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty() && self.exemplars.is_empty() && self.metadata.is_empty()
+    }
+
+    /// Bytes that the batch occupies, about.
+    pub fn memory_bytes(&self) -> usize {
+        let series = |s: &PushSeries| size_of::<PushSeries>() + s.labels.heap_bytes();
+        let sample = |s: &PushSample| size_of::<PushSample>() + s.v.heap_bytes();
+        let exemplar = |e: &PushExemplar| size_of::<PushExemplar>() + e.exemplar.labels.heap_bytes();
+        let family = |(name, m): &(String, MetricMetadata)| {
+            size_of::<(String, MetricMetadata)>() + name.len() + m.help.len() + m.unit.len()
+        };
+        self.series.iter().map(series).sum::<usize>()
+            + self.samples.iter().map(sample).sum::<usize>()
+            + self.exemplars.iter().map(exemplar).sum::<usize>()
+            + self.metadata.iter().map(family).sum::<usize>()
     }
 
     /// Position of the series that a sample belongs to.

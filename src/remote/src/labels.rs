@@ -19,30 +19,58 @@ pub(crate) enum LabelFault {
     Budget,
 }
 
+/// What was seen of the pairs while they came in, so that the usual set needs no further look at each.
+#[derive(Clone, Copy)]
+struct Seen {
+    ascending: bool,
+    empty_value: bool,
+    named: bool,
+    longest_name: usize,
+    longest_value: usize,
+    bytes: usize,
+}
+
+const NOTHING_SEEN: Seen =
+    Seen { ascending: true, empty_value: false, named: false, longest_name: 0, longest_value: 0, bytes: 0 };
+
 /// Collects the pairs of one set after the other.
 pub(crate) struct LabelReader<'a> {
     pairs: Vec<(&'a [u8], &'a [u8])>,
+    seen: Seen,
     scratch: Vec<u8>,
     budget: usize,
 }
 
 impl<'a> LabelReader<'a> {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { pairs: Vec::with_capacity(32), scratch: Vec::with_capacity(512), budget: limits.label_bytes }
+        Self {
+            pairs: Vec::with_capacity(32),
+            seen: NOTHING_SEEN,
+            scratch: Vec::with_capacity(512),
+            budget: limits.label_bytes,
+        }
     }
 
     pub(crate) fn clear(&mut self) {
         self.pairs.clear();
+        self.seen = NOTHING_SEEN;
     }
 
     #[inline]
     pub(crate) fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
+        let seen = &mut self.seen;
+        seen.ascending &= self.pairs.last().is_none_or(|(last, _)| *last < name);
+        seen.empty_value |= value.is_empty();
+        seen.named |= name == METRIC_NAME.as_bytes() && !value.is_empty();
+        seen.longest_name = seen.longest_name.max(name.len());
+        seen.longest_value = seen.longest_value.max(value.len());
+        seen.bytes += name.len() + value.len();
         self.pairs.push((name, value));
     }
 
     /// Bytes of all names and values.
     pub(crate) fn bytes(&self) -> usize {
-        self.pairs.iter().map(|(n, v)| n.len() + v.len()).sum()
+        self.seen.bytes
     }
 
     /// The metric name among the pairs.
@@ -64,7 +92,7 @@ impl<'a> LabelReader<'a> {
     /// The set of a series.
     pub(crate) fn series(&mut self, limits: &Limits) -> Result<Labels, LabelFault> {
         self.order()?;
-        if self.metric_name().is_empty() {
+        if !self.seen.named {
             return Err(self.invalid("no metric name (label __name__)"));
         }
         self.check_limits(limits)?;
@@ -79,7 +107,7 @@ impl<'a> LabelReader<'a> {
 
     /// Sorts, and drops what is empty.
     fn order(&mut self) -> Result<(), LabelFault> {
-        if !self.pairs.is_sorted_by(|a, b| a.0 < b.0) {
+        if !self.seen.ascending {
             self.pairs.sort_unstable();
             if let Some(w) = self.pairs.windows(2).find(|w| w[0].0 == w[1].0) {
                 let twice = String::from_utf8_lossy(w[0].0).into_owned();
@@ -89,11 +117,20 @@ impl<'a> LabelReader<'a> {
         if self.pairs.first().is_some_and(|(n, _)| n.is_empty()) {
             return Err(self.invalid("a label has no name"));
         }
-        self.pairs.retain(|(_, v)| !v.is_empty());
+        if self.seen.empty_value {
+            self.pairs.retain(|(_, v)| !v.is_empty());
+        }
         Ok(())
     }
 
     fn check_limits(&self, limits: &Limits) -> Result<(), LabelFault> {
+        let seen = &self.seen;
+        if self.pairs.len() <= limits.labels
+            && seen.longest_name <= limits.name_bytes
+            && seen.longest_value <= limits.value_bytes
+        {
+            return Ok(());
+        }
         let fail = |what: String| Err(LabelFault::Series(Reason::LabelLimit, self.place(&what)));
         if self.pairs.len() > limits.labels {
             return fail(format!("{} labels, at most {}", self.pairs.len(), limits.labels));
@@ -115,8 +152,7 @@ impl<'a> LabelReader<'a> {
     }
 
     fn build(&mut self) -> Result<Labels, LabelFault> {
-        let bytes = self.pairs.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-        if !self.pay(bytes) {
+        if !self.pay(self.seen.bytes + 4 * self.pairs.len()) {
             return Err(LabelFault::Budget);
         }
         let made = Labels::from_sorted_bytes(&mut self.scratch, self.pairs.iter().copied());

@@ -10,7 +10,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of a body when unpacked (Prometheus: 32 MiB).
     pub decoded_bytes: usize,
-    /// Bytes of all requests that are being worked on, packed and unpacked.
+    /// Bytes of all requests that are being worked on: bodies, packed and unpacked, then batches.
     pub bytes_in_flight: u64,
     /// Samples and histograms of a request.
     pub samples: usize,

@@ -1,7 +1,7 @@
 //! How many bytes of requests a node holds at a time.
 //!
-//! Owns one number, shared by all requests. A request takes room as its body comes in and as it is unpacked, and gives
-//! all of it back when it is answered. Who finds no room is told to come again; nobody waits.
+//! Owns one number, shared by all requests. A request takes room as its body comes in and as it is unpacked, then what
+//! its batch occupies instead, and gives all of it back when it is answered. Who finds no room is told to come again; nobody waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,9 +48,16 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Gives everything back.
+    pub(crate) fn give_back(&mut self) {
+        self.room.taken.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -66,7 +73,8 @@ mod tests {
         assert!(!a.take(usize::MAX), "sums do not wrap");
         drop(a);
         assert_eq!(room.taken(), 4);
-        assert!(b.take(6));
+        b.give_back();
+        assert!(b.take(10));
         drop(b);
         assert_eq!(room.taken(), 0);
     }

@@ -113,6 +113,18 @@ impl Receiver {
             .and_then(|bytes| {
                 decode(head.message, &bytes, &self.limits).map_err(|e| Answer::decode(&head, &e))
             });
+        drop(body);
+        // The packed and the unpacked body are gone; the batch has taken their place.
+        held.give_back();
+        let opened = opened.and_then(|decoded| {
+            let (bytes, max) = (decoded.batch.memory_bytes(), self.limits.bytes_in_flight);
+            if bytes as u64 > max {
+                // There never will be room.
+                let why = format!("the request takes {bytes} bytes of memory, more than {max}; fix: send fewer samples per request");
+                return Err(Answer::bad(&head, why));
+            }
+            if held.take(bytes) { Ok(decoded) } else { Err(Answer::no_room(&head, max)) }
+        });
         match opened {
             Ok(decoded) => Ok(Opened { head, decoded, _held: held }),
             Err(answer) => Err(self.count(&head, answer)),

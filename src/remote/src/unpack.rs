@@ -122,6 +122,20 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_stay_within_the_bound(body in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            let limits = Limits { decoded_bytes: 2000, ..Limits::default() };
+            for encoding in [Encoding::Snappy, Encoding::Zstd] {
+                for body in [body.clone(), pack(encoding, &body), pack(encoding, &body)[1..].to_vec()] {
+                    if let Ok(out) = run(encoding, &body, &limits) {
+                        proptest::prop_assert!(out.len() <= 2000);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn nonsense_is_corrupt() {
         for (encoding, body) in [

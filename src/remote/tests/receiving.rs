@@ -108,6 +108,21 @@ fn bounds_on_one_and_on_all() {
     assert_eq!((a.status, a.retry_after_seconds()), (503, Some(1)), "the packed body needs room too");
     let a = send(&r, said(Kind::V1), &zeros(2000));
     assert!(a.status == 400 && a.body.contains("broken protobuf"), "{a:?}");
+    // A small body whose labels, written out, are too much.
+    let name = "n".repeat(900);
+    let rows = vec![row(&name, &[(1, 1.0)]); 4];
+    let a = send(&r, said(Kind::V2), &packed(Kind::V2, &rows));
+    assert_eq!((a.status, a.stored), (400, Some(Stored::default())), "{a:?}");
+    assert!(a.body.contains("bytes of memory"), "{a:?}");
+    let fits = packed(Kind::V2, &rows[..2]);
+    assert_eq!(send(&r, said(Kind::V2), &fits).status, 204);
+    // What fits alone waits for what is being worked on.
+    let mut first = r.begin(said(Kind::V2)).unwrap();
+    r.collect(&mut first, &fits).unwrap();
+    let first = r.open(first).unwrap();
+    assert_eq!(send(&r, said(Kind::V2), &fits).status, 503);
+    assert_eq!(block_on(r.store(first)).status, 204);
+    assert_eq!(send(&r, said(Kind::V2), &fits).status, 204);
     assert_eq!(r.bytes_in_flight(), 0);
 }
 
