@@ -129,7 +129,16 @@ impl Block {
         self.index.byte_len() + self.segments.total_bytes()
     }
 
-    fn read_chunks(&self, number: u32, refs: &[ChunkRef]) -> Result<Vec<Chunk>, BlockError> {
+    pub(crate) fn segments(&self) -> &SegmentReader {
+        &self.segments
+    }
+
+    /// The slot that its series are reported under.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    pub(crate) fn read_chunks(&self, number: u32, refs: &[ChunkRef]) -> Result<Vec<Chunk>, BlockError> {
         let deleted = self.tombstones.get(u64::from(number));
         let mut chunks = Vec::with_capacity(refs.len());
         for at in refs {

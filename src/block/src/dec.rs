@@ -12,8 +12,8 @@ use crate::error::BlockError;
 pub(crate) struct Dec<'a> {
     rest: &'a [u8],
     file: &'a str,
-    /// Position in the file of the first byte of `rest`.
-    at: u64,
+    /// Position in the file behind the last byte of `rest`.
+    end: u64,
 }
 
 impl<'a> Dec<'a> {
@@ -21,7 +21,7 @@ impl<'a> Dec<'a> {
     pub(crate) fn at(bytes: &'a [u8], file: &'a str, offset: u64) -> Result<Self, BlockError> {
         let start = usize::try_from(offset).ok().filter(|&o| o <= bytes.len());
         match start {
-            Some(start) => Ok(Self { rest: &bytes[start..], file, at: offset }),
+            Some(start) => Ok(Self { rest: &bytes[start..], file, end: bytes.len() as u64 }),
             None => Err(damaged(file, offset, "points past the end of the file")),
         }
     }
@@ -41,20 +41,20 @@ impl<'a> Dec<'a> {
     }
 
     fn checked_content(mut self, len: usize) -> Result<Self, BlockError> {
-        let at = self.at;
+        let at = self.offset();
         let content = self.take(len)?;
         if self.be32()? != crc32c(content) {
             return Err(damaged(self.file, at, "checksum does not match"));
         }
-        Ok(Self { rest: content, file: self.file, at })
+        Ok(Self { rest: content, file: self.file, end: at + len as u64 })
     }
 
     pub(crate) fn damaged(&self, what: &'static str) -> BlockError {
-        damaged(self.file, self.at, what)
+        damaged(self.file, self.offset(), what)
     }
 
     pub(crate) fn offset(&self) -> u64 {
-        self.at
+        self.end - self.rest.len() as u64
     }
 
     pub(crate) fn remaining(&self) -> usize {
@@ -69,7 +69,6 @@ impl<'a> Dec<'a> {
         match self.rest.split_at_checked(n) {
             Some((head, tail)) => {
                 self.rest = tail;
-                self.at += n as u64;
                 Ok(head)
             }
             None => Err(self.damaged("ends too early")),
@@ -91,15 +90,13 @@ impl<'a> Dec<'a> {
 
     #[inline]
     pub(crate) fn uvarint(&mut self) -> Result<u64, BlockError> {
-        let mut rest = self.rest;
-        match varint::get_uvarint(&mut rest) {
-            Some(v) => {
-                self.at += (self.rest.len() - rest.len()) as u64;
-                self.rest = rest;
-                Ok(v)
-            }
-            None => Err(self.damaged("not a varint")),
-        }
+        varint::get_uvarint(&mut self.rest).ok_or_else(|| self.damaged("not a varint"))
+    }
+
+    /// Moves past varints.
+    #[inline]
+    pub(crate) fn skip_uvarints(&mut self, count: u64) -> Result<(), BlockError> {
+        varint::skip_uvarints(&mut self.rest, count).ok_or_else(|| self.damaged("not a varint"))
     }
 
     pub(crate) fn varint(&mut self) -> Result<i64, BlockError> {
@@ -109,7 +106,7 @@ impl<'a> Dec<'a> {
     /// A length-prefixed UTF-8 text.
     #[inline]
     pub(crate) fn text(&mut self) -> Result<&'a str, BlockError> {
-        let at = self.at;
+        let at = self.offset();
         let len = usize::try_from(self.uvarint()?).map_err(|_| self.damaged("length does not fit"))?;
         std::str::from_utf8(self.take(len)?).map_err(|_| damaged(self.file, at, "text is not UTF-8"))
     }

@@ -12,6 +12,7 @@
 
 mod block;
 mod crc;
+mod cursor;
 mod dec;
 mod dir;
 mod error;
@@ -26,6 +27,7 @@ pub mod meta;
 
 pub use block::{Block, VerifyReport};
 pub use crc::crc32c;
+pub use cursor::Cursor;
 pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftovers, sync_dir};
 pub use error::BlockError;
 pub use index::{ChunkRef, IndexReader, IndexWriter, LastLabels, SeriesEntry};

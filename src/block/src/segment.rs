@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -81,10 +82,33 @@ impl SegmentReader {
     /// # Errors
     /// `BlockError::Damaged` for a bad reference or checksum, `Chunk` for an unknown encoding.
     pub fn chunk(&self, at: &ChunkRef) -> Result<Chunk, BlockError> {
-        let (segment, offset) = ((at.reference >> 32) as usize, at.reference & 0xffff_ffff);
-        let Some((file, bytes)) = self.segments.get(segment) else {
-            return Err(damaged("chunks", at.reference, "reference names a segment that does not exist"));
-        };
+        let (encoding, bytes, data) = self.locate(at)?;
+        Ok(Chunk { min_time: at.min_time, max_time: at.max_time, encoding, data: bytes.slice(data) })
+    }
+
+    /// Encoding and data of a chunk, for whoever is through with it before the next.
+    pub(crate) fn data(&self, at: &ChunkRef) -> Result<(Encoding, &[u8]), BlockError> {
+        let (encoding, bytes, data) = self.locate(at)?;
+        Ok((encoding, &bytes[data]))
+    }
+
+    /// Number of bytes of a chunk's data, without looking at them.
+    pub(crate) fn data_len(&self, at: &ChunkRef) -> Result<u64, BlockError> {
+        let (file, bytes, offset) = self.segment(at)?;
+        Dec::at(bytes, file, offset)?.uvarint()
+    }
+
+    fn segment(&self, at: &ChunkRef) -> Result<(&str, &Bytes, u64), BlockError> {
+        let segment = (at.reference >> 32) as usize;
+        match self.segments.get(segment) {
+            Some((file, bytes)) => Ok((file, bytes, at.reference & 0xffff_ffff)),
+            None => Err(damaged("chunks", at.reference, "reference names a segment that does not exist")),
+        }
+    }
+
+    /// Encoding of a chunk, and where its data lies in which segment; its checksum is right.
+    fn locate(&self, at: &ChunkRef) -> Result<(Encoding, &Bytes, Range<usize>), BlockError> {
+        let (file, bytes, offset) = self.segment(at)?;
         let mut d = Dec::at(bytes, file, offset)?;
         let len = usize::try_from(d.uvarint()?).map_err(|_| d.damaged("length does not fit"))?;
         let start = d.offset() as usize;
@@ -96,8 +120,7 @@ impl SegmentReader {
             reference: at.reference,
             source: ChunkError::UnknownEncoding(body[0]),
         })?;
-        let data = bytes.slice(start + 1..start + 1 + len);
-        Ok(Chunk { min_time: at.min_time, max_time: at.max_time, encoding, data })
+        Ok((encoding, bytes, start + 1..start + 1 + len))
     }
 
     /// Bytes of all segments.

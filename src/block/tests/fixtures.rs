@@ -211,6 +211,38 @@ fn matchers_and_ranges_on_prometheus_own_block() {
 }
 
 #[test]
+fn a_cursor_reads_what_a_selection_gives() {
+    let block = Block::open(&blocks().pop().unwrap()).unwrap();
+    let (mint, maxt) = (block.meta().min_time, block.meta().max_time);
+    let up = [Matcher::new(MatchType::Regex, "__name__", "up|go_.*|prometheus_tsdb_.*").unwrap()];
+    let wanted = ["__name__".to_owned(), "code".to_owned(), "quantile".to_owned()];
+    let mut seen = 0;
+    for (from, to) in [(i64::MIN, i64::MAX), (mint, mint), ((mint + maxt) / 2, maxt), (maxt, maxt)] {
+        let list = block.select(&up, from, to).unwrap();
+        let mut numbers = block.pick(&up, from, to).unwrap();
+        assert!(from == maxt || numbers == block.index().select(&up).unwrap());
+        block.retain_in_range(&mut numbers, from, to).unwrap();
+        assert_eq!(numbers.len(), list.len());
+        let bytes: usize = list.iter().flat_map(|s| &s.chunks).map(|c| c.data.len()).sum();
+        assert_eq!(block.picked_bytes(&numbers, from, to).unwrap(), bytes as u64);
+        let (mut cursor, mut few) = (block.cursor(), block.cursor());
+        for (number, series) in numbers.into_iter().zip(&list) {
+            cursor.go_to(number, from, to).unwrap();
+            few.go_to(number, from, to).unwrap();
+            assert_eq!(cursor.labels(None).unwrap(), series.labels);
+            assert_eq!(few.labels(Some(&wanted)).unwrap(), series.labels.keep(&wanted));
+            assert_eq!(cursor.chunks().unwrap(), series.chunks);
+            let (mut read, want) = (Columns::default(), series.read(from, to).unwrap());
+            assert!(cursor.read(from, to, &mut read).unwrap());
+            assert_eq!((read.times, read.values.len()), (want.times, want.values.len()));
+            assert!(read.values.iter().zip(&want.values).all(|(a, b)| a.to_bits() == b.to_bits()));
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
 fn every_label_of_every_series_leads_back_to_it() {
     let dir = blocks().pop().unwrap();
     let index = IndexReader::open(std::fs::read(dir.join("index")).unwrap().into()).unwrap();

@@ -40,6 +40,17 @@ fn deleted_ranges_are_not_read() {
     let left = got[1].read(i64::MIN, i64::MAX).unwrap();
     assert_eq!(left.times[..6], [0, 1000, 2000, 3000, 4000, 251_000]);
     assert_eq!(block.select(&[], 6_000, 250_000).unwrap().len(), 2);
+
+    let all = block.pick(&[], i64::MIN, i64::MAX).unwrap();
+    let mut left = all.clone();
+    block.retain_in_range(&mut left, 121_000, 230_000).unwrap();
+    assert_eq!(left, [all[0], all[2]]);
+    let mut cursor = block.cursor();
+    cursor.go_to(all[1], 0, 260_000).unwrap();
+    let mut none = Columns::default();
+    assert!(!cursor.read(0, 260_000, &mut none).unwrap() && none.is_empty());
+    let chunks = cursor.chunks().unwrap();
+    assert_eq!(chunks, got[1].chunks);
 }
 
 #[test]

@@ -115,35 +115,50 @@ impl Chunk {
     /// # Errors
     /// `ChunkError`; samples before the damage may already be in `out`.
     pub fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
-        if self.encoding != Encoding::Xor {
-            return crate::histogram::read(self.encoding, &self.data, mint, maxt, out);
-        }
-        if mint <= self.min_time && self.max_time <= maxt {
-            return crate::decode_xor(&self.data, out);
-        }
-        if out.histograms.is_none() && out.starts.is_none() {
-            // Decoding all and cutting is faster than looking at each sample.
-            let start = out.len();
-            let decoded = crate::decode_xor(&self.data, out);
-            let to = start + out.times[start..].partition_point(|t| *t <= maxt);
-            let from = start + out.times[start..to].partition_point(|t| *t < mint);
-            out.times.truncate(to);
-            out.values.truncate(to);
-            out.times.drain(start..from);
-            out.values.drain(start..from);
-            return decoded;
-        }
-        for sample in XorIter::new(&self.data)? {
-            let sample = sample?;
-            if sample.t > maxt {
-                break;
-            }
-            if sample.t >= mint {
-                out.push(sample.t, sample.v);
-            }
-        }
-        Ok(())
+        read_samples(self.encoding, &self.data, (self.min_time, self.max_time), (mint, maxt), out)
     }
+}
+
+/// Appends the samples with `mint <= t <= maxt` of encoded data to `out`. `bounds` are the times of its first and last
+/// sample.
+///
+/// # Errors
+/// `ChunkError`; samples before the damage may already be in `out`.
+pub fn read_samples(
+    encoding: Encoding,
+    data: &[u8],
+    bounds: (i64, i64),
+    (mint, maxt): (i64, i64),
+    out: &mut Columns,
+) -> Result<(), ChunkError> {
+    if encoding != Encoding::Xor {
+        return crate::histogram::read(encoding, data, mint, maxt, out);
+    }
+    if mint <= bounds.0 && bounds.1 <= maxt {
+        return crate::decode_xor(data, out);
+    }
+    if out.histograms.is_none() && out.starts.is_none() {
+        // Decoding all and cutting is faster than looking at each sample.
+        let start = out.len();
+        let decoded = crate::decode_xor(data, out);
+        let to = start + out.times[start..].partition_point(|t| *t <= maxt);
+        let from = start + out.times[start..to].partition_point(|t| *t < mint);
+        out.times.truncate(to);
+        out.values.truncate(to);
+        out.times.drain(start..from);
+        out.values.drain(start..from);
+        return decoded;
+    }
+    for sample in XorIter::new(data)? {
+        let sample = sample?;
+        if sample.t > maxt {
+            break;
+        }
+        if sample.t >= mint {
+            out.push(sample.t, sample.v);
+        }
+    }
+    Ok(())
 }
 
 /// One series of an answer: who it is and the chunks that overlap the asked range, in time order.

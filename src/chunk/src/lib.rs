@@ -21,7 +21,7 @@ mod xor;
 mod xor_bulk;
 mod xor_read;
 
-pub use chunk::{Chunk, ChunkError, Encoding, SeriesChunks};
+pub use chunk::{Chunk, ChunkError, Encoding, SeriesChunks, read_samples};
 pub use encode::encode;
 pub use histogram::{Coder, FloatCoder, HistogramAppender, HistogramIter, IntCoder, IntHistogram};
 pub use typed::{Packer, Typed};

@@ -44,6 +44,46 @@ pub fn uvarint_len(v: u64) -> usize {
 /// the value does not fit.
 #[inline]
 pub fn get_uvarint(input: &mut &[u8]) -> Option<u64> {
+    match **input {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *input = rest;
+            Some(u64::from(a))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *input = rest;
+            Some(u64::from(a & 0x7f) | (u64::from(b) << 7))
+        }
+        _ => get_long(input),
+    }
+}
+
+/// Moves past values without reading them; `None` when the input ends early. What does not fit 64 bits is not noticed.
+#[inline]
+pub fn skip_uvarints(input: &mut &[u8], mut count: u64) -> Option<()> {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    while count > 0 {
+        let Some(eight) = input.first_chunk::<8>() else {
+            let last = input.iter().position(|b| *b < 0x80)?;
+            *input = &input[last + 1..];
+            count -= 1;
+            continue;
+        };
+        let mut lasts = !u64::from_le_bytes(*eight) & HIGH;
+        let here = u64::from(lasts.count_ones());
+        if here < count {
+            count -= here;
+            *input = &input[8..];
+            continue;
+        }
+        (1..count).for_each(|_| lasts &= lasts - 1);
+        *input = &input[lasts.trailing_zeros() as usize / 8 + 1..];
+        count = 0;
+    }
+    Some(())
+}
+
+#[inline(never)]
+fn get_long(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (i, &byte) in input.iter().take(MAX_LEN).enumerate() {
         if i == MAX_LEN - 1 && byte > 1 {
@@ -93,6 +133,16 @@ mod tests {
             prop_assert_eq!(get_varint(&mut rest), Some(v));
             prop_assert_eq!(get_uvarint(&mut rest), Some(v as u64));
             prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn skips_what_it_would_read(values in proptest::collection::vec(any::<u64>(), 0..40), few in 0usize..40, shift in 0u32..64) {
+            let mut out = Vec::new();
+            values.iter().for_each(|v| put_uvarint(&mut out, v >> shift));
+            let (mut read, mut skipped) = (&out[..], &out[..]);
+            let all = (0..few).all(|_| get_uvarint(&mut read).is_some());
+            prop_assert_eq!(skip_uvarints(&mut skipped, few as u64).is_some(), all);
+            prop_assert!(!all || read == skipped);
         }
     }
 }

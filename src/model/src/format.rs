@@ -4,7 +4,11 @@
 //! between them, `strconv.Quote`, and `ParseFloat`. Digits come from the `zmij` crate (shortest round
 //! trip, ties as Go breaks them); `{}` is never used for a float that a user sees, because it differs.
 
+mod room;
+
 use std::fmt::Write as _;
+
+pub use room::{FLOAT_ROOM, append_json_float, put_json_float};
 
 /// Below this, thousandths of a whole number have at most 15 digits.
 const THOUSANDTHS_MAX: f64 = 999_999_999_999.0;

@@ -12,8 +12,8 @@ use std::sync::mpsc::{Sender, channel};
 use koios_model::histogram::Buckets;
 use koios_model::{Columns, FloatHistogram, Labels};
 use koios_promql::{
-    Control, EngineOptions, Expr, Helpers, Job, MemorySeries, Plan, QueryParams, SampleValue, SeriesSource,
-    Value, parse,
+    Control, EngineOptions, EvalError, Expr, Helpers, Job, MemorySeries, Plan, QueryOutput, QueryParams,
+    SampleValue, SeriesReader, SeriesSet, SeriesSource, Value, Wanted, parse,
 };
 
 const START: i64 = 3_600_000;
@@ -128,8 +128,22 @@ fn run_on(
     params: &QueryParams,
     helpers: Option<Arc<dyn Helpers>>,
 ) -> (Answer, Vec<String>) {
+    run_as(store, expr, params, |plan, inputs| match helpers {
+        None => plan.evaluate(inputs, &Control::new()),
+        Some(helpers) => plan.evaluate_helped(inputs, &Control::new(), helpers),
+    })
+}
+
+type Lists = Vec<Vec<Box<dyn SeriesSource>>>;
+
+fn run_as(
+    store: &[Arc<MemorySeries>],
+    expr: &Expr,
+    params: &QueryParams,
+    evaluate: impl FnOnce(&Arc<Plan>, Lists) -> Result<QueryOutput, EvalError>,
+) -> (Answer, Vec<String>) {
     let mut notes = Vec::new();
-    let answer = answer(store, expr, params, helpers, &mut notes);
+    let answer = answer(store, expr, params, evaluate, &mut notes);
     (answer, notes)
 }
 
@@ -137,7 +151,7 @@ fn answer(
     store: &[Arc<MemorySeries>],
     expr: &Expr,
     params: &QueryParams,
-    helpers: Option<Arc<dyn Helpers>>,
+    evaluate: impl FnOnce(&Arc<Plan>, Lists) -> Result<QueryOutput, EvalError>,
     notes: &mut Vec<String>,
 ) -> Answer {
     let plan = Arc::new(Plan::new(expr, params).map_err(|e| e.to_string())?);
@@ -145,12 +159,7 @@ fn answer(
         let wanted = |m: &&Arc<MemorySeries>| s.matchers.iter().all(|k| k.matches(m.labels.value(&k.name)));
         store.iter().filter(wanted).map(|m| Box::new(m.clone()) as Box<dyn SeriesSource>).collect()
     });
-    let (inputs, control) = (inputs.collect(), Control::new());
-    let output = match helpers {
-        None => plan.evaluate(inputs, &control),
-        Some(helpers) => plan.evaluate_helped(inputs, &control, helpers),
-    };
-    let output = output.map_err(|e| e.to_string())?;
+    let output = evaluate(&plan, inputs.collect()).map_err(|e| e.to_string())?;
     notes.extend(output.warnings.into_iter().chain(output.infos));
     let mut all: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
     match output.value {
@@ -259,4 +268,75 @@ fn the_number_of_threads_never_matters() {
     let taken: Vec<usize> = lent.iter().map(|l| l.taken.load(Ordering::Relaxed)).collect();
     println!("{compared} evaluations compared, jobs taken: {taken:?}");
     assert!(compared > 5000 && taken[0] == 0 && taken[1..].iter().all(|n| *n > 1000), "{compared} {taken:?}");
+}
+
+/// Series that are read when they are looked at, and give nothing of their labels but what was asked for.
+struct Lazy {
+    list: Vec<Box<dyn SeriesSource>>,
+    sorted: bool,
+    pruned: Arc<AtomicUsize>,
+}
+
+struct LazyReader<'a>(&'a Lazy);
+
+impl SeriesSet for Lazy {
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.sorted
+    }
+
+    fn reader(&self) -> Box<dyn SeriesReader + '_> {
+        Box::new(LazyReader(self))
+    }
+}
+
+impl SeriesReader for LazyReader<'_> {
+    fn labels(&mut self, at: usize) -> Result<Labels, String> {
+        Ok(self.0.list[at].labels().clone())
+    }
+
+    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
+        self.0.list[at].read(wanted.mint, wanted.maxt, out)?;
+        let labels = self.labels(at)?;
+        let Some(names) = wanted.labels else { return Ok(labels) };
+        let kept = labels.keep(names);
+        self.0.pruned.fetch_add(usize::from(kept != labels), Ordering::Relaxed);
+        Ok(kept)
+    }
+}
+
+#[test]
+fn series_that_are_read_late_and_without_unused_labels_give_the_same() {
+    let store = store();
+    let pruned = Arc::new(AtomicUsize::new(0));
+    let helpers = Arc::new(Lent::new(2));
+    let mut compared = 0;
+    let more = ["sum by (job) (rate(http_requests_total[5m]))", "-sum by (job) (-(-{job=\"j1\"}))"];
+    for query in queries().into_iter().chain(more.map(str::to_owned)) {
+        let Ok(expr) = parse(&query) else { continue };
+        for options in [EngineOptions::default(), EngineOptions::all()] {
+            for params in [QueryParams::range(START, END, STEP), QueryParams::instant(END)] {
+                let params = QueryParams { options: options.clone(), ..params };
+                let listed = run_on(&store, &expr, &params, None);
+                let lazy = run_as(&store, &expr, &params, |plan, lists| {
+                    let sets = lists.into_iter().map(|mut list| {
+                        let sorted = compared % 2 == 0;
+                        if sorted {
+                            list.sort_by(|a, b| a.labels().cmp(b.labels()));
+                        }
+                        Box::new(Lazy { list, sorted, pruned: pruned.clone() }) as Box<dyn SeriesSet>
+                    });
+                    plan.evaluate_sets(sets.collect(), &Control::new(), helpers.clone())
+                });
+                assert_eq!(lazy, listed, "{query}");
+                compared += 1;
+            }
+        }
+    }
+    let pruned = pruned.load(Ordering::Relaxed);
+    println!("{compared} evaluations compared, {pruned} series without some of their labels");
+    assert!(compared > 2000 && pruned > 500, "{compared} {pruned}");
 }

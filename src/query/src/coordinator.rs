@@ -10,24 +10,36 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
+use koios_model::Labels;
+use koios_promql::{EvalError, SeriesSet};
 
 use crate::client::{CallError, Peers};
 use crate::completeness::Gap;
 use crate::error::QueryError;
 use crate::local::LocalParts;
-use crate::merge::MergedSeries;
+use crate::merge::{MergedList, MergedSeries};
+use crate::picked::Picked;
 use crate::rounds::Rounds;
 pub use crate::rounds::Want;
-use crate::scope::{Answer, Missing, Scope, Words};
+use crate::scope::{Answer, Form, Missing, Scope, Words};
 
 /// Longest wait for one holder; the replicas of a silent one answer for it.
 pub const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Series, sorted by labels, replicas merged.
+#[derive(Debug)]
+pub enum Found {
+    /// All of them.
+    List(MergedList),
+    /// Still in their block.
+    Picked(Picked),
+}
+
 /// Series from the whole cluster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Selected {
-    /// Sorted by labels, replicas merged.
-    pub series: Vec<MergedSeries>,
+    /// The series.
+    pub series: Found,
     /// What may be missing.
     pub gaps: Vec<Gap>,
 }
@@ -52,14 +64,18 @@ impl Coordinator {
         &self,
         view: &Arc<ClusterView>,
         want: &Want,
-        labels_only: bool,
+        form: Form,
     ) -> Result<Selected, QueryError> {
+        // Beside other answers series are merged, so then they are needed as a list.
+        let alone = view.members.values().all(|m| m.name == view.me || !m.answers());
+        let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
+        let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);
         let ring_hash = view.ring_hash();
         let ask = |node: Arc<Member>, scope: Scope| -> BoxFuture<'_, Asked<Answer>> {
             Box::pin(async move {
                 let mut answer = if node.name == view.me {
-                    let own = self.parts.select(&scope, want.matchers.clone(), labels_only).await;
+                    let own = self.parts.select(&scope, want.matchers.clone(), own_form).await;
                     own.map_err(own_failure)?
                 } else {
                     self.peers.select(&node, ring_hash, &scope, &want.matchers, labels_only, patience).await?
@@ -69,7 +85,7 @@ impl Coordinator {
             })
         };
         let (answers, gaps) = self.rounds(view, want, &ask).await?;
-        let series = crate::ports::compute(&*self.parts.pool, move || merge(answers)).await?;
+        let series = crate::ports::compute(&*self.parts.pool, move || merge(answers)).await??;
         if series.len() as u64 > want.series_max {
             return Err(QueryError::Limit(format!(
                 "the query selects more than {} series; narrow the selector",
@@ -153,9 +169,53 @@ fn own_failure(e: QueryError) -> CallError {
     }
 }
 
+impl Found {
+    fn len(&self) -> usize {
+        match self {
+            Self::List(list) => list.0.len(),
+            Self::Picked(picked) => picked.len(),
+        }
+    }
+
+    /// Their labels, where they were asked for as a list.
+    pub fn into_labels(self) -> Vec<Labels> {
+        match self {
+            Self::List(list) => list.0.into_iter().map(|s| s.labels).collect(),
+            Self::Picked(_) => unreachable!("BUG: no list although only a list was asked for"),
+        }
+    }
+
+    /// As the engine takes them.
+    pub fn into_set(self) -> Box<dyn SeriesSet> {
+        match self {
+            Self::List(list) => Box::new(list),
+            Self::Picked(picked) => Box::new(picked),
+        }
+    }
+}
+
+/// What one answer has still in its block is all there is, or joins the lists of the others.
+fn merge(mut answers: Vec<Answer>) -> Result<Found, QueryError> {
+    answers.retain(|a| !a.series.is_empty() || a.picked.is_some());
+    if let [Answer { picked, .. }] = &mut answers[..]
+        && let Some(picked) = picked.take()
+    {
+        return Ok(Found::Picked(picked));
+    }
+    let mut lists = Vec::with_capacity(answers.len());
+    for mut answer in answers {
+        if let Some(picked) = answer.picked.take() {
+            let list = picked.into_list().map_err(|e| EvalError::Source(e.to_string()))?;
+            answer.series.extend(list);
+        }
+        lists.push(answer.series);
+    }
+    Ok(Found::List(MergedList(merge_lists(lists))))
+}
+
 /// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
-fn merge(answers: Vec<Answer>) -> Vec<MergedSeries> {
-    let mut lists = answers.into_iter().map(|a| a.series).filter(|list| !list.is_empty());
+fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
+    let mut lists = lists.into_iter();
     let mut all: Vec<SeriesChunks> = lists.next().unwrap_or_default();
     lists.for_each(|list| all.extend(list));
     if all.is_sorted_by(|a, b| a.labels < b.labels) {

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use koios_cluster::ClusterView;
-use koios_model::{Clock, Columns, Labels, Matcher};
-use koios_promql::{Control, EngineOptions, Limits, Plan, QueryOutput, QueryParams, SeriesSource, parse};
+use koios_model::{Clock, Labels, Matcher};
+use koios_promql::{Control, EngineOptions, EvalError, Limits, Plan, QueryOutput, QueryParams, parse};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Want};
 use crate::error::QueryError;
-use crate::merge::MergedSeries;
 use crate::ports::{Admission, PoolHelpers, compute};
+use crate::scope::Form;
 
 /// Selects of one query that are fetched at a time.
 const SELECTS_IN_FLIGHT: usize = 4;
@@ -150,55 +150,67 @@ impl Front {
         let ticket = self.admission.admit(&request.query, timeout_ms).await?;
         let admitted_ns = self.clock.mono_ns();
 
-        let view = self.view();
-        let query_id = self.query_id();
-        let fetches: Vec<_> = plan
-            .selects()
-            .iter()
-            .map(|s| Want {
-                query_id: query_id.clone(),
-                mint: s.min_time_ms,
-                maxt: s.max_time_ms,
-                matchers: s.matchers.clone(),
-                series_max: self.limits.engine.series_max,
-                bytes_max: self.limits.fetch_bytes_max,
-                patience: Duration::from_millis(timeout_ms),
-            })
-            .collect();
-        let fetch = stream::iter(fetches)
-            .map(|want| {
-                let view = view.clone();
-                async move { self.coordinator.select(&view, &want, false).await }
-            })
-            .buffered(SELECTS_IN_FLIGHT)
-            .try_collect::<Vec<_>>();
-        let fetched = tokio::time::timeout(Duration::from_millis(timeout_ms), fetch).await;
-        let fetched = fetched.map_err(|_| QueryError::Timeout)??;
-
-        let (mut inputs, mut gaps) = (Vec::with_capacity(fetched.len()), Vec::new());
-        for selected in fetched {
-            gaps.extend(selected.gaps);
-            inputs.push(selected.series.into_iter().map(boxed).collect::<Vec<_>>());
-        }
-        gaps.dedup();
-        if !gaps.is_empty() && !request.partial.unwrap_or(!instant) {
-            return Err(QueryError::Incomplete(gaps));
-        }
-        let fetched_ns = self.clock.mono_ns();
-        let clock = self.clock.clone();
-        let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
-        let stop = CancelOnDrop(control.clone());
-        let pool = self.coordinator.parts.pool.clone();
-        let helpers = Arc::new(PoolHelpers { pool: pool.clone(), net: Handle::current() });
-        let plan = Arc::new(plan);
-        let output = compute(&*pool, move || plan.evaluate_helped(inputs, &control, helpers)).await??;
-        drop((stop, ticket));
+        let run = Run {
+            view: self.view(),
+            id: self.query_id(),
+            plan: Arc::new(plan),
+            deadline_ns,
+            partial: request.partial.unwrap_or(!instant),
+        };
+        let answered = match self.run(&run, Form::Picked).await {
+            // What is damaged shows only while it is read. As lists, a block that cannot be read is asked of another
+            // node or named as missing.
+            Err(QueryError::Eval(EvalError::Source(_))) => self.run(&run, Form::Chunks).await,
+            other => other,
+        };
+        let (output, gaps, fetched_ns) = answered?;
+        drop(ticket);
         let timings = Timings {
             queue_ns: admitted_ns.saturating_sub(asked_ns),
             fetch_ns: fetched_ns.saturating_sub(admitted_ns),
             eval_ns: self.clock.mono_ns().saturating_sub(fetched_ns),
         };
         Ok(QueryResponse { output, gaps, timings })
+    }
+
+    /// Fetches and evaluates. Gives the result, what is missing, and when everything was fetched.
+    async fn run(&self, run: &Run, form: Form) -> Result<(QueryOutput, Vec<Gap>, u64), QueryError> {
+        let patience = Duration::from_nanos(run.deadline_ns.saturating_sub(self.clock.mono_ns()));
+        let wants = run.plan.selects().iter().map(|s| Want {
+            query_id: run.id.clone(),
+            mint: s.min_time_ms,
+            maxt: s.max_time_ms,
+            matchers: s.matchers.clone(),
+            series_max: self.limits.engine.series_max,
+            bytes_max: self.limits.fetch_bytes_max,
+            patience,
+        });
+        let fetch = stream::iter(wants.collect::<Vec<_>>())
+            .map(|want| async move { self.coordinator.select(&run.view, &want, form).await })
+            .buffered(SELECTS_IN_FLIGHT)
+            .try_collect::<Vec<_>>();
+        let fetched = tokio::time::timeout(patience, fetch).await;
+        let fetched = fetched.map_err(|_| QueryError::Timeout)??;
+
+        let (mut inputs, mut gaps) = (Vec::with_capacity(fetched.len()), Vec::new());
+        for selected in fetched {
+            gaps.extend(selected.gaps);
+            inputs.push(selected.series.into_set());
+        }
+        gaps.dedup();
+        if !gaps.is_empty() && !run.partial {
+            return Err(QueryError::Incomplete(gaps));
+        }
+        let fetched_ns = self.clock.mono_ns();
+        let (clock, deadline_ns) = (self.clock.clone(), run.deadline_ns);
+        let control = Control::with_deadline(move || clock.mono_ns() > deadline_ns);
+        let stop = CancelOnDrop(control.clone());
+        let pool = self.coordinator.parts.pool.clone();
+        let helpers = Arc::new(PoolHelpers { pool: pool.clone(), net: Handle::current() });
+        let plan = run.plan.clone();
+        let output = compute(&*pool, move || plan.evaluate_sets(inputs, &control, helpers)).await??;
+        drop(stop);
+        Ok((output, gaps, fetched_ns))
     }
 
     /// Label sets of matching series, sorted.
@@ -209,8 +221,8 @@ impl Front {
         let (mut all, mut gaps) = (Vec::new(), Vec::new());
         for matchers in &request.selectors {
             let want = self.metadata_want(request, matchers.clone());
-            let selected = self.coordinator.select(&self.view(), &want, true).await?;
-            all.extend(selected.series.into_iter().map(|s| s.labels));
+            let selected = self.coordinator.select(&self.view(), &want, Form::Labels).await?;
+            all.extend(selected.series.into_labels());
             gaps.extend(selected.gaps);
         }
         all.sort();
@@ -271,25 +283,20 @@ fn judged<T>(
     }
 }
 
+/// One query that was admitted.
+struct Run {
+    view: Arc<ClusterView>,
+    id: String,
+    plan: Arc<Plan>,
+    deadline_ns: u64,
+    partial: bool,
+}
+
 /// A caller that goes away stops its query.
 struct CancelOnDrop(Control);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
-    }
-}
-
-fn boxed(series: MergedSeries) -> Box<dyn SeriesSource> {
-    Box::new(series)
-}
-
-impl SeriesSource for MergedSeries {
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), String> {
-        MergedSeries::read(self, mint, maxt, out).map_err(|e| format!("{}: {e}", self.labels))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds (`rounds`) of the coordinator
-//! (`coordinator`), replicas into one series (`merge`), the verdict on completeness (`completeness`), and the
+//! (`coordinator`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! completeness (`completeness`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
 //! Refuses PromQL semantics (crate `promql`), block formats and JSON.
@@ -18,6 +19,7 @@ pub mod error;
 pub mod front;
 pub mod local;
 pub mod merge;
+pub mod picked;
 pub mod plan;
 pub mod ports;
 pub mod rounds;

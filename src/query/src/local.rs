@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use koios_block::{Block, BlockError};
 use koios_model::{BlockId, Coded, Matcher};
 use koios_store::served::SharedBlock;
 use koios_store::{CatalogueView, Shelf, StoreError};
 
 use crate::error::QueryError;
+use crate::picked::Picked;
 use crate::ports::{Compute, HeadPort, compute};
-use crate::scope::{Answer, Missing, MissingReason, Part, Scope, Words};
+use crate::scope::{Answer, Form, Missing, MissingReason, Part, Scope, Words};
 
 /// This node's data, as readers see it.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ impl LocalParts {
         &self,
         scope: &Scope,
         matchers: Vec<Matcher>,
-        labels_only: bool,
+        form: Form,
     ) -> Result<Answer, QueryError> {
         let mut answer = Answer::default();
         let mut bytes = 0;
@@ -57,6 +59,10 @@ impl LocalParts {
         if !blocks.is_empty() {
             let scope = scope.clone();
             answer = compute(&*self.pool, move || {
+                if form == Form::Picked && answer.series.is_empty() {
+                    read_picked(&mut answer, &blocks, &matchers, &scope)?;
+                    return Ok(answer);
+                }
                 for block in blocks {
                     let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
                     absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
@@ -65,7 +71,7 @@ impl LocalParts {
             })
             .await??;
         }
-        if labels_only {
+        if form == Form::Labels {
             answer.series.iter_mut().for_each(|s| s.chunks.clear());
         }
         Ok(answer)
@@ -139,6 +145,51 @@ impl LocalParts {
     }
 }
 
+/// Reads blocks into an answer without series. When only one block has any, they stay where they lie.
+fn read_picked(
+    answer: &mut Answer,
+    blocks: &[SharedBlock],
+    matchers: &[Matcher],
+    scope: &Scope,
+) -> Result<(), QueryError> {
+    let (mint, maxt) = (scope.mint, scope.maxt);
+    let mut picked = Vec::new();
+    for block in blocks {
+        let inner = block.settle(matchers);
+        match inner.map_or(Ok(Vec::new()), |m| block.block().pick(&m, mint, maxt)) {
+            Ok(numbers) if numbers.is_empty() => answer.served.push(Part::Block(block.id())),
+            found => picked.push((block, found)),
+        }
+    }
+    if let [(block, Ok(numbers))] = &mut picked[..]
+        && !block.adds_labels()
+        && let Ok(bytes) = settled(block.block(), numbers, scope)
+    {
+        within_limits(numbers.len() as u64, bytes, scope)?;
+        answer.served.push(Part::Block(block.id()));
+        answer.picked = Some(Picked::new((*block).clone(), std::mem::take(numbers), (mint, maxt)));
+        return Ok(());
+    }
+    let mut bytes = 0;
+    for (block, _) in picked {
+        let read = block.select(matchers, mint, maxt).map_err(|e| e.to_string());
+        absorb(answer, &mut bytes, Part::Block(block.id()), read, scope)?;
+    }
+    Ok(())
+}
+
+/// Leaves only series that count where that decides whether there are too many. Bytes of their chunks, 0 when all of
+/// the block is within the limit.
+fn settled(block: &Block, numbers: &mut Vec<u32>, scope: &Scope) -> Result<u64, BlockError> {
+    if numbers.len() as u64 > scope.series_max {
+        block.retain_in_range(numbers, scope.mint, scope.maxt)?;
+    }
+    if block.bytes() <= scope.bytes_max {
+        return Ok(0);
+    }
+    block.picked_bytes(numbers, scope.mint, scope.maxt)
+}
+
 fn absorb(
     answer: &mut Answer,
     bytes: &mut u64,
@@ -158,13 +209,17 @@ fn absorb(
         }
         Err(detail) => answer.missing.push(Missing { part, reason: MissingReason::Corrupt, detail }),
     }
-    if answer.series.len() as u64 > scope.series_max {
+    within_limits(answer.series.len() as u64, *bytes, scope)
+}
+
+fn within_limits(series: u64, bytes: u64, scope: &Scope) -> Result<(), QueryError> {
+    if series > scope.series_max {
         let max = scope.series_max;
         return Err(QueryError::Limit(format!(
             "the query selects more than {max} series; narrow the selector"
         )));
     }
-    if *bytes > scope.bytes_max {
+    if bytes > scope.bytes_max {
         let max = scope.bytes_max;
         return Err(QueryError::Limit(format!(
             "the query would fetch more than {max} bytes; narrow it in time or series"

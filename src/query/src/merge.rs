@@ -11,6 +11,7 @@ use std::sync::Arc;
 use koios_chunk::{Chunk, ChunkError, SeriesChunks};
 use koios_model::histogram::{CounterReset, FloatHistogram};
 use koios_model::{Columns, Labels, Slot, is_stale};
+use koios_promql::{SeriesReader, SeriesSet, Wanted};
 
 /// All parts of one series.
 #[derive(Clone, Debug)]
@@ -112,6 +113,36 @@ impl MergedSeries {
         runs.retain(|(_, c)| !c.is_empty());
         merge_runs(&runs, healthiest, out);
         Ok(())
+    }
+}
+
+/// Series in label order.
+#[derive(Debug, Default)]
+pub struct MergedList(pub Vec<MergedSeries>);
+
+impl SeriesSet for MergedList {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_sorted(&self) -> bool {
+        true
+    }
+
+    fn reader(&self) -> Box<dyn SeriesReader + '_> {
+        Box::new(self)
+    }
+}
+
+impl SeriesReader for &MergedList {
+    fn labels(&mut self, at: usize) -> Result<Labels, String> {
+        Ok(self.0[at].labels.clone())
+    }
+
+    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
+        let series = &self.0[at];
+        series.read(wanted.mint, wanted.maxt, out).map_err(|e| format!("{}: {e}", series.labels))?;
+        Ok(series.labels.clone())
     }
 }
 

@@ -3,6 +3,8 @@
 use koios_chunk::SeriesChunks;
 use koios_model::BlockId;
 
+use crate::picked::Picked;
+
 /// What part of the data is asked for, and how much at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -82,11 +84,24 @@ pub struct Missing {
     pub detail: String,
 }
 
+/// What of the series is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Only who they are.
+    Labels,
+    /// Their chunks.
+    Chunks,
+    /// Their chunks, or only where they lie if that will do.
+    Picked,
+}
+
 /// What a holder answers. Always says what it served.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// Series; one label set may come several times.
     pub series: Vec<SeriesChunks>,
+    /// Or all series, still in their block; only where `Form::Picked` was asked for.
+    pub picked: Option<Picked>,
     /// Parts that are in `series`.
     pub served: Vec<Part>,
     /// Parts that are not.

@@ -17,7 +17,7 @@ use crate::client::{CLUSTER, MESSAGE_BYTES_MAX, TOKEN};
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::ports::{Keeper, Reports};
-use crate::scope::{Answer, Scope};
+use crate::scope::{Answer, Form, Scope};
 use crate::wire;
 
 /// Bytes of chunks after which a batch is sent.
@@ -118,8 +118,8 @@ impl Peer for PeerService {
             self.room.clone().try_acquire_owned().map_err(|_| Status::unavailable("too many requests"))?;
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
-        let answer =
-            self.parts.select(&scope, matchers, request.labels_only).await.map_err(|e| status(&e))?;
+        let form = if request.labels_only { Form::Labels } else { Form::Chunks };
+        let answer = self.parts.select(&scope, matchers, form).await.map_err(|e| status(&e))?;
         let replies = batches(answer).map(move |r| {
             let _held = &permit;
             Ok(r)

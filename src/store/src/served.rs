@@ -41,6 +41,11 @@ impl ServedBlock {
         &self.block
     }
 
+    /// Whether its series get labels in an answer that they do not have in the block.
+    pub fn adds_labels(&self) -> bool {
+        !self.external.is_empty()
+    }
+
     /// Series and their chunks that overlap `[mint, maxt]`, in label order.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod reader;
 mod table;
 mod writer;
 
+pub(crate) use reader::LabelsAt;
 pub use reader::{IndexReader, LastLabels, SeriesEntry};
 pub use writer::IndexWriter;
 

@@ -26,6 +26,13 @@ pub struct SeriesEntry {
 #[derive(Debug, Default)]
 pub struct LastLabels<'a>(Vec<[(u64, &'a str); 2]>);
 
+/// Stands for the number of a value that nobody asked for.
+const NOT_READ: u64 = u64::MAX;
+
+/// Where the labels of a series lie.
+#[derive(Clone, Copy)]
+pub(crate) struct LabelsAt<'a>(Dec<'a>);
+
 /// An open index.
 #[derive(Debug)]
 pub struct IndexReader {
@@ -71,9 +78,9 @@ impl IndexReader {
     /// `BlockError::Damaged`.
     pub fn series(&self, number: u32) -> Result<SeriesEntry, BlockError> {
         let mut d = self.entry(number)?;
-        let labels = self.read_labels(&mut d, &mut LastLabels::default())?;
+        let labels = self.read_labels(&mut d, &mut LastLabels::default(), None)?;
         let mut chunks = Vec::new();
-        read_chunks(&mut d, &mut |c| chunks.push(c))?;
+        read_chunks(&mut d, |c| chunks.push(c))?;
         Ok(SeriesEntry { labels, chunks })
     }
 
@@ -90,22 +97,42 @@ impl IndexReader {
         out: &mut Vec<ChunkRef>,
         last: &mut LastLabels<'a>,
     ) -> Result<Option<Labels>, BlockError> {
-        out.clear();
-        let mut labels_at = self.entry(number)?;
-        let mut d = labels_at;
-        let pairs = d.uvarint()?;
-        for _ in 0..pairs.saturating_mul(2) {
-            d.uvarint()?;
+        let labels = self.chunks_in_range(number, (mint, maxt), out)?;
+        if out.is_empty() {
+            return Ok(None);
         }
-        read_chunks(&mut d, &mut |c| {
+        self.labels_at(labels, last, None).map(Some)
+    }
+
+    /// Reads the chunks of a series that overlap the inclusive range into `out`. Answers where its labels lie.
+    pub(crate) fn chunks_in_range(
+        &self,
+        number: u32,
+        (mint, maxt): (i64, i64),
+        out: &mut Vec<ChunkRef>,
+    ) -> Result<LabelsAt<'_>, BlockError> {
+        out.clear();
+        let entry = self.entry(number)?;
+        let mut d = entry;
+        let pairs = d.uvarint()?;
+        d.skip_uvarints(pairs.saturating_mul(2))?;
+        read_chunks(&mut d, |c| {
             if c.min_time <= maxt && mint <= c.max_time {
                 out.push(c);
             }
         })?;
-        if out.is_empty() {
-            return Ok(None);
-        }
-        self.read_labels(&mut labels_at, last).map(Some)
+        Ok(LabelsAt(entry))
+    }
+
+    /// The labels of a series, or only those of these names.
+    pub(crate) fn labels_at<'a>(
+        &'a self,
+        at: LabelsAt<'_>,
+        last: &mut LastLabels<'a>,
+        wanted: Option<&[String]>,
+    ) -> Result<Labels, BlockError> {
+        let mut d = at.0;
+        self.read_labels(&mut d, last, wanted)
     }
 
     /// Where a series lies in the file.
@@ -121,22 +148,31 @@ impl IndexReader {
         Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset)
     }
 
-    fn read_labels<'a>(&'a self, d: &mut Dec<'_>, last: &mut LastLabels<'a>) -> Result<Labels, BlockError> {
+    fn read_labels<'a>(
+        &'a self,
+        d: &mut Dec<'_>,
+        last: &mut LastLabels<'a>,
+        wanted: Option<&[String]>,
+    ) -> Result<Labels, BlockError> {
         let at = d.offset();
         let count = d.uvarint()? as usize;
         let known = &mut last.0;
+        let is_wanted = |name: &str| wanted.is_none_or(|list| list.iter().any(|w| w == name));
         let mut before = "";
         for i in 0..count {
-            let mut pair = [(0, ""); 2];
-            for (side, text) in pair.iter_mut().enumerate() {
-                let number = d.uvarint()?;
-                *text = match known.get(i) {
-                    Some(same) if same[side].0 == number => same[side],
-                    _ => (number, self.symbols.get(number)?),
-                };
-            }
+            let same = known.get(i).copied();
+            let text = |side: usize, number: u64| -> Result<(u64, &'a str), BlockError> {
+                match same {
+                    Some(same) if same[side].0 == number => Ok(same[side]),
+                    _ => Ok((number, self.symbols.get(number)?)),
+                }
+            };
+            let name = text(0, d.uvarint()?)?;
+            let value = d.uvarint()?;
+            let read = is_wanted(name.1);
+            let pair = [name, if read { text(1, value)? } else { (NOT_READ, "") }];
             let [(_, name), (_, value)] = pair;
-            if value.is_empty() || (i > 0 && before >= name) {
+            if (read && value.is_empty()) || (i > 0 && before >= name) {
                 return Err(damaged(
                     INDEX_FILE,
                     at,
@@ -149,7 +185,8 @@ impl IndexReader {
                 None => known.push(pair),
             }
         }
-        Ok(Labels::from_sorted(known[..count].iter().map(|[name, value]| (name.1, value.1))))
+        let read = known[..count].iter().filter(|pair| pair[1].0 != NOT_READ);
+        Ok(Labels::from_sorted(read.map(|[name, value]| (name.1, value.1))))
     }
 
     /// Numbers of the series that satisfy all matchers, ascending, which is label order.
@@ -245,7 +282,8 @@ impl PostingsSource for IndexReader {
     }
 }
 
-fn read_chunks(d: &mut Dec<'_>, visit: &mut dyn FnMut(ChunkRef)) -> Result<(), BlockError> {
+#[inline]
+fn read_chunks(d: &mut Dec<'_>, mut visit: impl FnMut(ChunkRef)) -> Result<(), BlockError> {
     let count = d.uvarint()?;
     let mut before: Option<ChunkRef> = None;
     for _ in 0..count {

@@ -1,6 +1,6 @@
 //! Query results as Prometheus writes them: `resultType` before `result`, numbers as Go prints them.
 
-use koios_model::format::{push_f, push_json_float};
+use koios_model::format::{FLOAT_ROOM, push_f, push_json_float, put_json_float};
 use koios_model::timestamp::push_json_timestamp;
 use koios_model::{FloatHistogram, Labels};
 use koios_promql::{Floats, MatrixSeries, SampleValue, Value, VectorSample};
@@ -20,6 +20,12 @@ pub fn truncate(value: &mut Value, limit: usize) -> bool {
 
 /// Bytes of JSON made at a time.
 const PIECE: usize = 64 << 10;
+/// Room for the beginning of a point at a step: two signs, sixteen digits of seconds, three of milliseconds, two signs.
+const STAMP_ROOM: usize = 32;
+/// What ends a point.
+const POINT_END: [u8; 2] = *b"\"]";
+/// Room for any point at a step.
+const POINT_ROOM: usize = STAMP_ROOM + FLOAT_ROOM + POINT_END.len();
 
 /// The body of a successful answer to a query, made piece by piece: a large result is never held as text, and
 /// each series is let go as soon as it is written.
@@ -28,14 +34,25 @@ pub struct Body {
     before: String,
     rest: Rest,
     stamps: Stamps,
+    /// Scratch for what is short or rare.
+    text: String,
     /// What follows the result; `None` when it was written.
     end: Option<String>,
 }
 
 enum Rest {
     Vector(std::vec::IntoIter<VectorSample>),
-    Matrix(std::vec::IntoIter<MatrixSeries>),
+    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Begun>),
     Nothing,
+}
+
+/// A series of which a part is written.
+struct Begun {
+    series: MatrixSeries,
+    /// The next step, or point where points have times of their own.
+    at: usize,
+    /// What stands before the next point.
+    separator: u8,
 }
 
 impl Body {
@@ -64,10 +81,11 @@ impl Body {
             }
             Value::Matrix(series) => {
                 out.push_str("matrix\",\"result\":[");
-                (Rest::Matrix(series.into_iter()), "]")
+                (Rest::Matrix(series.into_iter(), None), "]")
             }
         };
-        Self { before: out, rest, stamps: Stamps::default(), end: Some(format!("{close}{end}")) }
+        let (stamps, text, end) = (Stamps::default(), String::new(), Some(format!("{close}{end}")));
+        Self { before: out, rest, stamps, text, end }
     }
 
     /// Whether everything was written.
@@ -75,19 +93,38 @@ impl Body {
         self.end.is_none()
     }
 
-    /// Writes the next element with what stands before it; false when there is none.
-    fn push_next(&mut self, out: &mut String) -> bool {
+    /// Writes the next element with what stands before it, or of a long one a part; false when there is none.
+    fn push_next(&mut self, out: &mut Piece) -> bool {
+        let text = &mut self.text;
+        text.clear();
         match &mut self.rest {
             Rest::Nothing => return false,
             Rest::Vector(samples) => {
                 let Some(s) = samples.next() else { return false };
-                out.push_str(&self.before);
-                push_vector_sample(out, &s);
+                text.push_str(&self.before);
+                push_vector_sample(text, &s);
+                out.push(text);
             }
-            Rest::Matrix(series) => {
-                let Some(s) = series.next() else { return false };
-                out.push_str(&self.before);
-                push_matrix_series(out, &s, &mut self.stamps);
+            Rest::Matrix(_, Some(begun)) => {
+                if !push_points(out, begun, &mut self.stamps) {
+                    return true;
+                }
+                push_rest_of_series(text, &begun.series);
+                out.push(text);
+                if let Rest::Matrix(_, begun) = &mut self.rest {
+                    *begun = None;
+                }
+            }
+            Rest::Matrix(all, begun) => {
+                let Some(series) = all.next() else { return false };
+                text.push_str(&self.before);
+                push_metric(text, &series.labels);
+                if !series.floats.is_empty() {
+                    text.push_str(",\"values\":");
+                }
+                out.push(text);
+                *begun = Some(Begun { series, at: 0, separator: b'[' });
+                return true;
             }
         }
         self.before.clear();
@@ -97,50 +134,159 @@ impl Body {
 }
 
 impl Iterator for Body {
-    type Item = String;
+    type Item = Vec<u8>;
 
-    fn next(&mut self) -> Option<String> {
-        let mut out = String::with_capacity(PIECE + PIECE / 4);
-        while out.len() < PIECE && !self.is_done() {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let mut out = Piece::default();
+        while out.len < PIECE && !self.is_done() {
             if self.push_next(&mut out) {
                 continue;
             }
             if self.before != "," {
-                out.push_str(&self.before);
+                out.push(&self.before);
             }
-            out.push_str(&self.end.take().unwrap_or_default());
+            out.push(&self.end.take().unwrap_or_default());
         }
-        (!out.is_empty()).then_some(out)
+        out.bytes.truncate(out.len);
+        (out.len > 0).then_some(out.bytes)
+    }
+}
+
+/// Text that is being made, with room behind it that points are written into without looking at its end.
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    /// What is text of it.
+    len: usize,
+}
+
+impl Piece {
+    fn push(&mut self, text: &str) {
+        match self.bytes.get_mut(self.len..self.len + text.len()) {
+            Some(place) => place.copy_from_slice(text.as_bytes()),
+            None => {
+                self.bytes.truncate(self.len);
+                self.bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.len += text.len();
+    }
+
+    /// Makes room for a point, unless the piece is full.
+    fn has_room(&mut self) -> bool {
+        if self.len >= PIECE {
+            return false;
+        }
+        if self.bytes.len() < PIECE + POINT_ROOM {
+            self.bytes.resize(PIECE + POINT_ROOM, 0);
+        }
+        true
+    }
+
+    /// Writes a point where `has_room` said so.
+    #[inline]
+    fn push_point(&mut self, separator: u8, stamp: &Stamp, v: f64) {
+        let Some(room) = self.bytes[self.len..].first_chunk_mut::<POINT_ROOM>() else {
+            unreachable!("BUG: a point without room")
+        };
+        room[..STAMP_ROOM].copy_from_slice(&stamp.text);
+        room[0] = separator;
+        let float = room[stamp.len..].first_chunk_mut();
+        let Some(len) = float.and_then(|float| put_json_float(float, v)) else {
+            return self.push_rare_point(separator, stamp, v);
+        };
+        let end = stamp.len + len;
+        room[end..end + POINT_END.len()].copy_from_slice(&POINT_END);
+        self.len += end + POINT_END.len();
+    }
+
+    #[cold]
+    fn push_rare_point(&mut self, separator: u8, stamp: &Stamp, v: f64) {
+        let mut text = String::from_utf8_lossy(&stamp.text[..stamp.len]).into_owned();
+        push_json_float(&mut text, v);
+        text.push_str("\"]");
+        let from = self.len;
+        self.push(&text);
+        self.bytes[from] = separator;
     }
 }
 
 /// Most steps whose times are kept as text.
 const STAMPS_MAX: usize = 1 << 14;
 
-/// Beginnings of points: `[1700000000.5,"` for every step. All series of an answer have the same.
+/// The beginning of a point, `,[1700000000.5,"`.
+struct Stamp {
+    text: [u8; STAMP_ROOM],
+    len: usize,
+}
+
+impl Stamp {
+    /// `text` is scratch.
+    fn new(text: &mut String, t: i64) -> Self {
+        text.clear();
+        text.push(',');
+        push_point_start(text, t);
+        let mut stamp = Self { text: [0; STAMP_ROOM], len: text.len() };
+        stamp.text[..text.len()].copy_from_slice(text.as_bytes());
+        stamp
+    }
+}
+
+/// Beginnings of points for every step. All series of an answer have the same.
 #[derive(Default)]
 struct Stamps {
     of: Option<(i64, i64)>,
-    text: String,
-    /// Where each one ends in `text`.
-    ends: Vec<usize>,
+    list: Vec<Stamp>,
 }
 
 impl Stamps {
-    fn make(&mut self, first: i64, step: i64, n: usize) {
+    fn make(&mut self, first: i64, step: i64, n: usize) -> &[Stamp] {
         if self.of != Some((first, step)) {
-            (self.of, self.text, self.ends) = (Some((first, step)), String::new(), Vec::new());
+            (self.of, self.list) = (Some((first, step)), Vec::new());
         }
-        for i in self.ends.len()..n.min(STAMPS_MAX) {
-            push_point_start(&mut self.text, first.saturating_add(step.saturating_mul(i as i64)));
-            self.ends.push(self.text.len());
+        let mut text = String::new();
+        for i in self.list.len()..n {
+            self.list.push(Stamp::new(&mut text, first.saturating_add(step.saturating_mul(i as i64))));
         }
+        &self.list[..n]
     }
+}
 
-    fn push(&self, out: &mut String, i: usize) {
-        let from = if i == 0 { 0 } else { self.ends[i - 1] };
-        out.push_str(&self.text[from..self.ends[i]]);
+/// Writes the float points of a series, or as many as the piece takes; tells whether those were the last ones.
+fn push_points(out: &mut Piece, begun: &mut Begun, stamps: &mut Stamps) -> bool {
+    let Begun { series, at, separator } = begun;
+    if series.floats.is_empty() {
+        return true;
     }
+    match series.floats.steps() {
+        Some((first, step, values)) if values.len() <= STAMPS_MAX => {
+            let stamps = stamps.make(first, step, values.len());
+            while *at < values.len() {
+                if !out.has_room() {
+                    return false;
+                }
+                let (stamp, v) = (&stamps[*at], values[*at]);
+                if Floats::is_point(v) {
+                    out.push_point(*separator, stamp, v);
+                    *separator = b',';
+                }
+                *at += 1;
+            }
+        }
+        _ => {
+            let mut text = String::new();
+            for (t, v) in series.floats.iter().skip(*at) {
+                if !out.has_room() {
+                    return false;
+                }
+                out.push_point(*separator, &Stamp::new(&mut text, t), v);
+                *separator = b',';
+                *at += 1;
+            }
+        }
+    }
+    out.push("]");
+    true
 }
 
 fn push_point_start(out: &mut String, t: i64) {
@@ -174,30 +320,8 @@ fn push_vector_sample(out: &mut String, s: &VectorSample) {
     out.push('}');
 }
 
-fn push_matrix_series(out: &mut String, s: &MatrixSeries, stamps: &mut Stamps) {
-    push_metric(out, &s.labels);
-    if !s.floats.is_empty() {
-        out.push_str(",\"values\":[");
-        match s.floats.steps() {
-            Some((first, step, values)) if values.len() <= STAMPS_MAX => {
-                stamps.make(first, step, values.len());
-                for (i, v) in values.iter().enumerate().filter(|(_, v)| Floats::is_point(**v)) {
-                    stamps.push(out, i);
-                    push_json_float(out, *v);
-                    out.push_str("\"],");
-                }
-            }
-            _ => {
-                for (t, v) in s.floats.iter() {
-                    push_point(out, t, v);
-                    out.push(',');
-                }
-            }
-        }
-        // In place of the last comma.
-        out.pop();
-        out.push(']');
-    }
+/// What follows the float points of a series.
+fn push_rest_of_series(out: &mut String, s: &MatrixSeries) {
     if !s.histograms.is_empty() {
         out.push_str(",\"histograms\":");
         push_list(out, &s.histograms, |out, (t, h)| push_histogram_point(out, *t, h));
@@ -246,7 +370,8 @@ mod tests {
     use super::*;
 
     fn encode(value: &Value) -> String {
-        let text: String = Body::new(value.clone(), "}".to_owned()).collect();
+        let pieces: Vec<Vec<u8>> = Body::new(value.clone(), "}".to_owned()).collect();
+        let text = String::from_utf8(pieces.concat()).unwrap();
         text.strip_prefix("{\"status\":\"success\",\"data\":").unwrap().to_owned()
     }
 
@@ -291,10 +416,10 @@ mod tests {
         let output = plan.evaluate(Vec::new(), &koios_promql::Control::new()).unwrap();
         let Value::Matrix(m) = output.value else { panic!("no matrix") };
         let of_pairs = MatrixSeries { floats: m[0].floats.iter().collect(), ..MatrixSeries::default() };
-        let pieces: Vec<String> =
+        let pieces: Vec<Vec<u8>> =
             Body::new(Value::Matrix(vec![m[0].clone(), of_pairs, m[0].clone()]), "}}".to_owned()).collect();
-        assert!(pieces.len() > 1);
-        let json: serde_json::Value = serde_json::from_str(&pieces.concat()).unwrap();
+        assert!(pieces.len() > 1 && pieces.iter().all(|p| p.len() < PIECE + 256));
+        let json: serde_json::Value = serde_json::from_slice(&pieces.concat()).unwrap();
         let series = &json["data"]["result"];
         assert_eq!(series.as_array().map(Vec::len), Some(3));
         assert_eq!(series[0], series[1]);

@@ -1,4 +1,4 @@
-//! The door through which decoded series come in.
+//! The door through which decoded series come in, one by one or as a set that is read when it is looked at.
 
 use koios_model::{Columns, Labels};
 
@@ -12,6 +12,75 @@ pub trait SeriesSource: Send + Sync {
     /// # Errors
     /// A text saying what could not be read; it fails the query.
     fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), String>;
+}
+
+/// What is asked of one series of a set.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// First sample time, inclusive, ms.
+    pub mint: i64,
+    /// Last sample time, inclusive, ms.
+    pub maxt: i64,
+    /// The only labels that anybody looks at; `None` means all.
+    pub labels: Option<&'a [String]>,
+}
+
+/// The series of one select by position. Nothing need exist of a series while nobody reads it.
+pub trait SeriesSet: Send + Sync {
+    /// Number of series.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether labels ascend with the position. Where they do not, the engine puts the positions in order.
+    fn is_sorted(&self) -> bool;
+
+    /// A reader for one thread.
+    fn reader(&self) -> Box<dyn SeriesReader + '_>;
+}
+
+/// Reads series of a set, in any order.
+pub trait SeriesReader {
+    /// The identity of the series at a position; unique within the set.
+    ///
+    /// # Errors
+    /// A text saying what could not be read; it fails the query.
+    fn labels(&mut self, at: usize) -> Result<Labels, String>;
+
+    /// Appends the wanted samples of the series at a position to `out`, as `SeriesSource::read`, and gives its labels:
+    /// the wanted ones at least, any when there are no samples.
+    ///
+    /// # Errors
+    /// As `labels`.
+    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String>;
+}
+
+impl SeriesSet for Vec<Box<dyn SeriesSource>> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.is_sorted_by(|a, b| a.labels() <= b.labels())
+    }
+
+    fn reader(&self) -> Box<dyn SeriesReader + '_> {
+        Box::new(self.as_slice())
+    }
+}
+
+impl SeriesReader for &[Box<dyn SeriesSource>] {
+    fn labels(&mut self, at: usize) -> Result<Labels, String> {
+        Ok(self[at].labels().clone())
+    }
+
+    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
+        self[at].read(wanted.mint, wanted.maxt, out)?;
+        Ok(self[at].labels().clone())
+    }
 }
 
 /// A series held in memory.

@@ -21,14 +21,15 @@ mod work;
 use std::cell::Cell as StdCell;
 use std::sync::Arc;
 
-use crate::api::{Budget, Charge, Control, EvalError, Helpers, QueryOutput, QueryStats, SeriesSource, Value};
+use crate::api::{Budget, Charge, Control, EvalError, Helpers, QueryOutput, QueryStats, SeriesSet, Value};
 use crate::plan::{Node, NodeKind, Plan};
 use crate::syntax::ast::ValueType;
+use order::Input;
 use shards::{Part, Shared};
 
 pub(crate) use column::{Cell, Column, Point, Row};
 pub(crate) use notes::{Forced, HistOp, Notes};
-pub(crate) use rows::drop_metadata;
+pub(crate) use rows::{METADATA, drop_metadata};
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
 pub(crate) use timeline::Timeline;
@@ -63,10 +64,13 @@ pub(crate) struct Rows {
 }
 
 /// Series of all selects.
-pub(crate) type Inputs = Vec<Vec<Box<dyn SeriesSource>>>;
+pub(crate) type Inputs = Vec<Input>;
+
+/// Series of all selects as the caller gives them.
+pub(crate) type Sets = Vec<Box<dyn SeriesSet>>;
 
 /// Runs a plan on this thread.
-pub(crate) fn run(plan: &Plan, inputs: Inputs, control: &Control) -> Res<QueryOutput> {
+pub(crate) fn run(plan: &Plan, inputs: Sets, control: &Control) -> Res<QueryOutput> {
     crate::stack::with_room(plan.height as usize, || {
         let inputs = sorted_inputs(plan, inputs, control)?;
         Ctx::new(plan, inputs, control, Budget::new(&plan.params.limits)).output()
@@ -77,7 +81,7 @@ pub(crate) fn run(plan: &Plan, inputs: Inputs, control: &Control) -> Res<QueryOu
 /// Runs a plan on this thread and on what others lend.
 pub(crate) fn run_helped(
     plan: &Arc<Plan>,
-    inputs: Inputs,
+    inputs: Sets,
     control: &Control,
     helpers: Arc<dyn Helpers>,
 ) -> Res<QueryOutput> {
@@ -92,7 +96,7 @@ pub(crate) fn run_helped(
     .map_err(EvalError::exec)?
 }
 
-fn sorted_inputs(plan: &Plan, mut inputs: Inputs, control: &Control) -> Res<Arc<Inputs>> {
+fn sorted_inputs(plan: &Plan, inputs: Sets, control: &Control) -> Res<Arc<Inputs>> {
     if inputs.len() != plan.selects.len() {
         let (want, got) = (plan.selects.len(), inputs.len());
         return Err(EvalError::exec(format!("plan has {want} selects, got series for {got}")));
@@ -101,11 +105,11 @@ fn sorted_inputs(plan: &Plan, mut inputs: Inputs, control: &Control) -> Res<Arc<
     if series > plan.params.limits.series_max {
         return Err(EvalError::TooManySeries(plan.params.limits.series_max));
     }
-    for list in &mut inputs {
+    let sorted = inputs.into_iter().map(|set| {
         control.check()?;
-        *list = order::sort_series(std::mem::take(list), control)?;
-    }
-    Ok(Arc::new(inputs))
+        Input::new(set, control)
+    });
+    Ok(Arc::new(sorted.collect::<Res<Inputs>>()?))
 }
 
 impl<'a> Ctx<'a> {

@@ -4,7 +4,7 @@
 
 use koios_model::Labels;
 
-use crate::api::{Control, SeriesSource};
+use crate::api::{Control, EvalError, SeriesSet};
 
 use super::Res;
 use super::work::sorted;
@@ -12,15 +12,33 @@ use super::work::sorted;
 /// What comparing labels as they are stored costs, in units of work.
 const COMPARISON: usize = 16;
 
-type Source = Box<dyn SeriesSource>;
+/// The series of a select, and the order in which they are looked at.
+pub(crate) struct Input {
+    pub set: Box<dyn SeriesSet>,
+    /// Positions in label order, where the set has another one.
+    order: Option<Vec<usize>>,
+}
 
-/// Sorts series by labels.
-pub(super) fn sort_series(list: Vec<Source>, control: &Control) -> Res<Vec<Source>> {
-    if list.is_sorted_by(|a, b| a.labels() <= b.labels()) {
-        return Ok(list);
+impl Input {
+    /// Puts a set in order.
+    pub(super) fn new(set: Box<dyn SeriesSet>, control: &Control) -> Res<Self> {
+        if set.is_sorted() {
+            return Ok(Self { set, order: None });
+        }
+        let mut reader = set.reader();
+        let pair = |at| Ok((reader.labels(at).map_err(EvalError::Source)?, at));
+        let pairs = (0..set.len()).map(pair).collect::<Res<Vec<(Labels, usize)>>>()?;
+        drop(reader);
+        let pairs = sorted(pairs, COMPARISON, control, |a, b| a.0.cmp(&b.0))?;
+        Ok(Self { set, order: Some(pairs.into_iter().map(|(_, at)| at).collect()) })
     }
-    // Labels beside the box spare each comparison two dependent loads.
-    let pairs: Vec<(Labels, Source)> = list.into_iter().map(|s| (s.labels().clone(), s)).collect();
-    let pairs = sorted(pairs, COMPARISON, control, |a, b| a.0.cmp(&b.0))?;
-    Ok(pairs.into_iter().map(|(_, s)| s).collect())
+
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// Where the set has the series that comes as number `i`.
+    pub fn position(&self, i: usize) -> usize {
+        self.order.as_ref().map_or(i, |order| order[i])
+    }
 }

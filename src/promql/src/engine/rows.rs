@@ -13,7 +13,7 @@ use super::{Cell, Ctx, Point, Res, Row, Sink, Timeline};
 const MAP_WORK: usize = 16;
 
 /// Labels that describe the metric itself.
-const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+pub(crate) const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
 /// Without the metric name and what describes it.
 pub(crate) fn drop_metadata(labels: &Labels) -> Labels {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use koios_model::{Columns, CounterReset, FloatHistogram, is_stale};
+use koios_model::{Columns, CounterReset, FloatHistogram, Labels, is_stale};
 
-use crate::api::{EvalError, SeriesSource};
+use crate::api::{EvalError, Wanted};
 use crate::plan::SelectNode;
 use crate::syntax::ast::Edges;
 
@@ -23,18 +23,24 @@ impl Ctx<'_> {
     pub fn each_series(
         &self,
         select: &SelectNode,
-        mut f: impl FnMut(&dyn SeriesSource, &mut Columns) -> Res<()>,
+        mut f: impl FnMut(&Labels, &mut Columns) -> Res<()>,
     ) -> Res<()> {
         let mut columns = Columns::default();
-        let all = &self.inputs[select.input];
-        let wanted = match &self.part {
-            Some(part) if part.input == select.input => &all[part.series.clone()],
-            _ => &all[..],
+        let input = &self.inputs[select.input];
+        let series = match &self.part {
+            Some(part) if part.input == select.input => part.series.clone(),
+            _ => 0..input.len(),
         };
-        for source in wanted {
+        let (mint, maxt) = select.bounds;
+        let wanted = Wanted { mint, maxt, labels: select.labels.as_deref() };
+        let mut reader = input.set.reader();
+        for i in series {
             columns.clear();
-            source.read(select.bounds.0, select.bounds.1, &mut columns).map_err(EvalError::Source)?;
+            let labels = reader.read(input.position(i), &wanted, &mut columns).map_err(EvalError::Source)?;
             self.work(SERIES_WORK + SAMPLE_WORK * columns.len())?;
+            if columns.is_empty() {
+                continue;
+            }
             let mut charge = self.budget.charge(columns.len() as u64)?;
             if let Some(hists) = &columns.histograms {
                 self.work(HISTOGRAM_WORK * columns.len())?;
@@ -44,7 +50,7 @@ impl Ctx<'_> {
             if select.stats_only {
                 detect_resets(&mut columns);
             }
-            f(&**source, &mut columns)?;
+            f(&labels, &mut columns)?;
         }
         Ok(())
     }
@@ -54,7 +60,7 @@ impl Ctx<'_> {
         if select.edges == Edges::Smoothed {
             return self.smoothed_rows(select, tl, sink);
         }
-        self.each_series(select, |source, columns| {
+        self.each_series(select, |labels, columns| {
             let mut col = Column::absent(tl.n);
             let mut points = 0u64;
             self.each_instant(select, tl, columns, |i, at| {
@@ -68,7 +74,7 @@ impl Ctx<'_> {
             if points == 0 {
                 return Ok(());
             }
-            sink(Row { labels: source.labels().clone(), drop_name: false, col })
+            sink(Row { labels: labels.clone(), drop_name: false, col })
         })
     }
 

@@ -13,18 +13,18 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::api::{Budget, Charge, Control, EvalError, Helpers, SeriesSource};
+use crate::api::{Budget, Charge, Control, EvalError, Helpers};
 use crate::binary::changes_schema;
 use crate::functions::{maps_elements, maps_windows};
 use crate::plan::{MatrixArg, Node, NodeKind, Plan};
 use crate::syntax::ast::ValueType;
 
-use super::{Ctx, Notes, Res, Row, Sink, Timeline};
+use super::{Ctx, Inputs, Notes, Res, Row, Sink, Timeline};
 
 /// Cells of all rows of a block, about: half a megabyte.
 const BLOCK_CELLS: usize = 1 << 16;
 /// Most and least series of a block.
-const BLOCK_SERIES_MAX: usize = 1024;
+const BLOCK_SERIES_MAX: usize = 2048;
 const BLOCK_SERIES_MIN: usize = 4;
 /// Blocks computed ahead of the consumer for each helper.
 const AHEAD: usize = 2;
@@ -34,7 +34,7 @@ const BLOCKS_MIN: usize = 4;
 /// What all threads of an evaluation share.
 pub(crate) struct Shared {
     pub plan: Arc<Plan>,
-    pub inputs: Arc<Vec<Vec<Box<dyn SeriesSource>>>>,
+    pub inputs: Arc<Inputs>,
     pub control: Control,
     pub budget: Arc<Budget>,
     pub helpers: Arc<dyn Helpers>,

@@ -108,10 +108,10 @@ impl Ctx<'_> {
     /// Between two samples their line, on a sample its value, after the last one its value.
     pub(super) fn smoothed_rows(&self, select: &SelectNode, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let lookback = self.plan.params.lookback_ms;
-        self.each_series(select, |source, columns| {
+        self.each_series(select, |labels, columns| {
             let live = (0..columns.len()).filter(|&i| !is_stale(columns.values[i])).collect();
             let smoothed = Smoothed { columns, live, lookback };
-            let metric = source.labels().metric_name();
+            let metric = labels.metric_name();
             let mut col = Column::absent(tl.n);
             let mut next = 0;
             for i in 0..tl.n {
@@ -130,7 +130,7 @@ impl Ctx<'_> {
             if col.is_empty() {
                 return Ok(());
             }
-            sink(Row { labels: source.labels().clone(), drop_name: false, col })
+            sink(Row { labels: labels.clone(), drop_name: false, col })
         })
     }
 }

@@ -245,9 +245,9 @@ impl Ctx<'_> {
                     Edges::Smoothed => (lookback, lookback),
                 };
                 let frame = Frame { at: select.at, offset: select.offset, range: *range, back, ahead };
-                self.each_series(select, |source, columns| {
+                self.each_series(select, |labels, columns| {
                     let samples = Samples::from_columns(columns);
-                    let series = RangeSeries { labels: source.labels(), drop_name: false, samples };
+                    let series = RangeSeries { labels, drop_name: false, samples };
                     f(&series, &frame)?;
                     series.samples.recycle(columns);
                     Ok(())

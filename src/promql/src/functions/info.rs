@@ -76,7 +76,7 @@ impl Ctx<'_> {
     fn info_series(&self, select: &SelectNode, tl: &Timeline) -> Res<Vec<InfoRow>> {
         let mut infos = Vec::new();
         let mut charge = self.budget.charge(0)?;
-        self.each_series(select, |source, columns| {
+        self.each_series(select, |labels, columns| {
             let mut times = vec![None; tl.n];
             let mut histogram = false;
             self.each_instant(select, tl, columns, |i, at| {
@@ -84,12 +84,12 @@ impl Ctx<'_> {
                 times[i] = Some(columns.times[at]);
             })?;
             if histogram {
-                let text = format!("this should be an info metric, with float samples: {}", source.labels());
+                let text = format!("this should be an info metric, with float samples: {}", labels);
                 return Err(EvalError::exec(text));
             }
             if times.iter().any(Option::is_some) {
                 charge.add(tl.n as u64)?;
-                infos.push(InfoRow { labels: source.labels().clone(), times });
+                infos.push(InfoRow { labels: labels.clone(), times });
             }
             Ok(())
         })?;

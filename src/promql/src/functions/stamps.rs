@@ -21,7 +21,7 @@ impl Ctx<'_> {
         };
         let mut rows = Vec::new();
         let unique = self.stays_unique(arg);
-        self.each_series(select, |source, columns| {
+        self.each_series(select, |labels, columns| {
             let mut col = Column::absent(tl.n);
             self.each_instant(select, tl, columns, |i, at| {
                 let t = if start { columns.start(at) } else { columns.times[at] };
@@ -30,7 +30,7 @@ impl Ctx<'_> {
             if col.is_empty() {
                 return Ok(());
             }
-            let row = self.unnamed(Row { labels: source.labels().clone(), drop_name: false, col });
+            let row = self.unnamed(Row { labels: labels.clone(), drop_name: false, col });
             if unique {
                 return sink(row);
             }

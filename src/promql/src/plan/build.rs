@@ -3,8 +3,13 @@
 //! Walks with the timeline of evaluation at hand, so that each select knows exactly which sample times can
 //! matter, however deep in subqueries it stands.
 
+use std::sync::Arc;
+
+use koios_model::{METRIC_NAME, MatchType, Matcher};
+
 use crate::api::{EvalError, Hints, QueryParams, Select};
-use crate::engine::Timeline;
+use crate::engine::{METADATA, Timeline};
+use crate::functions::maps_windows;
 use crate::syntax::ast::{
     AggregateExpr, At, BinaryExpr, CallExpr, Edges, Expr, ExprKind, MatrixSelector, Span, SubqueryExpr,
     ValueType, VectorSelector,
@@ -59,6 +64,7 @@ enum Around {
     Aggregate(String, Vec<String>, bool),
     Subquery,
     Binary,
+    Unary,
 }
 
 struct Builder<'a> {
@@ -90,7 +96,9 @@ impl Builder<'_> {
                 (NodeKind::Paren(Box::new(inner)), invariant)
             }
             ExprKind::Unary(negative, e) => {
+                self.path.push(Around::Unary);
                 let inner = self.node(e, tl)?;
+                self.path.pop();
                 let invariant = inner.invariant;
                 (NodeKind::Unary(*negative, Box::new(inner)), invariant)
             }
@@ -209,6 +217,7 @@ impl Builder<'_> {
             stats_only: self.stats_only(),
             span,
             bounds: (0, 0),
+            labels: self.labels_seen(&v.matchers),
         };
         self.register(&mut node, tl, range);
         Ok(node)
@@ -259,6 +268,29 @@ impl Builder<'_> {
             _ => {}
         }
         hints
+    }
+
+    /// The labels of a selector's series that anybody looks at: when an aggregation by labels takes its elements, or
+    /// what a function of a range makes of each, one by one, those and what describes the metric. Without a name that
+    /// is settled the function has to see that no two series become one.
+    fn labels_seen(&self, matchers: &[Matcher]) -> Option<Arc<[String]>> {
+        if self.params.options.type_and_unit_labels
+            || !matchers.iter().any(|m| m.name == METRIC_NAME && m.kind == MatchType::Equal)
+        {
+            return None;
+        }
+        let around = match self.path.as_slice() {
+            [.., around, Around::Call(name)] if maps_windows(name) => around,
+            [.., around] => around,
+            [] => return None,
+        };
+        match around {
+            Around::Aggregate(op, by, true) if NAMELESS.contains(&op.as_str()) => {
+                let all = by.iter().map(String::as_str).chain(METADATA);
+                Some(all.map(str::to_owned).collect())
+            }
+            _ => None,
+        }
     }
 
     /// Whether the buckets of histograms are never looked at on the way up.
@@ -372,6 +404,7 @@ mod info {
                 stats_only: false,
                 span: c.args[0].span,
                 bounds: (0, 0),
+                labels: None,
             };
             // Data label matchers do not restrict what is fetched: a series that fails one still counts.
             self.register(&mut node, tl, 0);

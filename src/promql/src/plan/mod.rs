@@ -9,7 +9,7 @@ mod node;
 
 use std::sync::Arc;
 
-use crate::api::{Control, EvalError, Helpers, QueryOutput, QueryParams, Select, SeriesSource};
+use crate::api::{Control, EvalError, Helpers, QueryOutput, QueryParams, Select, SeriesSet, SeriesSource};
 use crate::engine;
 use crate::syntax::ast::{Expr, ValueType};
 
@@ -80,7 +80,7 @@ impl Plan {
         inputs: Vec<Vec<Box<dyn SeriesSource>>>,
         control: &Control,
     ) -> Result<QueryOutput, EvalError> {
-        engine::run(self, inputs, control)
+        engine::run(self, boxed(inputs), control)
     }
 
     /// As `evaluate`, with the same result to the bit, on more threads than the caller's own.
@@ -93,6 +93,23 @@ impl Plan {
         control: &Control,
         helpers: Arc<dyn Helpers>,
     ) -> Result<QueryOutput, EvalError> {
+        engine::run_helped(self, boxed(inputs), control, helpers)
+    }
+
+    /// As `evaluate_helped`, over series that are read only when they are needed, and maybe more than once.
+    ///
+    /// # Errors
+    /// See `EvalError`.
+    pub fn evaluate_sets(
+        self: &Arc<Self>,
+        inputs: Vec<Box<dyn SeriesSet>>,
+        control: &Control,
+        helpers: Arc<dyn Helpers>,
+    ) -> Result<QueryOutput, EvalError> {
         engine::run_helped(self, inputs, control, helpers)
     }
+}
+
+fn boxed(lists: Vec<Vec<Box<dyn SeriesSource>>>) -> Vec<Box<dyn SeriesSet>> {
+    lists.into_iter().map(|list| Box::new(list) as Box<dyn SeriesSet>).collect()
 }

@@ -45,6 +45,8 @@ pub(crate) struct SelectNode {
     pub span: Span,
     /// Sample times that the select covers.
     pub bounds: (i64, i64),
+    /// The only labels that anybody looks at; `None` means all.
+    pub labels: Option<Arc<[String]>>,
 }
 
 /// What gives a range vector.

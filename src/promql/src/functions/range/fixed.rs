@@ -9,6 +9,8 @@
 
 /// Windows that are summed side by side.
 const LANES: usize = 8;
+/// The same for windows that begin one sample after the other: all accumulators that there are registers for.
+const WIDE: usize = 16;
 /// Binary digits that a running sum may have.
 const DIGITS_MAX: i32 = 120;
 /// Finest digit of all: with it, scaling needs no special cases.
@@ -85,17 +87,57 @@ impl Fixed {
     /// The means of windows (step, from, to), each not empty, given to `put` by step.
     pub fn means(&self, values: &[f64], windows: &[(usize, usize, usize)], mut put: impl FnMut(usize, f64)) {
         let unit = 2f64.powi(self.unit);
-        for group in windows.chunks(LANES) {
-            let plain = plain_sums(values, group);
-            for ((step, from, to), s) in group.iter().zip(plain) {
-                let n = (to - from) as f64;
-                // No more than 53 digits, see above.
-                let errors = self.before[*to] - self.before[*from] - units(s, self.unit);
-                let c = errors as i64 as f64 * unit;
-                put(*step, s / n + c / n);
-            }
+        let mut mean = |(step, from, to): &(usize, usize, usize), s: f64| {
+            let n = (to - from) as f64;
+            // No more than 53 digits, see above.
+            let errors = self.before[*to] - self.before[*from] - units(s, self.unit);
+            let c = errors as i64 as f64 * unit;
+            put(*step, s / n + c / n);
+        };
+        let mut rest = windows;
+        while let Some((_, from, _)) = rest.first() {
+            let growing = rest.iter().take_while(|w| w.1 == *from).count();
+            let wide = rest.get(..WIDE).filter(|group| in_a_row(group));
+            let group = if growing >= WIDE {
+                let (mut sum, mut at) = (values[*from], from + 1);
+                for window in &rest[..growing] {
+                    values[at..window.2].iter().for_each(|v| sum += v);
+                    at = window.2;
+                    mean(window, sum);
+                }
+                growing
+            } else if let Some(group) = wide {
+                group.iter().zip(wide_sums(values, group)).for_each(|(w, s)| mean(w, s));
+                WIDE
+            } else {
+                let group = &rest[..rest.len().min(LANES)];
+                group.iter().zip(plain_sums(values, group)).for_each(|(w, s)| mean(w, s));
+                group.len()
+            };
+            rest = &rest[group..];
         }
     }
+}
+
+/// Whether windows begin one sample after the other, so that together they read one run of values.
+fn in_a_row(windows: &[(usize, usize, usize)]) -> bool {
+    windows.windows(2).all(|w| w[1].1 == w[0].1 + 1)
+}
+
+/// As `plain_sums`, of windows in a row.
+fn wide_sums(values: &[f64], windows: &[(usize, usize, usize)]) -> [f64; WIDE] {
+    let first = windows[0].1;
+    let shortest = windows.iter().map(|(_, from, to)| to - from).min().unwrap_or(0);
+    let mut sums = [0.0; WIDE];
+    let run = &values[first..first + shortest + WIDE - 1];
+    sums.copy_from_slice(&run[..WIDE]);
+    for at in run.windows(WIDE).skip(1) {
+        sums.iter_mut().zip(at).for_each(|(s, v)| *s += v);
+    }
+    for (s, (_, from, to)) in sums.iter_mut().zip(windows) {
+        values[from + shortest..*to].iter().for_each(|v| *s += v);
+    }
+    sums
 }
 
 /// Sums in floats, in order, of up to eight windows.
@@ -107,20 +149,10 @@ fn plain_sums(values: &[f64], windows: &[(usize, usize, usize)]) -> [f64; LANES]
         *lane = &values[*from..*to];
     }
     if windows.len() == LANES {
-        // Neighbours that begin one after the other read one run of values.
-        let in_a_row = windows.windows(2).all(|w| w[1].1 == w[0].1 + 1);
-        if in_a_row {
-            let run = &values[windows[0].1..windows[0].1 + shortest + LANES - 1];
-            sums.copy_from_slice(&run[..LANES]);
-            for at in run.windows(LANES).skip(1) {
-                sums.iter_mut().zip(at).for_each(|(s, v)| *s += v);
-            }
-        } else {
-            let heads = lanes.map(|l| &l[..shortest]);
-            sums = heads.map(|h| h[0]);
-            for j in 1..shortest {
-                sums.iter_mut().zip(heads).for_each(|(s, h)| *s += h[j]);
-            }
+        let heads = lanes.map(|l| &l[..shortest]);
+        sums = heads.map(|h| h[0]);
+        for j in 1..shortest {
+            sums.iter_mut().zip(heads).for_each(|(s, h)| *s += h[j]);
         }
         lanes = lanes.map(|l| &l[shortest..]);
     } else {
@@ -172,10 +204,16 @@ mod tests {
             values in proptest::collection::vec((-1000i64..1000, 0usize..6), 1..90),
             length in 1usize..40,
             stride in 1usize..4,
+            growing in 0usize..50,
         ) {
             let by = [997.0, 10.0, 1.0, 300.0, 1e-2, -7.0];
             let values: Vec<f64> = values.into_iter().map(|(n, d)| n as f64 / by[d]).collect();
             prop_assert!(check(&values, length, stride));
+            let fixed = Fixed::new(&values).unwrap();
+            let windows: Vec<_> = (0..growing).map(|step| (step, 0, (step + 1).min(values.len()))).collect();
+            fixed.means(&values, &windows, |step, mean| {
+                assert_eq!(mean.to_bits(), float_mean(&values[..windows[step].2]).to_bits());
+            });
         }
 
         #[test]

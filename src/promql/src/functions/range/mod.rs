@@ -189,12 +189,11 @@ impl Ctx<'_> {
         let mut seen: Option<HashSet<Labels>> = (!self.stays_unique(arg)).then(HashSet::new);
         let mut windows = Vec::new();
         self.each_range(arg, tl, |series, frame| {
-            let metric = series.labels.metric_name().to_owned();
             let mut rolling = Rolling::new(kernel, &series.samples, tl.n);
             let mut cx = Cx {
                 notes: &self.notes,
                 span: arg.span,
-                metric: &metric,
+                metric: series.labels.metric_name(),
                 t: 0,
                 params: [0.0; 2],
                 param_span,
