@@ -11,6 +11,7 @@ use koios_cluster::keys::HeadSummary;
 use koios_cluster::replicas;
 use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState};
 
+use super::ingest::WINDOW_MS;
 use super::node::Process;
 use super::types::{Entry, Ms, Msg};
 
@@ -18,6 +19,8 @@ use super::types::{Entry, Ms, Msg};
 const DEAD_MS: Ms = 10_000;
 /// A node listens this long before it takes part.
 const LISTEN_MS: Ms = 5_000;
+/// Clocks differ by no more than this.
+const SKEW_MS: Ms = 15_000;
 /// How long a new owner of a slot needs at most, for the stretches of sole data.
 const LINGER_MS: Ms = 25_000;
 
@@ -106,7 +109,10 @@ impl Process {
     }
 
     fn describe(&mut self) {
-        let min_time = self.head.values().filter_map(|c| c.keys().next()).min().copied();
+        let oldest = self.head.values().filter_map(|c| c.keys().next()).min().copied();
+        // The window counts from the newest sample of a series, and that may be ahead of this node's clock.
+        let takes = || HeadSummary::bound(oldest, self.wall - SKEW_MS, WINDOW_MS, 10_000);
+        let min_time = if self.is_ready() { Some(takes()) } else { oldest };
         if self.is_ready() && self.ticks.is_multiple_of(2) {
             let ring = replicas::ring(&self.view, self.wall).len();
             let peers = self.view.ready("scrape").len().saturating_sub(1);

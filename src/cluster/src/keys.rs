@@ -125,7 +125,8 @@ pub struct SoleRange {
 /// What a node can answer from its own disk and memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeadSummary {
-    /// No data of this node alone is older, milliseconds; `None` when it holds nothing.
+    /// No data of this node alone is older, milliseconds; `None` when it holds nothing. Peers see it late, so a node that
+    /// takes samples says `HeadSummary::bound`.
     pub min_time: Option<i64>,
     /// Stretches that no second replica covers.
     pub sole: Vec<SoleRange>,
@@ -134,6 +135,17 @@ pub struct HeadSummary {
     /// Stretches of which this node lost what it had stored, with its disk or a part of its log. It answers, and is
     /// absent for these.
     pub holes: Vec<SoleRange>,
+}
+
+impl HeadSummary {
+    /// What a node that takes samples may say of its oldest: those it has (`oldest`) and those that may come before peers
+    /// hear of it again, the oldest of which is `window_ms` old at `now_ms`. In steps of `step_ms`, so that it changes
+    /// rarely. With the bare minimum a node that is lost right after an older sample came in would be missed for
+    /// nothing that is older than what it said last.
+    pub fn bound(oldest: Option<i64>, now_ms: i64, window_ms: i64, step_ms: i64) -> i64 {
+        let bound = oldest.unwrap_or(i64::MAX).min(now_ms.saturating_sub(window_ms));
+        bound.div_euclid(step_ms.max(1)).saturating_mul(step_ms.max(1))
+    }
 }
 
 /// Everything a node says about itself.
@@ -305,6 +317,13 @@ mod tests {
             assert_eq!(NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)), None, "{bad}");
         }
         assert!(Roles::parse("scrape,cook").is_err());
+    }
+
+    #[test]
+    fn the_oldest_sample_is_a_bound_for_those_to_come() {
+        assert_eq!(HeadSummary::bound(None, 1_000_000, 60_000, 10_000), 940_000);
+        assert_eq!(HeadSummary::bound(Some(999_000), 1_000_000, 60_000, 10_000), 940_000);
+        assert_eq!(HeadSummary::bound(Some(-5), 1_000_000, 60_000, 10_000), -10_000);
     }
 
     #[test]
