@@ -147,7 +147,8 @@ impl ScrapePool {
             .loops
             .iter()
             .filter(|(_, l)| l.ends.is_none())
-            .map(|((_, slot), l)| BoardTarget {
+            .map(|((key, slot), l)| BoardTarget {
+                key: *key,
                 slot: *slot,
                 status: l.status.clone(),
                 families: l.families.clone(),

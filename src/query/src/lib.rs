@@ -26,6 +26,7 @@ pub mod ports;
 pub mod rounds;
 pub mod scope;
 pub mod server;
+pub mod stats;
 #[cfg(test)]
 mod testing;
 pub mod wire;
@@ -41,3 +42,4 @@ pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
 pub use rounds::{Rounds, Want};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};
 pub use server::PeerService;
+pub use stats::QueryStats;
