@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
@@ -38,6 +39,8 @@ const PEERS_PATIENCE: Duration = Duration::from_secs(45);
 
 /// What an uploader works with.
 pub struct UploaderSetup {
+    /// Counts cuts that failed.
+    pub failures: Arc<AtomicU64>,
     /// Views to cut from.
     pub heads: Arc<HeadViews>,
     /// Shards to truncate.
@@ -111,7 +114,10 @@ fn look(me: &Uploader, ctx: &mut Context<Uploader>) {
                     );
                 }
                 Ok(Ok(_)) => {}
-                Ok(Err(why)) => tracing::warn!(why, "head not cut; it keeps its samples and is tried again"),
+                Ok(Err(why)) => {
+                    me.setup.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(why, "head not cut; it keeps its samples and is tried again");
+                }
                 Err(e) => tracing::error!(error = %e, "cut failed inside"),
             }
             look(me, ctx);

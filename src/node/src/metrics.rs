@@ -2,7 +2,7 @@
 //!
 //! Prometheus' names where the meaning is the same; only what is true is exported.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use koios_actors::blocks::{Compactor, LocalBlocks, LocalStats};
@@ -32,6 +32,7 @@ pub struct Sources {
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub receiver: Option<Arc<Receiver>>,
     pub front: Arc<Front>,
+    pub cuts_failed: Arc<AtomicU64>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -79,6 +80,8 @@ pub fn register(registry: &Registry, s: Sources) {
         let catalogue = s.catalogue.load();
         e.gauge("koios_bucket_blocks", "Blocks seen in the bucket.", &[], catalogue.blocks().len() as f64);
         e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged().len() as f64);
+        let failed = s.cuts_failed.load(Ordering::Relaxed) as f64;
+        e.counter("koios_uploads_failed_total", "Times the head could not be cut and uploaded.", &[], failed);
         e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], s.shelf.len() as f64);
         e.counter(
             "koios_panics_total",

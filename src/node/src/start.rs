@@ -116,13 +116,7 @@ impl Node {
     /// Doorbell, HTTP and gRPC; all say "not ready" until the node is.
     fn show_faces(&self, listeners: Listeners) -> Result<Faces, String> {
         let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
-        let (name, keys, doorbell_listener) = (self.me.name.clone(), s.ring.clone(), listeners.doorbell);
-        f.net.spawn(async move {
-            match tokio::net::TcpListener::from_std(doorbell_listener) {
-                Ok(l) => doorbell::serve(l, name, keys).await,
-                Err(e) => tracing::error!(error = %e, "doorbell does not open"),
-            }
-        });
+        self.open_doorbell(listeners.doorbell);
         let (front, peers) = f.front(s, gossip, &s.ring);
         let hostname = hostname();
         let now = f.clock.now_ms();
@@ -143,6 +137,7 @@ impl Node {
             foundation: f.clone(),
         });
         let reports = Arc::new(OwnReports { board: f.board.clone(), heads: f.heads.clone(), admin });
+        let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
             board: f.board.clone(),
@@ -158,15 +153,7 @@ impl Node {
             told_to_drain: Notify::new(),
             events: events.clone(),
         });
-        Watching {
-            gossip: gossip.clone(),
-            peers: port.peers.clone(),
-            board: f.board.clone(),
-            catalogue: f.catalogue.view.clone(),
-            compactor: f.compactor.clone(),
-            events: events.clone(),
-        }
-        .start(&f.net);
+        Watching::over(f, watched).start(&f.net);
         let state = web::Data::new(ApiState {
             front,
             node: port.clone(),
@@ -194,6 +181,16 @@ impl Node {
         };
         rpc::serve(&f.net, listeners.grpc, service)?;
         Ok(Faces { http, port })
+    }
+
+    fn open_doorbell(&self, listener: std::net::TcpListener) {
+        let (name, keys) = (self.me.name.clone(), self.settings.ring.clone());
+        self.foundation.net.spawn(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(l) => doorbell::serve(l, name, keys).await,
+                Err(e) => tracing::error!(error = %e, "doorbell does not open"),
+            }
+        });
     }
 
     /// Replays the logs and starts what keeps and cuts samples.
@@ -271,6 +268,7 @@ impl Node {
             receiver: receiver.clone(),
             front: front.clone(),
             clock: f.clock.clone(),
+            cuts_failed: f.cuts_failed.clone(),
         }
     }
 

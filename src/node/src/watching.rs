@@ -4,7 +4,7 @@
 //! Owns only the memory of the last look. Views that come in a burst are seen as one change. Ends with the gossip service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use koios_query::Peers;
 use koios_store::CatalogueView;
 use tokio::runtime::Handle;
 
+use crate::wire::Foundation;
+
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks after which slots that no longer move are told: half a cluster's moves are no news.
 const SETTLED: u32 = 2;
@@ -30,6 +32,7 @@ pub struct Watching {
     pub board: Arc<TargetBoard>,
     pub catalogue: Arc<ArcSwap<CatalogueView>>,
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
+    pub cuts_failed: Arc<AtomicU64>,
     pub events: Arc<EventLog>,
 }
 
@@ -39,7 +42,8 @@ struct Seen {
     view: Arc<ClusterView>,
     ejected: BTreeSet<String>,
     damaged: BTreeSet<BlockId>,
-    failed: u64,
+    merges_failed: u64,
+    cuts_failed: u64,
     panics: u64,
     slots: Slots,
 }
@@ -53,6 +57,19 @@ struct Slots {
 }
 
 impl Watching {
+    /// Over a node's parts.
+    pub fn over(f: &Foundation, (gossip, peers, events): (Arc<Gossip>, Arc<Peers>, Arc<EventLog>)) -> Self {
+        Self {
+            gossip,
+            peers,
+            board: f.board.clone(),
+            catalogue: f.catalogue.view.clone(),
+            compactor: f.compactor.clone(),
+            cuts_failed: f.cuts_failed.clone(),
+            events,
+        }
+    }
+
     /// Looks until the gossip service ends.
     pub fn start(self, net: &Handle) {
         net.spawn(async move {
@@ -95,10 +112,16 @@ impl Watching {
         }
         seen.damaged = catalogue.damaged().keys().copied().collect();
         let failed = self.compactor.get().map_or(0, |(_, local)| local.stats.failed.load(Ordering::Relaxed));
-        if failed > seen.failed {
+        if failed > seen.merges_failed {
             tell(Kind::Node, &me, format!("a merge of blocks failed on {me}"), "see its log".to_owned());
         }
-        seen.failed = failed;
+        seen.merges_failed = failed;
+        let failed = self.cuts_failed.load(Ordering::Relaxed);
+        if failed > seen.cuts_failed {
+            let why = "the samples stay in the head and it is tried again; see its log".to_owned();
+            tell(Kind::Node, &me, format!("{me} could not cut and upload its head"), why);
+        }
+        seen.cuts_failed = failed;
         let panics = koios_telemetry::panics();
         if panics > seen.panics {
             let why = "a bug; its log has the place".to_owned();

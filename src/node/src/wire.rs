@@ -2,7 +2,7 @@
 //!
 //! Owns the handles of everything that runs. Nothing here decides; it plugs addresses into ports.
 
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -55,6 +55,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// How often the head could not be cut and uploaded.
+    pub cuts_failed: Arc<AtomicU64>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -85,6 +87,7 @@ impl Foundation {
             cutting: Arc::default(),
             compactor: Arc::default(),
             sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
+            cuts_failed: Arc::default(),
             wardens: Mutex::default(),
         }
     }
@@ -229,6 +232,7 @@ impl Foundation {
             out_dir: settings.args.storage_path.join("cut"),
             peers_see: peers_see_live(gossip, &self.catalogue.view),
             turn: self.cutting.clone(),
+            failures: self.cuts_failed.clone(),
         });
         let room = Mailroom::new("uploader", blocks::uploader::BOUND);
         let warden = Warden::watch(room.clone(), self.plan.arbiter("background"), move |flare| {

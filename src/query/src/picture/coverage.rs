@@ -104,8 +104,8 @@ pub fn coverage(facts: &Facts<'_>, window_ms: i64, columns: usize) -> Coverage {
     // Columns stay where they are while time goes on, until the next one begins.
     let end = facts.now_ms.div_euclid(step).saturating_add(1).saturating_mul(step);
     let start = end.saturating_sub(step * columns);
-    let weak = weak(facts, start, facts.now_ms);
     let stored = stored(facts);
+    let weak = weak(facts, (start, facts.now_ms), &stored);
     let column = |i: i64| {
         let (from, until) = (start + i * step, start + (i + 1) * step - 1);
         let worst = weak.iter().filter(|w| w.from <= until && w.until >= from).map(|w| w.cover).max();
@@ -131,7 +131,14 @@ fn last_held(facts: &Facts<'_>, m: &Member) -> i64 {
     }
 }
 
-fn weak(facts: &Facts<'_>, mint: i64, maxt: i64) -> Vec<Weak> {
+/// Grammar for one or several.
+pub(super) fn verb(holders: usize, reason: &str) -> String {
+    if holders > 1 { reason.replacen("is ", "are ", 1) } else { reason.to_owned() }
+}
+
+fn weak(facts: &Facts<'_>, (mint, maxt): (i64, i64), stored: &[(i64, i64)]) -> Vec<Weak> {
+    // Where nothing was stored nothing is short of a copy, whatever a node that is away may have held.
+    let first = stored.iter().map(|s| s.0).min().unwrap_or(i64::MAX).max(mint);
     let mut out = Vec::new();
     let absent = facts.absent();
     let mut missing = gaps(&absent, mint, maxt);
@@ -142,12 +149,12 @@ fn weak(facts: &Facts<'_>, mint: i64, maxt: i64) -> Vec<Weak> {
         missing.push(Gap { from: mint, until: maxt, holders, reason: "has not been read yet".to_owned() });
     }
     for gap in missing {
-        let cause = format!("{} {}", gap.holders.join(" and "), gap.reason);
+        let cause = format!("{} {}", gap.holders.join(" and "), verb(gap.holders.len(), &gap.reason));
         push(&mut out, Weak { from: gap.from, until: gap.until, cover: Cover::Missing, cause });
     }
     for a in &absent {
         let Some(from) = a.from else { continue };
-        let (from, until) = (from.max(mint), a.until.min(maxt));
+        let (from, until) = (from.max(first), a.until.min(maxt));
         if from <= until {
             let cause = format!("{} {}", a.name, a.reason);
             push(&mut out, Weak { from, until, cover: Cover::One, cause });

@@ -9,6 +9,7 @@ use koios_cluster::{ClusterView, Member, replicas};
 use koios_model::timestamp::rfc3339;
 
 use super::Facts;
+use super::coverage::verb;
 use crate::completeness::gaps;
 
 /// How bad it is.
@@ -129,7 +130,8 @@ pub fn health(facts: &Facts<'_>) -> Health {
     }
     issues.extend(missing(facts));
     issues.extend(writes(facts).filter(|_| ready > 0));
-    issues.extend(members(facts));
+    let whole = issues.is_empty();
+    issues.extend(members(facts, whole));
     issues.extend(views(view));
     issues.sort_by_key(|i| std::cmp::Reverse(i.level));
     let level = issues.first().map_or(Level::Well, |i| i.level);
@@ -158,7 +160,7 @@ fn missing(facts: &Facts<'_>) -> Vec<Issue> {
             holders.iter().filter(|h| facts.view.members.contains_key(*h)).cloned().collect();
         let from = if from < 0 { "the beginning".to_owned() } else { rfc3339(from) };
         let until = if facts.now_ms - until < RECENT_MS / 60 { "now".to_owned() } else { rfc3339(until) };
-        let verb = if holders.len() > 1 { reason.replacen("is ", "are ", 1) } else { reason };
+        let verb = verb(holders.len(), &reason);
         Issue {
             level: Level::Broken,
             cause: format!(
@@ -199,14 +201,20 @@ pub(super) fn quorum(facts: &Facts<'_>, also: &dyn Fn(&Member) -> bool) -> Resul
     replicas::place(&ring, 0, &usable).map(|_| ())
 }
 
-fn members(facts: &Facts<'_>) -> Vec<Issue> {
+/// What is wrong with single nodes; `whole` tells that nothing is missing because of them.
+fn members(facts: &Facts<'_>, whole: bool) -> Vec<Issue> {
     let degraded = |cause: String, advice: String| Issue { level: Level::Degraded, cause, advice };
     let mut issues = Vec::new();
     for m in facts.view.members.values() {
         let for_s = (facts.now_ms - super::since(m)).max(0) / 1000;
         match m.shown_state() {
             "dead" => issues.push(degraded(
-                format!("{} is dead for {} and its replicas answer", m.name, shown_s(for_s)),
+                format!(
+                    "{} is dead for {}{}",
+                    m.name,
+                    shown_s(for_s),
+                    if whole { " and its replicas answer" } else { "" }
+                ),
                 format!("start it again, at best on {}", m.record.http.ip()),
             )),
             "starting" | "joining" if for_s * 1000 > START_MS => issues.push(degraded(

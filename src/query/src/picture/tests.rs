@@ -122,6 +122,15 @@ fn the_strip_tells_empty_covered_single_and_missing_apart() {
 }
 
 #[test]
+fn a_dead_node_that_said_nothing_of_its_head_leaves_empty_times_empty() {
+    let mut b = dead("b", 1000);
+    b.record.head.min_time = None;
+    let (strip, weak) = covers(&agreed(vec![node("a"), b]), 4, 8);
+    assert_eq!((strip[0], strip[7]), (Cover::Empty, Cover::One));
+    assert_eq!(weak[0].from, NOW - HOUR, "as far as anything was stored");
+}
+
+#[test]
 fn an_unread_bucket_misses_everything() {
     let v = agreed(vec![node("a")]);
     let unread = CatalogueView::default();
