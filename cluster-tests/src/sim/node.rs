@@ -248,6 +248,16 @@ impl Process {
         self.record.state == NodeState::Ready
     }
 
+    /// What it thinks of everybody, for people.
+    pub fn scene(&self) -> String {
+        let seen = self.view.members.values().map(|m| {
+            let (r, head) = (&m.record, &m.record.head);
+            let (from, holes) = (head.min_time.map(|t| t - super::types::EPOCH), head.holes.len());
+            format!("{} {} {} from {from:?} holes {holes}", m.name, m.shown_state(), r.zone)
+        });
+        format!("{} sees: {}", self.name(), seen.collect::<Vec<_>>().join("; "))
+    }
+
     /// The disk, for faults.
     pub fn disk_mut(&mut self) -> &mut Disk {
         &mut self.disk
