@@ -215,10 +215,14 @@ impl Process {
             ticks: 0,
             started: mono,
         };
-        p.replay();
-        p.learn_peers();
-        p.out.push(Effect::Timer(1, Timer::Tick));
+        p.begin();
         p
+    }
+
+    fn begin(&mut self) {
+        self.replay();
+        self.learn_peers();
+        self.out.push(Effect::Timer(1, Timer::Tick));
     }
 
     /// Sets the clocks for the event at hand.
