@@ -1,7 +1,7 @@
 //! Membership: owns what this node says of itself, and watches what the others say.
 //!
 //! Takes `SetState`. Twice a second it publishes the summary of its own data, the digest of the blocks it
-//! sees and the hash of its view, and asks the catalogue for a new picture when a peer on the same bucket
+//! sees and the hash of its view, decides by which view ownership goes (`Freeze`), and asks the catalogue for a new picture when a peer on the same bucket
 //! sees other blocks. Tells nobody else: everyone reads the view. Bound: 16 messages. On death: starts again
 //! over the same gossip service, which it does not own alone.
 
@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
+use koios_cluster::freeze::THAW_NS;
 use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, Gossip, NodeState, SoleTracker};
+use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::blocks::{CatalogueHandle, Refresh};
 use crate::ingest::HeadViews;
@@ -41,6 +43,8 @@ pub struct MembershipSetup {
     pub sole: Arc<Mutex<SoleTracker>>,
     /// Copies of a target.
     pub replicas: u8,
+    /// The view that ownership goes by is published here.
+    pub owning: watch::Sender<Arc<ClusterView>>,
     /// How long a new owner needs to take over, milliseconds.
     pub linger_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Time.
@@ -50,6 +54,7 @@ pub struct MembershipSetup {
 /// The actor.
 pub struct Membership {
     setup: MembershipSetup,
+    freeze: Freeze,
     refreshed_ns: u64,
     _flare: Flare,
 }
@@ -57,11 +62,17 @@ pub struct Membership {
 impl Membership {
     /// Over a running gossip service.
     pub fn new(setup: MembershipSetup, flare: Flare) -> Self {
-        Self { setup, refreshed_ns: 0, _flare: flare }
+        Self { setup, freeze: Freeze::default(), refreshed_ns: 0, _flare: flare }
     }
 
     fn publish(&mut self) {
         let view = self.setup.gossip.view();
+        let owning = self.freeze.look(self.setup.clock.mono_ns(), &view);
+        self.setup.owning.send_if_modified(|last| {
+            let changed = !Arc::ptr_eq(last, &owning);
+            *last = owning;
+            changed
+        });
         let catalogue = self.setup.catalogue.view.load_full();
         let head = self.summary(&view, &catalogue);
         let (hash, digest) = (view.ring_hash(), catalogue.digest());
@@ -84,7 +95,10 @@ impl Membership {
         if view.own().is_some_and(|m| m.is_ready()) {
             let others =
                 if self.setup.replicas < 2 { 0 } else { view.ready("scrape").len().saturating_sub(1) };
-            if sole.observe(self.setup.clock.now_ms(), others, (self.setup.linger_ms)())
+            // While ownership is frozen nobody takes over.
+            let frozen = if self.freeze.is_frozen() { (THAW_NS / 1_000_000) as i64 } else { 0 };
+            let linger = (self.setup.linger_ms)() + frozen;
+            if sole.observe(self.setup.clock.now_ms(), others, linger)
                 && let Err(e) = sole.save()
             {
                 tracing::warn!(error = %e, "what only this node holds is not kept on disk");

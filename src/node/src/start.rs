@@ -148,7 +148,7 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers,
-            discovery: f.open_discovery(s, gossip, &hostname),
+            discovery: f.open_discovery(s, &hostname),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),

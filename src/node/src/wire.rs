@@ -13,10 +13,11 @@ use koios_actors::cluster::membership::{self, Membership, MembershipSetup, peers
 use koios_actors::ingest::{Distributor, HeadViews, ShardActor};
 use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
+use koios_actors::scrape::TargetBoard;
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::PoolSetup;
-use koios_actors::scrape::{TargetBoard, ownership};
-use koios_cluster::{Gossip, KeyRing, Reach, SoleTracker};
+use koios_cluster::handover::linger_ms;
+use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
@@ -26,6 +27,7 @@ use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::settings::Settings;
 
@@ -55,6 +57,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// The view that ownership goes by.
+    pub owning: watch::Sender<Arc<ClusterView>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -85,6 +89,7 @@ impl Foundation {
             cutting: Arc::default(),
             compactor: Arc::default(),
             sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
+            owning: watch::Sender::default(),
             wardens: Mutex::default(),
         }
     }
@@ -245,11 +250,12 @@ impl Foundation {
             heads: self.heads.clone(),
             catalogue: self.catalogue.clone(),
             sole: self.sole.clone(),
+            owning: self.owning.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();
                 let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
-                ownership::linger_ms(longest.unwrap_or(60_000))
+                linger_ms(longest.unwrap_or(60_000))
             }),
             clock: self.clock.clone(),
         };
@@ -262,16 +268,11 @@ impl Foundation {
     }
 
     /// Starts discovery with the jobs of the configuration.
-    pub fn open_discovery(
-        &self,
-        settings: &Settings,
-        gossip: &Gossip,
-        hostname: &str,
-    ) -> Mailroom<Discovery> {
+    pub fn open_discovery(&self, settings: &Settings, hostname: &str) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
             pool: PoolSetup {
-                views: gossip.subscribe(),
+                views: self.owning.subscribe(),
                 replicas: settings.config.koios.scrape.replicas,
                 distributor: self.distributor.clone(),
                 clock: self.clock.clone(),
