@@ -27,6 +27,8 @@ pub const BOUND: usize = 16;
 const ROUND: Duration = Duration::from_millis(500);
 /// The oldest moment is published in steps of five minutes, so that it rarely changes.
 const MIN_TIME_STEP_MS: i64 = 300_000;
+/// How far the clocks of senders and nodes may be apart.
+const SKEW_MS: i64 = 600_000;
 /// A peer that sees other blocks is answered with a refresh at most this often.
 const REFRESH_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -90,7 +92,14 @@ impl Membership {
         if is_private_bucket(view) {
             min_time = [min_time, catalogue.min_time()].into_iter().flatten().min();
         }
-        let min_time = min_time.map(|t| t.div_euclid(MIN_TIME_STEP_MS) * MIN_TIME_STEP_MS);
+        let min_time = match view.own().map(|m| m.record.state) {
+            // A head that takes nothing more is as old as it is.
+            Some(NodeState::Draining | NodeState::Leaving) => min_time.map(step_down),
+            _ => {
+                let window = stats.map_or(0, |s| s.out_of_order_window_ms) + SKEW_MS;
+                Some(HeadSummary::bound(min_time, self.setup.clock.now_ms(), window, MIN_TIME_STEP_MS))
+            }
+        };
         let mut sole = self.setup.sole.lock();
         if view.own().is_some_and(|m| m.is_ready()) {
             let others =
@@ -123,6 +132,10 @@ impl Membership {
             });
         }
     }
+}
+
+fn step_down(t: i64) -> i64 {
+    t.div_euclid(MIN_TIME_STEP_MS) * MIN_TIME_STEP_MS
 }
 
 /// Whether no other known node is on this node's bucket.

@@ -194,7 +194,7 @@ impl Node {
             gossip_interval: gossiping::interval(s),
             membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
-            uploader: f.open_uploader(s, &self.me.name, gossip),
+            uploader: f.open_uploader(s, format!("{}/{}", self.me.name, self.me.log_id(s)?), gossip),
             http,
         })
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use koios_actors::blocks::moved::Moved;
 use koios_actors::blocks::{
     self, CatalogueActor, CatalogueHandle, Compactor, LocalBlocks, Uploader, UploaderSetup,
 };
@@ -57,6 +58,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// Blocks that the head forgot samples into lately.
+    pub moved: Arc<Moved>,
     /// The view that ownership goes by.
     pub owning: watch::Sender<Arc<ClusterView>>,
     wardens: Mutex<Vec<Arc<Warden>>>,
@@ -71,7 +74,9 @@ impl Foundation {
         let external = settings.config.external_labels().clone();
         let cache = settings.args.storage_path.join("cache");
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
+        let moved = Arc::new(Moved::open(settings.args.storage_path.join("cluster/moved"), clock.clone()));
         Self {
+            moved,
             clock,
             net,
             plan: Arc::new(Plan::new()),
@@ -181,6 +186,10 @@ impl Foundation {
             shelf: self.shelf.clone(),
             catalogue: self.catalogue.view.clone(),
             pool: Arc::new(QueryCompute(self.pool.clone())),
+            moved: {
+                let moved = self.moved.clone();
+                Arc::new(move || moved.recent())
+            },
         }
     }
 
@@ -218,7 +227,13 @@ impl Foundation {
     }
 
     /// Starts the uploader.
-    pub fn open_uploader(&self, settings: &Settings, node: &str, gossip: &Arc<Gossip>) -> Mailroom<Uploader> {
+    /// `node` is its name and its log's.
+    pub fn open_uploader(
+        &self,
+        settings: &Settings,
+        node: String,
+        gossip: &Arc<Gossip>,
+    ) -> Mailroom<Uploader> {
         let setup = Arc::new(UploaderSetup {
             heads: self.heads.clone(),
             distributor: self.distributor.clone(),
@@ -227,7 +242,8 @@ impl Foundation {
             shelf: self.shelf.clone(),
             pool: self.pool.clone(),
             net: self.net.clone(),
-            node: node.to_owned(),
+            node,
+            moved: self.moved.clone(),
             external: self.external.clone(),
             block_range_ms: settings.config.koios.storage.block_range_ms,
             out_dir: settings.args.storage_path.join("cut"),
