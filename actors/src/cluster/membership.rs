@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use koios_cluster::freeze::THAW_NS;
-use koios_cluster::keys::HeadSummary;
+use koios_cluster::keys::{HeadSummary, SoleRange};
 use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
@@ -27,6 +27,8 @@ pub const BOUND: usize = 16;
 const ROUND: Duration = Duration::from_millis(500);
 /// The oldest moment is published in steps of five minutes, so that it rarely changes.
 const MIN_TIME_STEP_MS: i64 = 300_000;
+/// By then every head has cut what it held, with the longest block range and window that are usual.
+const HOLES_KEPT_MS: i64 = 6 * 3_600_000;
 /// How far the clocks of senders and nodes may be apart.
 const SKEW_MS: i64 = 600_000;
 /// A peer that sees other blocks is answered with a refresh at most this often.
@@ -43,6 +45,8 @@ pub struct MembershipSetup {
     pub catalogue: CatalogueHandle,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What this node lost with a part of its log.
+    pub holes: Arc<Mutex<SoleTracker>>,
     /// Copies of a target.
     pub replicas: u8,
     /// The view that ownership goes by is published here.
@@ -118,7 +122,14 @@ impl Membership {
         }
         let series = stats.map_or(0, |s| s.series);
         let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: Vec::new() }
+        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: self.holes() }
+    }
+
+    /// Until what was lost is in blocks that others cut.
+    fn holes(&self) -> Vec<SoleRange> {
+        let mut holes = self.setup.holes.lock();
+        holes.prune(self.setup.clock.now_ms() - HOLES_KEPT_MS);
+        holes.ranges().to_vec()
     }
 
     /// A peer on the same bucket that sees other blocks has uploaded some, or has seen some go.

@@ -58,6 +58,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What this node lost with a part of its log.
+    pub holes: Arc<Mutex<SoleTracker>>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Arc<Moved>,
     /// The view that ownership goes by.
@@ -74,8 +76,10 @@ impl Foundation {
         let external = settings.config.external_labels().clone();
         let cache = settings.args.storage_path.join("cache");
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
-        let moved = Arc::new(Moved::open(settings.args.storage_path.join("cluster/moved"), clock.clone()));
+        let state = settings.args.storage_path.join("cluster");
+        let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
+            holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
             moved,
             clock,
             net,
@@ -93,7 +97,7 @@ impl Foundation {
             external,
             cutting: Arc::default(),
             compactor: Arc::default(),
-            sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
+            sole: Arc::new(Mutex::new(SoleTracker::open(&state))),
             owning: watch::Sender::default(),
             wardens: Mutex::default(),
         }
@@ -164,6 +168,13 @@ impl Foundation {
                 ShardActor::new(number, open, &heads, flare)
             });
             self.keep(&room, warden);
+        }
+        if corruptions > 0 {
+            // What was in the lost part, nobody knows; others have it, unless they are away too.
+            let mut holes = self.holes.lock();
+            if holes.ensure(0, self.clock.now_ms()) {
+                holes.save().map_err(|e| e.to_string())?;
+            }
         }
         Ok(corruptions)
     }
@@ -267,6 +278,7 @@ impl Foundation {
             catalogue: self.catalogue.clone(),
             sole: self.sole.clone(),
             owning: self.owning.clone(),
+            holes: self.holes.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();
