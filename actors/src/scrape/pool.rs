@@ -143,7 +143,8 @@ impl ScrapePool {
             .loops
             .iter()
             .filter(|((key, slot), _)| !self.handover.lingers(*key, *slot))
-            .map(|((_, slot), l)| BoardTarget {
+            .map(|((key, slot), l)| BoardTarget {
+                key: *key,
                 slot: *slot,
                 status: l.status.clone(),
                 families: l.families.clone(),

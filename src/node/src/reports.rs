@@ -1,6 +1,6 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
-//! A kind is a word, and behind a space its arguments as JSON: `targets`, `exemplars {…}`, `metadata {…}`,
+//! A kind is a word, and behind a space its arguments as JSON: `targets`, `slots`, `exemplars {…}`, `metadata {…}`,
 //! `target_metadata {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
@@ -28,6 +28,9 @@ impl Reports for OwnReports {
     fn report(&self, kind: &str) -> Option<String> {
         if kind == "targets" {
             return Some(self.board.to_json());
+        }
+        if kind == "slots" {
+            return Some(self.board.slots_json());
         }
         let (word, arguments) = kind.split_once(' ')?;
         let ask: Value = serde_json::from_str(arguments).ok()?;

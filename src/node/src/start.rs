@@ -12,17 +12,17 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
-use koios_cluster::{NodeState, doorbell};
+use koios_cluster::{EventLog, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
-use koios_query::PeerService;
+use koios_query::{Front, PeerService};
 use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::Admin;
 use crate::banner::Banner;
@@ -38,6 +38,7 @@ use crate::rpc;
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
+use crate::watching::Watching;
 use crate::wire::Foundation;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -132,8 +133,9 @@ impl Node {
             retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
+        let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
-        metrics::register(&registry, self.sources(&runtime, &receiver));
+        metrics::register(&registry, self.sources(&runtime, &receiver, &front));
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
             node: self.me.name.clone(),
@@ -153,7 +155,18 @@ impl Node {
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),
             reports: reports.clone(),
+            told_to_drain: Notify::new(),
+            events: events.clone(),
         });
+        Watching {
+            gossip: gossip.clone(),
+            peers: port.peers.clone(),
+            board: f.board.clone(),
+            catalogue: f.catalogue.view.clone(),
+            compactor: f.compactor.clone(),
+            events: events.clone(),
+        }
+        .start(&f.net);
         let state = web::Data::new(ApiState {
             front,
             node: port.clone(),
@@ -163,6 +176,8 @@ impl Node {
             readiness: f.readiness.clone(),
             lifecycle: s.args.web_enable_lifecycle,
             admin: s.args.web_enable_admin_api,
+            events,
+            replicas: s.config.koios.scrape.replicas,
             receiver,
         });
         let http = serve::http(listeners.web, state)?;
@@ -196,6 +211,7 @@ impl Node {
             discovery: port.discovery.clone(),
             uploader: f.open_uploader(s, format!("{}/{}", self.me.name, self.me.log_id(s)?), gossip),
             http,
+            events: port.events.clone(),
         })
     }
 
@@ -234,7 +250,12 @@ impl Node {
         tracing::info!("stopped");
     }
 
-    fn sources(&self, runtime: &Arc<RwLock<RuntimeFacts>>, receiver: &Option<Arc<Receiver>>) -> Sources {
+    fn sources(
+        &self,
+        runtime: &Arc<RwLock<RuntimeFacts>>,
+        receiver: &Option<Arc<Receiver>>,
+        front: &Arc<Front>,
+    ) -> Sources {
         let f = &self.foundation;
         Sources {
             version: VERSION.to_owned(),
@@ -248,6 +269,8 @@ impl Node {
             compactor: f.compactor.clone(),
             runtime: runtime.clone(),
             receiver: receiver.clone(),
+            front: front.clone(),
+            clock: f.clock.clone(),
         }
     }
 

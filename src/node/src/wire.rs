@@ -232,7 +232,8 @@ impl Foundation {
             },
             options: settings.features.engine.clone(),
         };
-        let coordinator = Coordinator { peers: peers.clone(), parts: self.local_parts() };
+        let coordinator =
+            Coordinator { peers: peers.clone(), parts: self.local_parts(), stats: Arc::default() };
         let admission = Arc::new(DeskAdmission(room));
         (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)
     }

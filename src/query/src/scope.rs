@@ -65,6 +65,19 @@ impl MissingReason {
         (MissingReason::Moved, "moved"),
     ];
 
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::NAMES.len();
+
+    /// All reasons, by `index`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.iter().map(|(r, _)| *r)
+    }
+
+    /// Its place among all reasons, less than `COUNT`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// Name on the wire.
     pub fn as_str(self) -> &'static str {
         Self::NAMES.iter().find(|(r, _)| *r == self).map_or("not_mine", |(_, n)| n)
