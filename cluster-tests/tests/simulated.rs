@@ -3,7 +3,7 @@
 //! A failing seed prints itself with its faults; `KOIOS_SIM_SEED=n` runs that one alone. `KOIOS_SIM_SEEDS` sets how
 //! many seeds are run (2,000 by default), `KOIOS_SIM_FROM` the first.
 
-use koios_cluster_tests::sim::{Bug, Outcome, run};
+use koios_cluster_tests::sim::{Bug, Counts, Outcome, run};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -17,17 +17,17 @@ fn tell(o: &Outcome) -> String {
 }
 
 /// Runs seeds on two threads; gives what failed and the counts of all.
-fn all(seeds: std::ops::Range<u64>) -> (Vec<Outcome>, [u64; 5]) {
+fn all(seeds: std::ops::Range<u64>) -> (Vec<Outcome>, Counts) {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let work = || {
-        let (mut failed, mut counts) = (Vec::new(), [0; 5]);
+        let (mut failed, mut counts) = (Vec::new(), Counts::default());
         loop {
             let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if seed >= seeds.end || failed.len() > 9 {
                 return (failed, counts);
             }
             let o = run(seed, Bug::None);
-            counts.iter_mut().zip(o.counts.iter().chain([&o.events])).for_each(|(all, one)| *all += one);
+            counts.add(o.counts);
             if !o.violations.is_empty() {
                 failed.push(o);
             }
@@ -38,7 +38,7 @@ fn all(seeds: std::ops::Range<u64>) -> (Vec<Outcome>, [u64; 5]) {
         let (mut failed, mut counts) = work();
         let (more, others) = other.join().expect("a thread of seeds");
         failed.extend(more);
-        counts.iter_mut().zip(others).for_each(|(all, one)| *all += one);
+        counts.add(others);
         (failed, counts)
     });
     failed.sort_by_key(|o| o.seed);
@@ -62,16 +62,17 @@ fn promises_hold_under_faults() {
     let from = number("KOIOS_SIM_FROM").unwrap_or(1);
     let seeds = number("KOIOS_SIM_SEEDS").unwrap_or(2_000);
     let (failed, counts) = all(from..from + seeds);
-    println!(
-        "{seeds} seeds: {} samples acknowledged, {} answers checked, {} with gaps, {} blocks, {} events",
-        counts[0], counts[1], counts[2], counts[3], counts[4]
-    );
+    println!("{seeds} seeds: {counts:?}");
     let told: Vec<String> = failed.iter().map(tell).collect();
     assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), told.join("\n\n"));
     // A simulator that does nothing breaks no promise.
-    let per_seed = counts.map(|c| c / seeds);
-    assert!(per_seed[0] > 100 && per_seed[1] > 50 && per_seed[3] > 5, "{per_seed:?} a seed");
-    assert!(seeds < 100 || (counts[2] > 0 && counts[2] < counts[1] / 2), "{} of {}", counts[2], counts[1]);
+    assert!(
+        counts.acked > 100 * seeds && counts.answers > 50 * seeds && counts.blocks > 5 * seeds,
+        "{counts:?}"
+    );
+    let seldom = [counts.gaps, counts.refused, counts.unloads, counts.adopted];
+    assert!(seeds < 100 || seldom.iter().all(|n| *n > seeds / 20), "{counts:?}");
+    assert!(counts.gaps < counts.answers / 4, "{counts:?}");
 }
 
 #[test]

@@ -109,9 +109,10 @@ impl Bucket {
         })
     }
 
-    /// Number of visible blocks.
-    pub fn blocks(&self) -> usize {
-        self.metas.len()
+    /// Numbers of visible blocks and of adopted logs that became one.
+    pub fn counts(&self) -> (u64, u64) {
+        let adopted = self.logs.values().filter(|l| l.commit.is_some()).count();
+        (self.metas.len() as u64, adopted as u64)
     }
 }
 

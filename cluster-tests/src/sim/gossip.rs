@@ -76,11 +76,10 @@ impl Process {
                 self.view_stale = true;
             }
         }
+        // What this node is depends on what it knows now, and the view on what it is.
+        self.publish();
         self.describe();
-        if self.view_stale {
-            self.view_stale = false;
-            self.publish();
-        }
+        self.publish();
         if self.ticks % 2 == 1 {
             self.spread();
         }
@@ -98,7 +97,8 @@ impl Process {
         all.push(mine);
         let all = Rc::new(all);
         let n = self.common.names.len();
-        let first = 1 + self.rng.below((n as u64).saturating_sub(1)) as usize;
+        // In turn, so that a healthy node is heard by everybody well within `DEAD_MS`.
+        let first = 1 + (self.ticks / 2 * 2) as usize % (n - 1).max(1);
         for step in [first, first % n.max(2) + 1] {
             // Two others, never the same, never itself.
             let to = (self.me + if step >= n { 1 } else { step }) % n;
@@ -111,8 +111,8 @@ impl Process {
     fn describe(&mut self) {
         let oldest = self.head.values().filter_map(|c| c.keys().next()).min().copied();
         // The window counts from the newest sample of a series, and that may be ahead of this node's clock.
-        let takes = || HeadSummary::bound(oldest, self.wall - SKEW_MS, WINDOW_MS, 10_000);
-        let min_time = if self.is_ready() { Some(takes()) } else { oldest };
+        // A node that joins says so too: it may turn ready unheard, behind a cut.
+        let min_time = Some(HeadSummary::bound(oldest, self.wall - SKEW_MS, WINDOW_MS, 10_000));
         if self.is_ready() && self.ticks.is_multiple_of(2) {
             let ring = replicas::ring(&self.view, self.wall).len();
             let peers = self.view.ready("scrape").len().saturating_sub(1);
@@ -157,6 +157,9 @@ impl Process {
     }
 
     fn publish(&mut self) {
+        if !std::mem::take(&mut self.view_stale) {
+            return;
+        }
         let member = |node: usize, generation, liveness, record: &Arc<NodeRecord>| Member {
             name: self.common.names[node].clone(),
             generation,

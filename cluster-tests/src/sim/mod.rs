@@ -37,8 +37,40 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// Nodes and faults, for people.
     pub story: Vec<String>,
-    /// Acknowledged samples, checked answers, answers with gaps, blocks in the bucket.
-    pub counts: [u64; 4],
+    /// What happened how often.
+    pub counts: Counts,
+}
+
+/// What happened how often: a run in which nothing happens breaks no promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Samples acknowledged.
+    pub acked: u64,
+    /// Answers checked.
+    pub answers: u64,
+    /// Answers with gaps among these.
+    pub gaps: u64,
+    /// Batches that were refused in part.
+    pub refused: u64,
+    /// Blocks let go.
+    pub unloads: u64,
+    /// Blocks in the bucket.
+    pub blocks: u64,
+    /// Logs of lost nodes that became blocks.
+    pub adopted: u64,
+}
+
+impl Counts {
+    /// The sum.
+    pub fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.answers += other.answers;
+        self.gaps += other.gaps;
+        self.refused += other.refused;
+        self.unloads += other.unloads;
+        self.blocks += other.blocks;
+        self.adopted += other.adopted;
+    }
 }
 
 /// Runs ten virtual minutes of a seed.
@@ -48,8 +80,12 @@ pub fn run(seed: u64, bug: Bug) -> Outcome {
         vec![format!("{} nodes at first, {} in the end", world.common.first, world.machines.len())];
     story.extend(world.plan.iter().map(|p| format!("{:>6}..{:<6} {:?}", p.at, p.ends, p.fault)));
     world.run();
-    let c = world.oracle.counts;
-    let counts = [c[0], c[1], c[2], world.bucket.blocks() as u64];
+    let (blocks, adopted) = world.bucket.counts();
+    let counts = Counts { blocks, adopted, ..world.oracle.counts };
     let violations = std::mem::take(&mut world.oracle.violations);
+    if !violations.is_empty() {
+        let processes = world.machines.iter().filter_map(|m| m.process.as_ref());
+        story.extend(processes.map(|p| p.scene()));
+    }
     Outcome { seed, trace: world.trace, events: world.events, violations, story, counts }
 }

@@ -215,10 +215,14 @@ impl Process {
             ticks: 0,
             started: mono,
         };
-        p.replay();
-        p.learn_peers();
-        p.out.push(Effect::Timer(1, Timer::Tick));
+        p.begin();
         p
+    }
+
+    fn begin(&mut self) {
+        self.replay();
+        self.learn_peers();
+        self.out.push(Effect::Timer(1, Timer::Tick));
     }
 
     /// Sets the clocks for the event at hand.
@@ -246,6 +250,16 @@ impl Process {
     /// Takes part fully.
     pub fn is_ready(&self) -> bool {
         self.record.state == NodeState::Ready
+    }
+
+    /// What it thinks of everybody, for people.
+    pub fn scene(&self) -> String {
+        let seen = self.view.members.values().map(|m| {
+            let (r, head) = (&m.record, &m.record.head);
+            let (from, holes) = (head.min_time.map(|t| t - super::types::EPOCH), head.holes.len());
+            format!("{} {} {} from {from:?} holes {holes}", m.name, m.shown_state(), r.zone)
+        });
+        format!("{} sees: {}", self.name(), seen.collect::<Vec<_>>().join("; "))
     }
 
     /// The disk, for faults.

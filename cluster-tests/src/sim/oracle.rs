@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use koios_model::{BlockId, Slot};
 
+use super::Counts;
 use super::bucket::Bucket;
 use super::faults::Planned;
 use super::ingest::scheduled_after;
@@ -45,8 +46,8 @@ pub struct Oracle {
     excused: Ms,
     /// The promises broken.
     pub violations: Vec<String>,
-    /// Counts: acknowledged samples, answers checked, of these with gaps.
-    pub counts: [u64; 3],
+    /// What happened how often.
+    pub counts: Counts,
 }
 
 /// The value of a conflicting sample; its bits are smaller than those of any true value.
@@ -98,7 +99,7 @@ impl Oracle {
             }
             if let Some(sent) = self.sent.get_mut(&s.key.0).and_then(|c| c.get_mut(&s.t)) {
                 sent.acked.get_or_insert(now);
-                self.counts[0] += 1;
+                self.counts.acked += 1;
             }
         }
     }
@@ -123,6 +124,7 @@ impl Oracle {
                 self.served.entry(id).or_default().insert(node, Ms::MAX);
             }
             Note::Unloads(id) => {
+                self.counts.unloads += 1;
                 let by = self.served.entry(id).or_default();
                 by.remove(&node);
                 let others = by.values().filter(|until| **until >= now - 60_000).count();
@@ -153,8 +155,8 @@ impl Oracle {
         a: &ReadAnswer,
     ) {
         self.last_answer = now;
-        self.counts[1] += 1;
-        self.counts[2] += u64::from(!a.gaps.is_empty());
+        self.counts.answers += 1;
+        self.counts.gaps += u64::from(!a.gaps.is_empty());
         let flagged = |t: Ms| a.gaps.iter().any(|(from, until)| *from <= t && t <= *until);
         for (s, got) in series.iter().zip(&a.series) {
             if let Some(w) = got.windows(2).find(|w| w[0].0 >= w[1].0) {

@@ -116,6 +116,7 @@ impl World {
         let acked: Vec<Sample> =
             w.items.iter().enumerate().filter(|(i, _)| kept(*i)).map(|(_, s)| *s).collect();
         self.work.writing.remove(&id);
+        self.oracle.counts.refused += u64::from(!v.refused.is_empty());
         self.oracle.acked(self.now, &acked, &self.plan);
         self.ack_seen();
     }

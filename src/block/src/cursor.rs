@@ -60,9 +60,9 @@ impl Block {
         Ok(sum)
     }
 
-    /// A cursor at no series yet.
-    pub fn cursor(&self) -> Cursor<'_> {
-        Cursor { block: self, number: 0, labels: None, refs: Vec::new(), last: LastLabels::default() }
+    /// A cursor at no series yet, which reads only labels of these names; `None` means all.
+    pub fn cursor<'a>(&'a self, wanted: Option<&'a [String]>) -> Cursor<'a> {
+        Cursor { block: self, number: 0, labels: None, refs: Vec::new(), last: LastLabels::only(wanted) }
     }
 }
 
@@ -96,13 +96,13 @@ impl Cursor<'_> {
         !self.refs.is_empty()
     }
 
-    /// Labels of the series, or only those of these names.
+    /// Labels of the series.
     ///
     /// # Errors
     /// `BlockError` when they are damaged.
-    pub fn labels(&mut self, wanted: Option<&[String]>) -> Result<Labels, BlockError> {
+    pub fn labels(&mut self) -> Result<Labels, BlockError> {
         match self.labels {
-            Some(at) => self.block.index().labels_at(at, &mut self.last, wanted),
+            Some(at) => self.block.index().labels_at(at, &mut self.last),
             None => Ok(Labels::empty()),
         }
     }

@@ -225,12 +225,12 @@ fn a_cursor_reads_what_a_selection_gives() {
         assert_eq!(numbers.len(), list.len());
         let bytes: usize = list.iter().flat_map(|s| &s.chunks).map(|c| c.data.len()).sum();
         assert_eq!(block.picked_bytes(&numbers, from, to).unwrap(), bytes as u64);
-        let (mut cursor, mut few) = (block.cursor(), block.cursor());
+        let (mut cursor, mut few) = (block.cursor(None), block.cursor(Some(&wanted)));
         for (number, series) in numbers.into_iter().zip(&list) {
             cursor.go_to(number, from, to).unwrap();
             few.go_to(number, from, to).unwrap();
-            assert_eq!(cursor.labels(None).unwrap(), series.labels);
-            assert_eq!(few.labels(Some(&wanted)).unwrap(), series.labels.keep(&wanted));
+            assert_eq!(cursor.labels().unwrap(), series.labels);
+            assert_eq!(few.labels().unwrap(), series.labels.keep(&wanted));
             assert_eq!(cursor.chunks().unwrap(), series.chunks);
             let (mut read, want) = (Columns::default(), series.read(from, to).unwrap());
             assert!(cursor.read(from, to, &mut read).unwrap());

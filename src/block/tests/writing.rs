@@ -45,7 +45,7 @@ fn deleted_ranges_are_not_read() {
     let mut left = all.clone();
     block.retain_in_range(&mut left, 121_000, 230_000).unwrap();
     assert_eq!(left, [all[0], all[2]]);
-    let mut cursor = block.cursor();
+    let mut cursor = block.cursor(None);
     cursor.go_to(all[1], 0, 260_000).unwrap();
     let mut none = Columns::default();
     assert!(!cursor.read(0, 260_000, &mut none).unwrap() && none.is_empty());

@@ -342,8 +342,8 @@ fn fast(body: &[u8], state: &mut State, times: &mut [i64], values: &mut [f64]) -
     done
 }
 
-/// The commonest samples, as long as they follow each other within the register: same pace, another value, same
-/// window. Answers how many; none where the next one runs past the end or time would not ascend.
+/// The commonest samples, as long as they follow each other: same pace, another value, same window. Answers how many;
+/// none where the next one runs past the end or time would not ascend.
 #[inline(always)]
 fn same_window(
     b: &mut Buffer<'_>,
@@ -374,7 +374,10 @@ fn same_window(
         (times[done], values[done]) = (*t, f64::from_bits(*v));
         done += 1;
         b.skip(total);
-        if b.bits < total || b.word >> 61 != 0b010 || done == n {
+        if b.bits < total && b.refill().is_none() {
+            break;
+        }
+        if b.word >> 61 != 0b010 || done == n {
             break;
         }
         next_t = t.wrapping_add(delta);

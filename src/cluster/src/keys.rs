@@ -126,7 +126,7 @@ pub struct SoleRange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeadSummary {
     /// No data of this node alone is older, milliseconds; `None` when it holds nothing. Peers see it late, so a node that
-    /// takes samples says `HeadSummary::bound`.
+    /// takes samples, or will when it is ready, says `HeadSummary::bound`.
     pub min_time: Option<i64>,
     /// Stretches that no second replica covers.
     pub sole: Vec<SoleRange>,

@@ -7,11 +7,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use koios_cluster::EventLog;
+use koios_cluster::{ClusterView, EventLog};
 use koios_model::Clock;
 use koios_query::Front;
 use koios_remote::Receiver;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::codec::reply::ApiError;
 
@@ -119,6 +120,8 @@ pub struct ApiState {
     pub events: Arc<EventLog>,
     /// Copies of a target.
     pub replicas: u8,
+    /// The view that ownership goes by: it stands still when half the peers vanish at once.
+    pub owning: watch::Receiver<Arc<ClusterView>>,
     /// Takes remote write; `None` when it is switched off.
     pub receiver: Option<Arc<Receiver>>,
 }

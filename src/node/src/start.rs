@@ -145,7 +145,7 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers,
-            discovery: f.open_discovery(s, gossip, &hostname),
+            discovery: f.open_discovery(s, &hostname),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),
@@ -165,6 +165,7 @@ impl Node {
             admin: s.args.web_enable_admin_api,
             events,
             replicas: s.config.koios.scrape.replicas,
+            owning: f.owning.subscribe(),
             receiver,
         });
         let http = serve::http(listeners.web, state)?;
@@ -206,7 +207,7 @@ impl Node {
             gossip_interval: gossiping::interval(s),
             membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
-            uploader: f.open_uploader(s, &self.me.name, gossip),
+            uploader: f.open_uploader(s, format!("{}/{}", self.me.name, self.me.log_id(s)?), gossip),
             http,
             events: port.events.clone(),
         })

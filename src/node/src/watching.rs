@@ -18,12 +18,15 @@ use koios_model::BlockId;
 use koios_query::Peers;
 use koios_store::CatalogueView;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::wire::Foundation;
 
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks after which slots that no longer move are told: half a cluster's moves are no news.
 const SETTLED: u32 = 2;
+/// Looks after which ownership that goes by another view is no mere delay any more.
+const FROZEN: u32 = 3;
 
 /// Where it looks.
 pub struct Watching {
@@ -33,6 +36,8 @@ pub struct Watching {
     pub catalogue: Arc<ArcSwap<CatalogueView>>,
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     pub cuts_failed: Arc<AtomicU64>,
+    /// The view that ownership goes by.
+    pub owning: watch::Receiver<Arc<ClusterView>>,
     pub events: Arc<EventLog>,
 }
 
@@ -45,6 +50,8 @@ struct Seen {
     merges_failed: u64,
     cuts_failed: u64,
     panics: u64,
+    /// Looks for which ownership has gone by another view.
+    apart: u32,
     slots: Slots,
 }
 
@@ -66,6 +73,7 @@ impl Watching {
             catalogue: f.catalogue.view.clone(),
             compactor: f.compactor.clone(),
             cuts_failed: f.cuts_failed.clone(),
+            owning: f.owning.subscribe(),
             events,
         }
     }
@@ -128,6 +136,22 @@ impl Watching {
             tell(Kind::Node, &me, format!("a panic was caught on {me}"), why);
         }
         seen.panics = panics;
+        // Before this node is ready it owns nothing by any view.
+        let ready = seen.view.own().is_some_and(|m| m.is_ready());
+        let apart = ready && self.owning.borrow().ring_hash() != seen.view.ring_hash();
+        let before = seen.apart;
+        seen.apart = if apart { before.saturating_add(1) } else { 0 };
+        if seen.apart == FROZEN {
+            let why = "half of its peers vanished at once, so it may be cut off itself".to_owned();
+            tell(Kind::Ownership, &me, format!("ownership stands still on {me}"), why);
+        } else if !apart && before >= FROZEN {
+            tell(
+                Kind::Ownership,
+                &me,
+                format!("ownership follows the ready nodes again on {me}"),
+                String::new(),
+            );
+        }
         if let Some(what) = seen.slots.look(self.board.counts().1) {
             let why = "owners follow the ready nodes and the targets".to_owned();
             tell(Kind::Ownership, &me, format!("{me} {what}"), why);

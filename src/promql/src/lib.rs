@@ -21,7 +21,7 @@ pub mod syntax;
 pub use api::{
     Budget, Charge, Control, EngineOptions, EvalError, Floats, Helpers, Hints, Job, Limits, MatrixSeries,
     MemorySeries, QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesReader, SeriesSet,
-    SeriesSource, Value, VectorSample, Wanted,
+    SeriesSource, Value, VectorSample,
 };
 pub use plan::Plan;
 pub use syntax::ast::Expr;

@@ -13,7 +13,7 @@ use koios_model::histogram::Buckets;
 use koios_model::{Columns, FloatHistogram, Labels};
 use koios_promql::{
     Control, EngineOptions, EvalError, Expr, Helpers, Job, MemorySeries, Plan, QueryOutput, QueryParams,
-    SampleValue, SeriesReader, SeriesSet, SeriesSource, Value, Wanted, parse,
+    SampleValue, SeriesReader, SeriesSet, SeriesSource, Value, parse,
 };
 
 const START: i64 = 3_600_000;
@@ -277,7 +277,7 @@ struct Lazy {
     pruned: Arc<AtomicUsize>,
 }
 
-struct LazyReader<'a>(&'a Lazy);
+struct LazyReader<'a>(&'a Lazy, Option<&'a [String]>);
 
 impl SeriesSet for Lazy {
     fn len(&self) -> usize {
@@ -288,8 +288,8 @@ impl SeriesSet for Lazy {
         self.sorted
     }
 
-    fn reader(&self) -> Box<dyn SeriesReader + '_> {
-        Box::new(LazyReader(self))
+    fn reader<'a>(&'a self, labels: Option<&'a [String]>) -> Box<dyn SeriesReader + 'a> {
+        Box::new(LazyReader(self, labels))
     }
 }
 
@@ -298,10 +298,10 @@ impl SeriesReader for LazyReader<'_> {
         Ok(self.0.list[at].labels().clone())
     }
 
-    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
-        self.0.list[at].read(wanted.mint, wanted.maxt, out)?;
+    fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String> {
+        self.0.list[at].read(mint, maxt, out)?;
         let labels = self.labels(at)?;
-        let Some(names) = wanted.labels else { return Ok(labels) };
+        let Some(names) = self.1 else { return Ok(labels) };
         let kept = labels.keep(names);
         self.0.pruned.fetch_add(usize::from(kept != labels), Ordering::Relaxed);
         Ok(kept)

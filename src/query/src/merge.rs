@@ -11,7 +11,7 @@ use std::sync::Arc;
 use koios_chunk::{Chunk, ChunkError, SeriesChunks};
 use koios_model::histogram::{CounterReset, FloatHistogram};
 use koios_model::{Columns, Labels, Slot, is_stale};
-use koios_promql::{SeriesReader, SeriesSet, Wanted};
+use koios_promql::{SeriesReader, SeriesSet};
 
 /// All parts of one series.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl SeriesSet for MergedList {
         true
     }
 
-    fn reader(&self) -> Box<dyn SeriesReader + '_> {
+    fn reader<'a>(&'a self, _: Option<&'a [String]>) -> Box<dyn SeriesReader + 'a> {
         Box::new(self)
     }
 }
@@ -139,9 +139,9 @@ impl SeriesReader for &MergedList {
         Ok(self.0[at].labels.clone())
     }
 
-    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
+    fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String> {
         let series = &self.0[at];
-        series.read(wanted.mint, wanted.maxt, out).map_err(|e| format!("{}: {e}", series.labels))?;
+        series.read(mint, maxt, out).map_err(|e| format!("{}: {e}", series.labels))?;
         Ok(series.labels.clone())
     }
 }

@@ -8,7 +8,7 @@
 use koios_block::{BlockError, Cursor};
 use koios_chunk::SeriesChunks;
 use koios_model::{Columns, Labels};
-use koios_promql::{SeriesReader, SeriesSet, Wanted};
+use koios_promql::{SeriesReader, SeriesSet};
 use koios_store::served::SharedBlock;
 
 use crate::merge::MergedSeries;
@@ -46,13 +46,13 @@ impl Picked {
     /// When the block is damaged.
     pub fn into_list(self) -> Result<Vec<SeriesChunks>, BlockError> {
         let block = self.block.block();
-        let mut cursor = block.cursor();
+        let mut cursor = block.cursor(None);
         let mut list = Vec::new();
         for &number in &self.numbers {
             cursor.go_to(number, self.range.0, self.range.1)?;
             let chunks = cursor.chunks()?;
             if !chunks.is_empty() {
-                list.push(SeriesChunks { labels: cursor.labels(None)?, slot: block.slot(), chunks });
+                list.push(SeriesChunks { labels: cursor.labels()?, slot: block.slot(), chunks });
             }
         }
         Ok(list)
@@ -68,8 +68,8 @@ impl SeriesSet for Picked {
         true
     }
 
-    fn reader(&self) -> Box<dyn SeriesReader + '_> {
-        Box::new(Reader { picked: self, cursor: self.block.block().cursor() })
+    fn reader<'a>(&'a self, labels: Option<&'a [String]>) -> Box<dyn SeriesReader + 'a> {
+        Box::new(Reader { picked: self, cursor: self.block.block().cursor(labels) })
     }
 }
 
@@ -82,19 +82,17 @@ impl Reader<'_> {
     fn try_read(
         &mut self,
         at: usize,
-        wanted: &Wanted<'_>,
+        (mint, maxt): (i64, i64),
         out: &mut Columns,
     ) -> Result<Labels, Box<dyn std::error::Error>> {
-        let (mint, maxt) = (wanted.mint, wanted.maxt);
         self.cursor.go_to(self.picked.numbers[at], mint, maxt)?;
         if !self.cursor.has_chunks() {
             return Ok(Labels::empty());
         }
-        let labels = self.cursor.labels(wanted.labels)?;
+        let labels = self.cursor.labels()?;
         if !self.cursor.read(mint, maxt, out)? {
             let (slot, chunks) = (self.picked.block.block().slot(), self.cursor.chunks()?);
-            let mut series =
-                MergedSeries::from(SeriesChunks { labels: self.cursor.labels(None)?, slot, chunks });
+            let mut series = MergedSeries::from(SeriesChunks { labels: labels.clone(), slot, chunks });
             series.seal();
             series.read(mint, maxt, out)?;
         }
@@ -106,10 +104,10 @@ impl SeriesReader for Reader<'_> {
     fn labels(&mut self, at: usize) -> Result<Labels, String> {
         let (mint, maxt) = self.picked.range;
         let labels = self.cursor.go_to(self.picked.numbers[at], mint, maxt);
-        labels.and_then(|()| self.cursor.labels(None)).map_err(|e| e.to_string())
+        labels.and_then(|()| self.cursor.labels()).map_err(|e| e.to_string())
     }
 
-    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
-        self.try_read(at, wanted, out).map_err(|e| e.to_string())
+    fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String> {
+        self.try_read(at, (mint, maxt), out).map_err(|e| e.to_string())
     }
 }

@@ -50,16 +50,19 @@ pub enum MissingReason {
     Denied,
     /// Over a limit.
     Limit,
+    /// The head forgot samples into this block lately; whoever does not see the block reads it by its id.
+    Moved,
 }
 
 impl MissingReason {
-    const NAMES: [(MissingReason, &'static str); 6] = [
+    const NAMES: [(MissingReason, &'static str); 7] = [
         (MissingReason::NotMine, "not_mine"),
         (MissingReason::Loading, "loading"),
         (MissingReason::Gone, "gone"),
         (MissingReason::Corrupt, "corrupt"),
         (MissingReason::Denied, "denied"),
         (MissingReason::Limit, "limit"),
+        (MissingReason::Moved, "moved"),
     ];
 
     /// How many reasons there are.

@@ -24,10 +24,30 @@ pub struct SeriesEntry {
 /// Labels of the series that was read last, with the numbers of their texts. Series that lie beside each other share
 /// most labels, and a text that is the same again is not looked up. Only for series of one index.
 #[derive(Debug, Default)]
-pub struct LastLabels<'a>(Vec<[(u64, &'a str); 2]>);
+pub struct LastLabels<'a> {
+    known: Vec<Known<'a>>,
+    /// The only names whose values are read; `None` means all.
+    wanted: Option<&'a [String]>,
+}
+
+/// One label of the series that was read last.
+#[derive(Clone, Copy, Debug)]
+struct Known<'a> {
+    name: (u64, &'a str),
+    /// `NOT_READ` where nobody asked.
+    value: (u64, &'a str),
+    wanted: bool,
+}
 
 /// Stands for the number of a value that nobody asked for.
 const NOT_READ: u64 = u64::MAX;
+
+impl<'a> LastLabels<'a> {
+    /// None yet; only labels of these names are read, or all.
+    pub(crate) fn only(wanted: Option<&'a [String]>) -> Self {
+        Self { known: Vec::new(), wanted }
+    }
+}
 
 /// Where the labels of a series lie.
 #[derive(Clone, Copy)]
@@ -78,7 +98,7 @@ impl IndexReader {
     /// `BlockError::Damaged`.
     pub fn series(&self, number: u32) -> Result<SeriesEntry, BlockError> {
         let mut d = self.entry(number)?;
-        let labels = self.read_labels(&mut d, &mut LastLabels::default(), None)?;
+        let labels = self.read_labels(&mut d, &mut LastLabels::default())?;
         let mut chunks = Vec::new();
         read_chunks(&mut d, |c| chunks.push(c))?;
         Ok(SeriesEntry { labels, chunks })
@@ -101,7 +121,7 @@ impl IndexReader {
         if out.is_empty() {
             return Ok(None);
         }
-        self.labels_at(labels, last, None).map(Some)
+        self.labels_at(labels, last).map(Some)
     }
 
     /// Reads the chunks of a series that overlap the inclusive range into `out`. Answers where its labels lie.
@@ -124,15 +144,14 @@ impl IndexReader {
         Ok(LabelsAt(entry))
     }
 
-    /// The labels of a series, or only those of these names.
+    /// The labels of a series, of those that `last` wants.
     pub(crate) fn labels_at<'a>(
         &'a self,
         at: LabelsAt<'_>,
         last: &mut LastLabels<'a>,
-        wanted: Option<&[String]>,
     ) -> Result<Labels, BlockError> {
         let mut d = at.0;
-        self.read_labels(&mut d, last, wanted)
+        self.read_labels(&mut d, last)
     }
 
     /// Where a series lies in the file.
@@ -148,45 +167,46 @@ impl IndexReader {
         Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset)
     }
 
-    fn read_labels<'a>(
-        &'a self,
-        d: &mut Dec<'_>,
-        last: &mut LastLabels<'a>,
-        wanted: Option<&[String]>,
-    ) -> Result<Labels, BlockError> {
+    fn read_labels<'a>(&'a self, d: &mut Dec<'_>, last: &mut LastLabels<'a>) -> Result<Labels, BlockError> {
         let at = d.offset();
         let count = d.uvarint()? as usize;
-        let known = &mut last.0;
-        let is_wanted = |name: &str| wanted.is_none_or(|list| list.iter().any(|w| w == name));
+        // While names are those of the series before, they are in order and it is known who is wanted.
+        let mut as_before = true;
         let mut before = "";
+        // Given back only when all is well: what a damaged series left would count as checked.
+        let mut known = std::mem::take(&mut last.known);
         for i in 0..count {
-            let same = known.get(i).copied();
-            let text = |side: usize, number: u64| -> Result<(u64, &'a str), BlockError> {
-                match same {
-                    Some(same) if same[side].0 == number => Ok(same[side]),
-                    _ => Ok((number, self.symbols.get(number)?)),
+            let (name, value) = (d.uvarint()?, d.uvarint()?);
+            let mut now = match known.get(i) {
+                Some(same) if same.name.0 == name => *same,
+                _ => {
+                    let text = self.symbols.get(name)?;
+                    let wanted = last.wanted.is_none_or(|list| list.iter().any(|w| w == text));
+                    as_before = false;
+                    Known { name: (name, text), value: (NOT_READ, ""), wanted }
                 }
             };
-            let name = text(0, d.uvarint()?)?;
-            let value = d.uvarint()?;
-            let read = is_wanted(name.1);
-            let pair = [name, if read { text(1, value)? } else { (NOT_READ, "") }];
-            let [(_, name), (_, value)] = pair;
-            if (read && value.is_empty()) || (i > 0 && before >= name) {
+            if now.wanted && now.value.0 != value {
+                now.value = (value, self.symbols.get(value)?);
+            }
+            if (now.wanted && now.value.1.is_empty()) || (!as_before && i > 0 && before >= now.name.1) {
                 return Err(damaged(
                     INDEX_FILE,
                     at,
                     "labels of a series are not sorted or have an empty value",
                 ));
             }
-            before = name;
+            before = now.name.1;
             match known.get_mut(i) {
-                Some(place) => *place = pair,
-                None => known.push(pair),
+                Some(place) => *place = now,
+                None => known.push(now),
             }
         }
-        let read = known[..count].iter().filter(|pair| pair[1].0 != NOT_READ);
-        Ok(Labels::from_sorted(read.map(|[name, value]| (name.1, value.1))))
+        known.truncate(count);
+        let wanted = known.iter().filter(|k| k.wanted);
+        let labels = Labels::from_sorted(wanted.map(|k| (k.name.1, k.value.1)));
+        last.known = known;
+        Ok(labels)
     }
 
     /// Numbers of the series that satisfy all matchers, ascending, which is label order.

@@ -18,4 +18,4 @@ pub use floats::Floats;
 pub use helpers::{Helpers, Job};
 pub use output::{MatrixSeries, QueryOutput, QueryStats, SampleValue, Value, VectorSample};
 pub use params::{EngineOptions, Hints, Limits, QueryParams, Select};
-pub use source::{MemorySeries, SeriesReader, SeriesSet, SeriesSource, Wanted};
+pub use source::{MemorySeries, SeriesReader, SeriesSet, SeriesSource};

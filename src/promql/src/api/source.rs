@@ -14,17 +14,6 @@ pub trait SeriesSource: Send + Sync {
     fn read(&self, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), String>;
 }
 
-/// What is asked of one series of a set.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// First sample time, inclusive, ms.
-    pub mint: i64,
-    /// Last sample time, inclusive, ms.
-    pub maxt: i64,
-    /// The only labels that anybody looks at; `None` means all.
-    pub labels: Option<&'a [String]>,
-}
-
 /// The series of one select by position. Nothing need exist of a series while nobody reads it.
 pub trait SeriesSet: Send + Sync {
     /// Number of series.
@@ -38,24 +27,24 @@ pub trait SeriesSet: Send + Sync {
     /// Whether labels ascend with the position. Where they do not, the engine puts the positions in order.
     fn is_sorted(&self) -> bool;
 
-    /// A reader for one thread.
-    fn reader(&self) -> Box<dyn SeriesReader + '_>;
+    /// A reader for one thread. `labels` are the only ones that anybody will look at; `None` means all.
+    fn reader<'a>(&'a self, labels: Option<&'a [String]>) -> Box<dyn SeriesReader + 'a>;
 }
 
 /// Reads series of a set, in any order.
 pub trait SeriesReader {
-    /// The identity of the series at a position; unique within the set.
+    /// Labels of the series at a position: the wanted ones at least. All of them are unique within the set.
     ///
     /// # Errors
     /// A text saying what could not be read; it fails the query.
     fn labels(&mut self, at: usize) -> Result<Labels, String>;
 
-    /// Appends the wanted samples of the series at a position to `out`, as `SeriesSource::read`, and gives its labels:
-    /// the wanted ones at least, any when there are no samples.
+    /// Appends the samples with `mint <= t <= maxt` of the series at a position to `out`, as `SeriesSource::read`, and
+    /// gives its labels, any when there are no samples.
     ///
     /// # Errors
     /// As `labels`.
-    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String>;
+    fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String>;
 }
 
 impl SeriesSet for Vec<Box<dyn SeriesSource>> {
@@ -67,7 +56,7 @@ impl SeriesSet for Vec<Box<dyn SeriesSource>> {
         self.is_sorted_by(|a, b| a.labels() <= b.labels())
     }
 
-    fn reader(&self) -> Box<dyn SeriesReader + '_> {
+    fn reader<'a>(&'a self, _: Option<&'a [String]>) -> Box<dyn SeriesReader + 'a> {
         Box::new(self.as_slice())
     }
 }
@@ -77,8 +66,8 @@ impl SeriesReader for &[Box<dyn SeriesSource>] {
         Ok(self[at].labels().clone())
     }
 
-    fn read(&mut self, at: usize, wanted: &Wanted<'_>, out: &mut Columns) -> Result<Labels, String> {
-        self[at].read(wanted.mint, wanted.maxt, out)?;
+    fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String> {
+        self[at].read(mint, maxt, out)?;
         Ok(self[at].labels().clone())
     }
 }

@@ -25,7 +25,7 @@ impl Input {
         if set.is_sorted() {
             return Ok(Self { set, order: None });
         }
-        let mut reader = set.reader();
+        let mut reader = set.reader(None);
         let pair = |at| Ok((reader.labels(at).map_err(EvalError::Source)?, at));
         let pairs = (0..set.len()).map(pair).collect::<Res<Vec<(Labels, usize)>>>()?;
         drop(reader);

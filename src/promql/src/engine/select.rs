@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use koios_model::{Columns, CounterReset, FloatHistogram, Labels, is_stale};
 
-use crate::api::{EvalError, Wanted};
+use crate::api::EvalError;
 use crate::plan::SelectNode;
 use crate::syntax::ast::Edges;
 
@@ -32,11 +32,11 @@ impl Ctx<'_> {
             _ => 0..input.len(),
         };
         let (mint, maxt) = select.bounds;
-        let wanted = Wanted { mint, maxt, labels: select.labels.as_deref() };
-        let mut reader = input.set.reader();
+        let mut reader = input.set.reader(select.labels.as_deref());
         for i in series {
             columns.clear();
-            let labels = reader.read(input.position(i), &wanted, &mut columns).map_err(EvalError::Source)?;
+            let labels =
+                reader.read(input.position(i), mint, maxt, &mut columns).map_err(EvalError::Source)?;
             self.work(SERIES_WORK + SAMPLE_WORK * columns.len())?;
             if columns.is_empty() {
                 continue;

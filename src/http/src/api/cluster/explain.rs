@@ -118,7 +118,7 @@ async fn explain_target(state: &ApiState, wanted: &str) -> Result<HttpResponse, 
             format!("no node scrapes a target whose URL, instance or key is {wanted:?}; see /api/v1/targets");
         return Err(ApiError { code: koios_model::Code::NotFound, message });
     }
-    let view = state.front.view();
+    let view = state.owning.borrow().clone();
     let (mut targets, mut lines) = (Vec::new(), Vec::new());
     for (key, entry, scrapers) in found {
         let (owners, rank) = explain::target(&view, key, state.replicas);

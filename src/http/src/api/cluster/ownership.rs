@@ -1,7 +1,8 @@
 //! `/api/v1/cluster/ownership?job=&limit=`: which node should scrape which slot of which target, and which does.
 //!
 //! Who should is computed from this node's view; who does is asked of every node. A slot that nobody scrapes is
-//! uncovered, one that several scrape is double; for a moment after a change either is normal.
+//! uncovered, one that several scrape is double; for a moment after a change either is normal. `standsStill` says that
+//! ownership does not follow the ready nodes now, because too many vanished at once.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,10 @@ const LIMIT_MAX: i64 = 100_000;
 pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpResponse, ApiError> {
     let limit = number(&params, "limit", LIMIT, LIMIT_MAX)? as usize;
     let (held, mut notes) = slots(&state).await?;
-    let data = merge(&state.front.view(), state.replicas, held, params.first("job"), limit);
+    let view = state.owning.borrow().clone();
+    let mut data = merge(&view, state.replicas, held, params.first("job"), limit);
+    data["standsStill"] =
+        Value::from(view.own().is_some() && view.ring_hash() != state.front.view().ring_hash());
     if data["targets"].as_array().is_some_and(|t| (t.len() as u64) < data["count"].as_u64().unwrap_or(0)) {
         notes = notes.truncated();
     }
