@@ -179,7 +179,7 @@ async fn a_drain_over_http_is_a_drain() {
     let ended = c.nodes[2].wait(Duration::from_secs(30));
     assert!(ended.is_some_and(|s| s.success()), "{ended:?}\n{}", c.nodes[2].log());
     assert!(stream.await.expect("no panic").is_err(), "the stream ended");
-    let parts = ["n3 draining → leaving", "left", "all 2 nodes are ready"];
+    let parts = ["→ left", "all 2 nodes are ready"];
     says("the others see it leave", SEEN, &api, "/cluster", &parts).await;
     says("of two, one may stop", SEEN, &api, "/-/safe-to-stop", &["yes: n1 may stop"]).await;
 }
