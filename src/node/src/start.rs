@@ -17,7 +17,7 @@ use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
-use koios_query::{Front, PeerService};
+use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
@@ -88,7 +88,7 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
     let faces = node.show_faces(listeners)?;
     let ending = node.open_engines(faces.http, &faces.port).await?;
-    let joined = node.join(&ending).await?;
+    let joined = node.join(&ending, &faces.port.peers).await?;
     if let Some(joined) = joined {
         let seconds = (node.foundation.clock.mono_ns() - start_ns) as f64 / 1e9;
         node.banner(seconds, &joined).print();
@@ -130,13 +130,7 @@ impl Node {
         let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
         metrics::register(&registry, self.sources(&runtime, &receiver, &front));
-        let admin = Arc::new(Admin {
-            enabled: s.args.web_enable_admin_api,
-            node: self.me.name.clone(),
-            storage: s.args.storage_path.clone(),
-            foundation: f.clone(),
-        });
-        let reports = Arc::new(OwnReports { board: f.board.clone(), heads: f.heads.clone(), admin });
+        let reports = self.reports();
         let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
@@ -184,6 +178,23 @@ impl Node {
         Ok(Faces { http, port })
     }
 
+    /// What it tells peers of itself and does for them.
+    fn reports(&self) -> Arc<OwnReports> {
+        let (f, s) = (&self.foundation, &self.settings);
+        let admin = Arc::new(Admin {
+            enabled: s.args.web_enable_admin_api,
+            node: self.me.name.clone(),
+            storage: s.args.storage_path.clone(),
+            foundation: f.clone(),
+        });
+        Arc::new(OwnReports {
+            gossip: self.gossiping.gossip.clone(),
+            board: f.board.clone(),
+            heads: f.heads.clone(),
+            admin,
+        })
+    }
+
     fn open_doorbell(&self, listener: std::net::TcpListener) {
         let (name, keys) = (self.me.name.clone(), self.settings.ring.clone());
         self.foundation.net.spawn(async move {
@@ -214,17 +225,20 @@ impl Node {
     }
 
     /// Meets the peers and turns ready; `None` when a signal came first.
-    async fn join(&mut self, ending: &Ending) -> Result<Option<Joined>, String> {
+    async fn join(&mut self, ending: &Ending, peers: &Arc<Peers>) -> Result<Option<Joined>, String> {
         let set = |state| ending.membership.ask(SetState(state), PATIENCE);
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
-        let catalogue = self.foundation.catalogue.clone();
+        let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let work = async move {
             let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
             bucket_read(&catalogue).await;
+            if joined.is_ok() && !restarted {
+                joining::until_known(&gossip, &peers, &*clock).await;
+            }
             joined
         };
         tokio::select! {
