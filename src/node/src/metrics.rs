@@ -27,6 +27,7 @@ pub struct Sources {
     pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
     pub shelf: Arc<Shelf>,
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
+    pub shipping: crate::shipping::ShippingStats,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub receiver: Option<Arc<Receiver>>,
 }
@@ -44,6 +45,7 @@ pub fn register(registry: &Registry, s: Sources) {
         if let Some(receiver) = &s.receiver {
             crate::push::export(e, receiver);
         }
+        crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
         actors(e, &s.roll);
         let runtime = s.runtime.read();

@@ -195,6 +195,7 @@ impl Node {
             membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
             uploader: f.open_uploader(s, &self.me.name, gossip),
+            shipper: crate::shipping::open(f, s, &self.me, gossip),
             http,
         })
     }
@@ -246,6 +247,7 @@ impl Node {
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),
             compactor: f.compactor.clone(),
+            shipping: f.shipping.clone(),
             runtime: runtime.clone(),
             receiver: receiver.clone(),
         }

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::settings::Settings;
+use crate::shipping::ShippingStats;
 
 /// Jobs that wait for a CPU.
 const COMPUTE_QUEUE: usize = 1024;
@@ -55,6 +56,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What is told about the log's copy in the bucket.
+    pub shipping: ShippingStats,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -85,6 +88,7 @@ impl Foundation {
             cutting: Arc::default(),
             compactor: Arc::default(),
             sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
+            shipping: ShippingStats::default(),
             wardens: Mutex::default(),
         }
     }
