@@ -82,7 +82,7 @@ pub struct AdoptStats {
 }
 
 /// What it remembers from look to look.
-struct Memory {
+pub(super) struct Memory {
     watch: Watch,
     own: Watch,
     /// Decisions never change.
@@ -107,7 +107,7 @@ impl Adopter {
 }
 
 impl Memory {
-    fn new(silence_ns: u64) -> Self {
+    pub(super) fn new(silence_ns: u64) -> Self {
         let (watch, own) = (Watch::new(silence_ns), Watch::new(0));
         Self { watch, own, decisions: BTreeMap::new(), unfinished: BTreeSet::new() }
     }
@@ -151,7 +151,7 @@ fn look(me: &Adopter, ctx: &mut Context<Adopter>) {
 type Made = (PathBuf, BlockId, String);
 
 impl AdopterSetup {
-    async fn look(&self, memory: &mut Memory) -> Result<(), String> {
+    pub(super) async fn look(&self, memory: &mut Memory) -> Result<(), String> {
         let current = self.shipper.log.load(Relaxed);
         if !(self.ready)() || current == 0 {
             return Ok(());
@@ -253,7 +253,7 @@ impl AdopterSetup {
     }
 
     /// Turns the objects up to `through` into blocks, unless somebody else has.
-    async fn adopt(&self, log: &LogId, through: u64) -> Result<(), String> {
+    pub(super) async fn adopt(&self, log: &LogId, through: u64) -> Result<(), String> {
         let numbers = chain::shipped(&self.bucket).await?.remove(log).unwrap_or_default();
         let mut assembly = Assembly::new(&self.scratch)?;
         for number in numbers.iter().filter(|n| **n <= through) {

@@ -381,3 +381,6 @@ impl ShipperSetup {
         self.ledger(memory).save(&self.dir)
     }
 }
+
+#[cfg(test)]
+mod tests;
