@@ -8,7 +8,7 @@
 //! whatever was half done is in the bucket and is found at the next looks, by this node or another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -308,34 +308,16 @@ impl AdopterSetup {
         let (clock, options, out) = (self.clock.clone(), self.shard.clone(), self.scratch.join("blocks"));
         let attempt = format!("{}\n{}\n{}\n{}", log.folder(), self.node, self.generation, clock.mono_ns());
         let work = move || {
-            let range = options.block_range_ms;
-            let mut views = Vec::new();
-            for (number, dir) in shards {
-                let options = ShardOptions { dir, shard: number, ..options.clone() };
+            let open = |(shard, dir)| {
+                let options = ShardOptions { dir, shard, ..options.clone() };
                 let (shard, report) = Shard::open(options, clock.clone()).map_err(|e| e.to_string())?;
                 if report.lost_data() {
-                    tracing::error!(shard = number, damaged = ?report.damaged, "parts of a shipped log are damaged");
+                    tracing::error!(damaged = ?report.damaged, "parts of a shipped log are damaged");
                 }
-                views.push(shard.view());
-            }
-            let stats: Vec<_> =
-                views.iter().map(|v| v.stats()).filter(|s| s.min_time <= s.max_time).collect();
-            let oldest = stats.iter().map(|s| s.min_time).min().unwrap_or(i64::MAX);
-            let newest = stats.iter().map(|s| s.max_time).max().unwrap_or(i64::MIN);
-            let slots: BTreeSet<_> = views.iter().flat_map(|v| v.slots_present()).collect();
-            let (mut made, mut start) = (Vec::new(), oldest.div_euclid(range) * range);
-            while start <= newest {
-                let end = start.saturating_add(range);
-                for slot in &slots {
-                    let id = made_id(end, "adopted", &format!("{attempt}\n{slot}\n{start}"));
-                    let cut = cut_block(&views, *slot, start, end, &out, id, extras(&external, *slot));
-                    if let Some(meta) = cut.map_err(|e| e.to_string())? {
-                        made.push(on_disk(&out, id, &meta));
-                    }
-                }
-                start = end;
-            }
-            Ok(made)
+                Ok(shard)
+            };
+            let shards = shards.into_iter().map(open).collect::<Result<Vec<Shard>, String>>()?;
+            cut_all(shards, options.block_range_ms, &out, &external, &attempt)
         };
         self.pool.run(work).await.map_err(|e| e.to_string())?
     }
@@ -368,6 +350,39 @@ impl AdopterSetup {
     }
 }
 
-fn on_disk(out: &std::path::Path, id: BlockId, meta: &BlockMeta) -> Made {
+/// Cuts a block per slot and range, and lets go of each range, so that stretches without samples cost nothing.
+fn cut_all(
+    mut shards: Vec<Shard>,
+    range_ms: i64,
+    out: &Path,
+    external: &Labels,
+    attempt: &str,
+) -> Result<Vec<Made>, String> {
+    let (mut made, mut next) = (Vec::new(), i64::MIN);
+    let views: Vec<_> = shards.iter().map(Shard::view).collect();
+    let slots: BTreeSet<_> = views.iter().flat_map(|v| v.slots_present()).collect();
+    loop {
+        let stats = views.iter().map(|v| v.stats()).filter(|s| s.min_time <= s.max_time);
+        let Some(oldest) = stats.map(|s| s.min_time).min() else { return Ok(made) };
+        let start = (oldest.div_euclid(range_ms) * range_ms).max(next);
+        let end = start.saturating_add(range_ms);
+        for slot in &slots {
+            let id = made_id(end, "adopted", &format!("{attempt}\n{slot}\n{start}"));
+            let cut = cut_block(&views, *slot, start, end, out, id, extras(external, *slot));
+            if let Some(meta) = cut.map_err(|e| e.to_string())? {
+                made.push(on_disk(out, id, &meta));
+            }
+        }
+        for shard in &mut shards {
+            shard.truncate_memory(end).map_err(|e| e.to_string())?;
+        }
+        if end == i64::MAX {
+            return Ok(made);
+        }
+        next = end;
+    }
+}
+
+fn on_disk(out: &Path, id: BlockId, meta: &BlockMeta) -> Made {
     (out.join(id.to_string()), id, String::from_utf8_lossy(&meta.to_json()).into_owned())
 }
