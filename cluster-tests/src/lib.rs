@@ -4,6 +4,8 @@
 //! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary,
 //! and a simulated node is made of the production cores.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 pub mod acks;
 pub mod api;
 pub mod binary;
@@ -28,19 +30,19 @@ pub fn scratch() -> tempfile::TempDir {
     dir
 }
 
-/// Free loopback ports. They are only known to be free a moment ago, which is good enough for tests.
+/// Loopback ports that are free for TCP and UDP. They are only known to be free a moment ago, which is good enough for
+/// tests. Not of those that the system gives to clients: a node that is down for a while must find its port again.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: Vec<_> = (0..N)
-        .map(|_| {
-            // A port that is free for TCP and UDP alike.
-            loop {
-                let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-                let port = tcp.local_addr().expect("its number").port();
-                if let Ok(udp) = std::net::UdpSocket::bind(("127.0.0.1", port)) {
-                    return (tcp, udp, port);
-                }
-            }
-        })
-        .collect();
-    std::array::from_fn(|i| listeners[i].2)
+    let mut held = Vec::with_capacity(N);
+    while held.len() < N {
+        let random = RandomState::new().hash_one(held.len());
+        let port = PORTS.start + (random % u64::from(PORTS.end - PORTS.start)) as u16;
+        let tcp = std::net::TcpListener::bind(("127.0.0.1", port));
+        if let (Ok(tcp), Ok(udp)) = (tcp, std::net::UdpSocket::bind(("127.0.0.1", port))) {
+            held.push((tcp, udp, port));
+        }
+    }
+    std::array::from_fn(|i| held[i].2)
 }
+
+const PORTS: std::ops::Range<u16> = 10_000..32_000;

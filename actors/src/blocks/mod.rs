@@ -6,6 +6,7 @@ pub mod compactor;
 mod deletion;
 pub mod local;
 mod merging;
+pub mod moved;
 mod retaining;
 pub mod shipper;
 pub mod shipping;

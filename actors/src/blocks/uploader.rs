@@ -4,7 +4,7 @@
 //! is what keeps samples: stop taking samples for the range, cut a block per slot, upload it with meta.json
 //! last, see it in the catalogue and open it, wait until the peers on the bucket see it too, and only then
 //! let the head forget. A crash anywhere before the last step leaves the data in the head; the block's id is
-//! derived from node, slot and range, so doing it again makes the same block and not a second one.
+//! derived from node, log, slot and range, so doing it again makes the same block and not a second one.
 //! Bound: 4 messages. On death: the warden starts it again and the next look resumes.
 
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::catalogue::CatalogueHandle;
+use super::moved::Moved;
 use crate::ingest::{Distributor, HeadViews, RefuseBefore, Truncate};
 use crate::kit::{ComputePool, Flare, Letter};
 
@@ -52,7 +53,7 @@ pub struct UploaderSetup {
     pub pool: ComputePool,
     /// Where uploading happens.
     pub net: Handle,
-    /// This node's name, part of block ids.
+    /// This node's name and its log's, part of block ids: a node that lost its disk cuts other blocks, not the same.
     pub node: String,
     /// External labels of this cluster.
     pub external: Labels,
@@ -62,6 +63,8 @@ pub struct UploaderSetup {
     pub out_dir: PathBuf,
     /// Whether all peers on the bucket see the same blocks as this node.
     pub peers_see: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// What the head's answers say about where its samples went.
+    pub moved: Arc<Moved>,
     /// One cut at a time, whoever asks.
     pub turn: Arc<Mutex<()>>,
 }
@@ -184,6 +187,7 @@ impl UploaderSetup {
         }
         self.see(&made).await?;
         self.wait_for_peers().await;
+        self.moved.note(&made)?;
         for shard in self.distributor.shards() {
             let truncated = shard.ask(Truncate(maxt), PATIENCE).await.map_err(|e| e.to_string())?;
             let (_, checkpoint) = truncated.map_err(|e| e.to_string())?;

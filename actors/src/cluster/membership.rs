@@ -1,7 +1,7 @@
 //! Membership: owns what this node says of itself, and watches what the others say.
 //!
 //! Takes `SetState`. Twice a second it publishes the summary of its own data, the digest of the blocks it
-//! sees and the hash of its view, and asks the catalogue for a new picture when a peer on the same bucket
+//! sees and the hash of its view, decides by which view ownership goes (`Freeze`), and asks the catalogue for a new picture when a peer on the same bucket
 //! sees other blocks. Tells nobody else: everyone reads the view. Bound: 16 messages. On death: starts again
 //! over the same gossip service, which it does not own alone.
 
@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, Gossip, NodeState, SoleTracker};
+use koios_cluster::freeze::THAW_NS;
+use koios_cluster::keys::{HeadSummary, SoleRange};
+use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::blocks::{CatalogueHandle, Refresh};
 use crate::ingest::HeadViews;
@@ -25,6 +27,10 @@ pub const BOUND: usize = 16;
 const ROUND: Duration = Duration::from_millis(500);
 /// The oldest moment is published in steps of five minutes, so that it rarely changes.
 const MIN_TIME_STEP_MS: i64 = 300_000;
+/// By then every head has cut what it held, with the longest block range and window that are usual.
+const HOLES_KEPT_MS: i64 = 6 * 3_600_000;
+/// How far the clocks of senders and nodes may be apart.
+const SKEW_MS: i64 = 600_000;
 /// A peer that sees other blocks is answered with a refresh at most this often.
 const REFRESH_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -39,8 +45,12 @@ pub struct MembershipSetup {
     pub catalogue: CatalogueHandle,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What this node lost with a part of its log.
+    pub holes: Arc<Mutex<SoleTracker>>,
     /// Copies of a target.
     pub replicas: u8,
+    /// The view that ownership goes by is published here.
+    pub owning: watch::Sender<Arc<ClusterView>>,
     /// How long a new owner needs to take over, milliseconds.
     pub linger_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Time.
@@ -50,6 +60,7 @@ pub struct MembershipSetup {
 /// The actor.
 pub struct Membership {
     setup: MembershipSetup,
+    freeze: Freeze,
     refreshed_ns: u64,
     _flare: Flare,
 }
@@ -57,11 +68,17 @@ pub struct Membership {
 impl Membership {
     /// Over a running gossip service.
     pub fn new(setup: MembershipSetup, flare: Flare) -> Self {
-        Self { setup, refreshed_ns: 0, _flare: flare }
+        Self { setup, freeze: Freeze::default(), refreshed_ns: 0, _flare: flare }
     }
 
     fn publish(&mut self) {
         let view = self.setup.gossip.view();
+        let owning = self.freeze.look(self.setup.clock.mono_ns(), &view);
+        self.setup.owning.send_if_modified(|last| {
+            let changed = !Arc::ptr_eq(last, &owning);
+            *last = owning;
+            changed
+        });
         let catalogue = self.setup.catalogue.view.load_full();
         let head = self.summary(&view, &catalogue);
         let (hash, digest) = (view.ring_hash(), catalogue.digest());
@@ -79,12 +96,22 @@ impl Membership {
         if is_private_bucket(view) {
             min_time = [min_time, catalogue.min_time()].into_iter().flatten().min();
         }
-        let min_time = min_time.map(|t| t.div_euclid(MIN_TIME_STEP_MS) * MIN_TIME_STEP_MS);
+        let min_time = match view.own().map(|m| m.record.state) {
+            // A head that takes nothing more is as old as it is.
+            Some(NodeState::Draining | NodeState::Leaving) => min_time.map(step_down),
+            _ => {
+                let window = stats.map_or(0, |s| s.out_of_order_window_ms) + SKEW_MS;
+                Some(HeadSummary::bound(min_time, self.setup.clock.now_ms(), window, MIN_TIME_STEP_MS))
+            }
+        };
         let mut sole = self.setup.sole.lock();
         if view.own().is_some_and(|m| m.is_ready()) {
             let others =
                 if self.setup.replicas < 2 { 0 } else { view.ready("scrape").len().saturating_sub(1) };
-            if sole.observe(self.setup.clock.now_ms(), others, (self.setup.linger_ms)())
+            // While ownership is frozen nobody takes over.
+            let frozen = if self.freeze.is_frozen() { (THAW_NS / 1_000_000) as i64 } else { 0 };
+            let linger = (self.setup.linger_ms)() + frozen;
+            if sole.observe(self.setup.clock.now_ms(), others, linger)
                 && let Err(e) = sole.save()
             {
                 tracing::warn!(error = %e, "what only this node holds is not kept on disk");
@@ -95,7 +122,14 @@ impl Membership {
         }
         let series = stats.map_or(0, |s| s.series);
         let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: Vec::new() }
+        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: self.holes() }
+    }
+
+    /// Until what was lost is in blocks that others cut.
+    fn holes(&self) -> Vec<SoleRange> {
+        let mut holes = self.setup.holes.lock();
+        holes.prune(self.setup.clock.now_ms() - HOLES_KEPT_MS);
+        holes.ranges().to_vec()
     }
 
     /// A peer on the same bucket that sees other blocks has uploaded some, or has seen some go.
@@ -109,6 +143,10 @@ impl Membership {
             });
         }
     }
+}
+
+fn step_down(t: i64) -> i64 {
+    t.div_euclid(MIN_TIME_STEP_MS) * MIN_TIME_STEP_MS
 }
 
 /// Whether no other known node is on this node's bucket.

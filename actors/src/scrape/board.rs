@@ -18,6 +18,8 @@ pub type SharedStatus = Arc<Mutex<TargetStatus>>;
 /// A target that is scraped here.
 #[derive(Clone)]
 pub struct BoardTarget {
+    /// Hash of the target, by which its owners are found.
+    pub key: u64,
     /// The replica it is scraped for.
     pub slot: Slot,
     /// Its last outcome.
@@ -133,6 +135,36 @@ impl TargetBoard {
         self.jobs.lock().values().flat_map(|j| j.active.iter().cloned()).collect()
     }
 
+    /// Slots scraped here, each with its target: `[{"key","slot","job","url","labels","health","lastError"}]`. Keys are
+    /// hexadecimal.
+    pub fn slots_json(&self) -> String {
+        let line = |t: BoardTarget| {
+            let s = t.status.lock();
+            let labels: Map<String, Value> =
+                s.labels.iter().map(|(n, v)| (n.to_owned(), Value::from(v))).collect();
+            json!({
+                "key": format!("{:016x}", t.key),
+                "slot": t.slot.0,
+                "job": s.scrape_pool,
+                "url": s.scrape_url,
+                "labels": labels,
+                "health": s.health,
+                "lastError": s.last_error,
+            })
+        };
+        self.targets().into_iter().map(line).collect::<Value>().to_string()
+    }
+
+    /// How many targets are scraped here for each slot number, and which job has how many slots here.
+    pub fn counts(&self) -> (BTreeMap<u8, usize>, BTreeMap<String, usize>) {
+        let (mut slots, mut jobs) = (BTreeMap::new(), BTreeMap::new());
+        for (name, job) in self.jobs.lock().iter() {
+            job.active.iter().for_each(|t| *slots.entry(t.slot.0).or_default() += 1);
+            jobs.insert(name.clone(), job.active.len());
+        }
+        (slots, jobs)
+    }
+
     /// `{"active":[…],"dropped":[…],"droppedCounts":{…}}`.
     pub fn to_json(&self) -> String {
         let jobs = self.jobs.lock().clone();
@@ -167,7 +199,7 @@ mod tests {
         let view = BodyView { bytes: body.as_bytes(), format: Format::Text };
         assert!(state.ingest(1, Ok(view), 0.0, &mut Vec::new()).up);
         let status = Arc::new(Mutex::new(TargetStatus::new(&made, "h")));
-        BoardTarget { slot: Slot(0), status, families: state.families().clone() }
+        BoardTarget { key: made.key, slot: Slot(0), status, families: state.families().clone() }
     }
 
     #[test]
@@ -189,6 +221,9 @@ mod tests {
         assert_eq!(one.iter().map(|t| t.metric.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(board.target_metadata(&[], Some("a"), 2).len(), 2);
         assert_eq!(board.target_metadata(&[], None, 0).len(), 0);
+        let slots: Value = serde_json::from_str(&board.slots_json()).unwrap();
+        assert_eq!((slots.as_array().unwrap().len(), &slots[0]["labels"]["job"]), (3, &Value::from("j0")));
+        assert_eq!((board.counts().0[&0], board.counts().1["j1"]), (3, 1));
         board.remove("j0");
         assert!(!board.metadata(None, 9, 9).contains_key("b"));
     }

@@ -6,7 +6,6 @@
 
 pub mod board;
 pub mod discovery;
-pub mod ownership;
 pub mod pool;
 pub mod scraper;
 

@@ -1,16 +1,17 @@
 //! ScrapePool: owns the scrapers of one job on this node.
 //!
-//! Takes `SetJob` from discovery; follows the cluster view by itself twice a second. Decides from both which
-//! targets are scraped here in which slot. A target that vanished from discovery ends with stale markers; a
-//! slot that another node took over goes on for a while and ends without. Bound: 16 messages. On death: the
-//! scrapers' rooms are dropped with it and discovery posts the job again.
+//! Takes `SetJob` from discovery; follows by itself, twice a second, the view that ownership goes by. Which targets are
+//! scraped here in which slot is `koios_cluster::Handover`, which is pure: a target that vanished from discovery
+//! ends with stale markers; a slot that another node took over goes on for a while and ends without. Bound: 16
+//! messages. On death: the scrapers' rooms are dropped with it and discovery posts the job again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
-use koios_cluster::ClusterView;
+use koios_cluster::handover::{Step, Wanted};
+use koios_cluster::{ClusterView, Handover};
 use koios_config::ScrapeConfig;
 use koios_model::{Clock, Slot};
 use koios_scrape::{DroppedTarget, Fetcher, IngestSettings, SharedFamilies, Target, TargetSet, TargetStatus};
@@ -19,7 +20,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::board::{BoardTarget, JobBoard, SharedStatus, TargetBoard};
-use super::ownership::{linger_ms, my_slots};
 use super::scraper::{self, JobRuntime, Reconfigure, Scraper, ScraperSetup, Stop};
 use crate::ingest::Distributor;
 use crate::kit::{Flare, Letter, Mailroom, Warden};
@@ -31,7 +31,7 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// What a pool works with.
 #[derive(Clone)]
 pub struct PoolSetup {
-    /// The cluster.
+    /// The cluster, as ownership sees it.
     pub views: watch::Receiver<Arc<ClusterView>>,
     /// Copies of a target.
     pub replicas: u8,
@@ -55,8 +55,6 @@ struct Loop {
     warden: Warden,
     status: SharedStatus,
     families: SharedFamilies,
-    /// Monotonic nanoseconds at which a loop that lost its slot ends.
-    ends: Option<u64>,
 }
 
 /// The actor.
@@ -65,6 +63,7 @@ pub struct ScrapePool {
     setup: PoolSetup,
     job: Option<(Arc<ScrapeConfig>, Arc<JobRuntime>, Arc<TargetSet>)>,
     loops: BTreeMap<(u64, Slot), Loop>,
+    handover: Handover,
     ring_hash: Option<u64>,
     _flare: Flare,
 }
@@ -72,41 +71,38 @@ pub struct ScrapePool {
 impl ScrapePool {
     /// A pool without targets.
     pub fn new(name: String, setup: PoolSetup, flare: Flare) -> Self {
-        Self { name, setup, job: None, loops: BTreeMap::new(), ring_hash: None, _flare: flare }
+        Self {
+            name,
+            setup,
+            job: None,
+            loops: BTreeMap::new(),
+            handover: Handover::default(),
+            ring_hash: None,
+            _flare: flare,
+        }
     }
 
     fn reconcile(&mut self) {
         let Some((config, runtime, set)) = self.job.clone() else { return };
         let view = self.setup.views.borrow().clone();
         self.ring_hash = Some(view.ring_hash());
+        let wanted: Vec<Wanted> =
+            set.active.iter().map(|t| Wanted { key: t.key, interval_ms: t.interval_ms }).collect();
+        let targets: BTreeMap<u64, &Target> = set.active.iter().map(|t| (t.key, t)).collect();
         let now_ns = self.setup.clock.mono_ns();
-        let known: BTreeSet<u64> = set.active.iter().map(|t| t.key).collect();
-        let mut wanted: BTreeMap<(u64, Slot), &Target> = BTreeMap::new();
-        for target in &set.active {
-            for slot in my_slots(&view, target.key, self.setup.replicas) {
-                wanted.insert((target.key, slot), target);
-            }
-        }
-        self.loops.retain(|(key, slot), l| {
-            if wanted.contains_key(&(*key, *slot)) {
-                l.ends = None;
-                return true;
-            }
-            if !known.contains(key) {
-                l.end(true);
-                return false;
-            }
-            let lingering = linger_ms(l.target.interval_ms) as u64 * 1_000_000;
-            let ends = *l.ends.get_or_insert(now_ns + lingering);
-            if now_ns >= ends {
-                l.end(false);
-            }
-            now_ns < ends
-        });
-        for ((key, slot), target) in wanted {
-            if !self.loops.contains_key(&(key, slot)) {
-                let started = self.open_loop(slot, Arc::new(target.clone()), runtime.clone());
-                self.loops.insert((key, slot), started);
+        for step in self.handover.look(now_ns, &view, self.setup.replicas, &wanted) {
+            match step {
+                Step::Start { key, slot } => {
+                    let started = self.open_loop(slot, Arc::new(targets[&key].clone()), runtime.clone());
+                    self.loops.insert((key, slot), started);
+                }
+                Step::Stop { key, slot, mark_stale } => {
+                    if let Some(mut l) = self.loops.remove(&(key, slot)) {
+                        l.end(mark_stale);
+                    }
+                }
+                // The old owner ends by itself soon enough; until then both scrape.
+                Step::Tell { .. } => {}
             }
         }
         self.post(&config, &set);
@@ -129,7 +125,7 @@ impl ScrapePool {
         let room = Mailroom::new("scraper", scraper::BOUND);
         let warden =
             Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
-        Loop { target, room, warden, status, families, ends: None }
+        Loop { target, room, warden, status, families }
     }
 
     fn post(&self, config: &ScrapeConfig, set: &TargetSet) {
@@ -146,8 +142,9 @@ impl ScrapePool {
         let active = self
             .loops
             .iter()
-            .filter(|(_, l)| l.ends.is_none())
-            .map(|((_, slot), l)| BoardTarget {
+            .filter(|((key, slot), _)| !self.handover.lingers(*key, *slot))
+            .map(|((key, slot), l)| BoardTarget {
+                key: *key,
                 slot: *slot,
                 status: l.status.clone(),
                 families: l.families.clone(),
@@ -183,7 +180,7 @@ impl Actor for ScrapePool {
 fn follow(ctx: &mut Context<ScrapePool>) {
     ctx.run_later(FOLLOW, |me, ctx| {
         let changed = me.ring_hash != Some(me.setup.views.borrow().ring_hash());
-        if changed || me.loops.values().any(|l| l.ends.is_some()) {
+        if changed || me.handover.is_waiting() {
             me.reconcile();
         }
         follow(ctx);
@@ -247,6 +244,7 @@ impl Handler<Letter<End>> for ScrapePool {
             l.end(m.body.mark_stale);
         }
         self.loops.clear();
+        self.handover = Handover::default();
         self.job = None;
         self.setup.board.remove(&self.name);
     }

@@ -97,7 +97,8 @@ impl Process {
         all.push(mine);
         let all = Rc::new(all);
         let n = self.common.names.len();
-        let first = 1 + self.rng.below((n as u64).saturating_sub(1)) as usize;
+        // In turn, so that a healthy node is heard by everybody well within `DEAD_MS`.
+        let first = 1 + (self.ticks / 2 * 2) as usize % (n - 1).max(1);
         for step in [first, first % n.max(2) + 1] {
             // Two others, never the same, never itself.
             let to = (self.me + if step >= n { 1 } else { step }) % n;

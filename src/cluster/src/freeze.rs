@@ -2,14 +2,16 @@
 //!
 //! A node that suddenly hears less than half of its peers is more likely cut off than the only survivor. Then
 //! nothing changes owner until the picture has stood still for a while: the view from before goes on to say who
-//! owns what. Routing does not freeze; only ownership (scraping, blocks) asks here.
+//! owns what. Who says that it leaves has not vanished. Routing does not freeze; only ownership (scraping, blocks)
+//! asks here.
 //!
 //! Also tells whether a view is settled: unchanged for two minutes, not frozen, this node itself ready.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::view::ClusterView;
+use crate::keys::NodeState;
+use crate::view::{ClusterView, Member};
 
 /// Peers that vanish within this time vanish at once, nanoseconds: failure detection staggers one event.
 pub const AT_ONCE_NS: u64 = 30_000_000_000;
@@ -50,7 +52,12 @@ impl Freeze {
         }
         let still = now_ns.saturating_sub(self.changed_ns.unwrap_or(now_ns));
         let most = self.looks.iter().map(|(_, p)| p).max_by_key(|p| p.len());
-        let lost_half = most.is_some_and(|m| 2 * m.intersection(&peers).count() < m.len());
+        let says_goodbye = |n: &str| {
+            let leaves = |m: &Arc<Member>| matches!(m.record.state, NodeState::Draining | NodeState::Leaving);
+            view.members.get(n).is_some_and(leaves)
+        };
+        let is_there = |n: &&String| peers.contains(*n) || says_goodbye(n);
+        let lost_half = most.is_some_and(|m| 2 * m.iter().filter(is_there).count() < m.len());
         let is_back = |before: &BTreeSet<String>| 2 * before.intersection(&peers).count() >= before.len();
         match &self.frozen {
             None if lost_half && self.kept.is_some() => self.frozen = most.cloned(),
@@ -122,6 +129,20 @@ mod tests {
         assert!(f.is_frozen() && !f.is_settled(3 * S));
         assert_eq!(ready(&f.look(62 * S, &view(&["d"]))), 3);
         assert_eq!(ready(&f.look(63 * S, &view(&["d"]))), 2, "it has stood still");
+        assert!(!f.is_frozen());
+    }
+
+    #[test]
+    fn who_leaves_as_planned_has_not_vanished() {
+        let mut f = Freeze::default();
+        f.look(0, &view(&["a", "b", "c", "d"]));
+        let mut last = (*view(&["a"])).clone();
+        for n in ["b", "c", "d"] {
+            let mut m = (*last.members[n]).clone();
+            m.record.state = NodeState::Leaving;
+            last.members.insert(n.to_owned(), Arc::new(m));
+        }
+        assert_eq!(ready(&f.look(S, &Arc::new(last))), 2);
         assert!(!f.is_frozen());
     }
 

@@ -162,6 +162,11 @@ impl Handover {
         self.loops.values().any(|l| l.ends_ns.is_some())
     }
 
+    /// Whether a loop only goes on until another node has taken over.
+    pub fn lingers(&self, key: u64, slot: Slot) -> bool {
+        self.loops.get(&(key, slot)).is_some_and(|l| l.ends_ns.is_some())
+    }
+
     fn relieve(&mut self, key: u64, slot: Slot) -> Vec<Step> {
         if self.loops.get(&(key, slot)).is_some_and(Loop::is_relieved) {
             self.loops.remove(&(key, slot));

@@ -3,7 +3,7 @@
 //! Owns: the chitchat wrapper with its sealed transport, every gossip key (`keys`), the routing view
 //! (`view`), the diff between two views (`change`), ownership by weighted rendezvous (`ownership`), the
 //! doorbell that lets a joiner say precisely why it cannot join (`doorbell`, `join`), identity and known
-//! peers on disk, and local ejection of peers that gossip still calls alive (`reach`). Beside them the pure cores that
+//! peers on disk, local ejection of peers that gossip still calls alive (`reach`), and what happened lately (`events`). Beside them the pure cores that
 //! decide about data without holding any: replica sets of pushed series (`replicas`), their quorum (`quorum`), who
 //! scrapes through a change of owner (`handover`, `freeze`), when a block may be let go (`unload`), and what becomes
 //! of the log of a lost node (`adoption`). They take time as an argument and give actions; actors carry them out.
@@ -17,6 +17,7 @@ pub mod adoption;
 pub mod change;
 pub mod doorbell;
 pub mod error;
+pub mod events;
 pub mod frame;
 pub mod freeze;
 pub mod gossip;
@@ -38,6 +39,7 @@ pub mod view;
 pub use adoption::LogId;
 pub use change::{Change, diff};
 pub use error::{ClusterError, JoinProblem};
+pub use events::EventLog;
 pub use freeze::Freeze;
 pub use gossip::{Gossip, GossipOptions};
 pub use handover::Handover;

@@ -3,7 +3,7 @@
 //! Owns, per peer generation, the moment until which it is not asked. Whatever gossip says, a refused
 //! connection ejects at once; a success brings it back. Never gossiped, never persisted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use koios_model::Clock;
@@ -43,6 +43,12 @@ impl Reach {
         let now = self.clock.mono_ns();
         self.ejected.lock().get(&(name.to_owned(), generation)).is_some_and(|t| *t > now)
     }
+
+    /// Names of the peers that should be tried last.
+    pub fn ejected(&self) -> BTreeSet<String> {
+        let now = self.clock.mono_ns();
+        self.ejected.lock().iter().filter(|(_, t)| **t > now).map(|((name, _), _)| name.clone()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +62,7 @@ mod tests {
         let reach = Reach::new(clock.clone());
         reach.failed("a", 1);
         assert!(reach.is_ejected("a", 1) && !reach.is_ejected("a", 2));
+        assert!(reach.ejected().iter().eq(["a"]));
         reach.answered("a", 1);
         assert!(!reach.is_ejected("a", 1));
         reach.failed("a", 1);

@@ -36,11 +36,20 @@ impl SoleTracker {
     /// Opens what was kept in `dir`. A stretch that was open when the process ended stays open until
     /// `observe` closes it; a damaged file claims everything.
     pub fn open(dir: &Path) -> Self {
-        let path = dir.join("sole.json");
+        Self::open_file(dir.join("sole.json"), i64::MAX)
+    }
+
+    /// The same for what this node lost with a part of its log: stretches for which it answers, and is absent. A
+    /// damaged file claims everything until `now_ms`.
+    pub fn open_holes(dir: &Path, now_ms: i64) -> Self {
+        Self::open_file(dir.join("holes.json"), now_ms)
+    }
+
+    fn open_file(path: PathBuf, until: i64) -> Self {
         let ranges = match std::fs::read_to_string(&path) {
             Ok(text) => match serde_json::from_str::<Vec<Stretch>>(&text) {
                 Ok(list) => list.into_iter().map(|s| SoleRange { from: s.from, until: s.until }).collect(),
-                Err(_) => vec![SoleRange { from: 0, until: i64::MAX }],
+                Err(_) => vec![SoleRange { from: 0, until }],
             },
             Err(_) => Vec::new(),
         };
@@ -140,6 +149,12 @@ mod tests {
         assert!(t.ensure(10_000, 11_000) && !t.ensure(10_500, 11_000) && !t.ensure(90_000, 95_000));
         assert_eq!(t.ranges()[0], SoleRange { from: 10_000, until: 11_000 });
         t.save().unwrap();
+        let mut holes = SoleTracker::open_holes(dir.path(), 7);
+        assert!(holes.ranges().is_empty() && holes.ensure(0, 5));
+        holes.save().unwrap();
+        assert_eq!(SoleTracker::open_holes(dir.path(), 7).ranges(), [SoleRange { from: 0, until: 5 }]);
+        std::fs::write(dir.path().join("holes.json"), "{").unwrap();
+        assert_eq!(SoleTracker::open_holes(dir.path(), 7).ranges(), [SoleRange { from: 0, until: 7 }]);
         let mut again = SoleTracker::open(dir.path());
         assert_eq!(again.ranges(), t.ranges());
         again.prune(300_000);

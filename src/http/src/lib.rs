@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod pages;
 pub mod routes;
 pub mod state;
+pub mod stopping;
 
 pub use routes::configure;
 pub use state::{ApiState, NodeFacts, NodePort, Readiness};

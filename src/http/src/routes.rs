@@ -7,7 +7,7 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpResponse, web};
 
 use crate::state::{ApiState, Readiness};
-use crate::{api, lifecycle, pages};
+use crate::{api, lifecycle, pages, stopping};
 
 /// Registers all routes. `state` is made once, outside the workers.
 pub fn configure(config: &mut web::ServiceConfig, state: web::Data<ApiState>) {
@@ -23,8 +23,16 @@ pub fn configure(config: &mut web::ServiceConfig, state: web::Data<ApiState>) {
                 .route(web::put().to(lifecycle::reload))
                 .default_service(web::to(lifecycle::only_post)),
         )
+        .route("/-/safe-to-stop", web::get().to(stopping::safe_to_stop))
+        .service(
+            web::resource("/-/drain")
+                .route(web::post().to(stopping::drain))
+                .route(web::put().to(stopping::drain))
+                .default_service(web::to(lifecycle::only_post)),
+        )
         .route("/metrics", web::get().to(lifecycle::metrics))
         .route("/cluster", web::get().to(pages::cluster::handle))
+        .route("/cluster/live.js", web::get().to(pages::cluster::script))
         .route(
             "/",
             web::get()
@@ -66,6 +74,13 @@ fn api_routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/targets/metadata").route(web::get().to(api::targets_metadata::handle)))
         .service(web::resource("/targets").route(web::get().to(api::targets::handle)))
         .service(web::resource("/cluster").route(web::get().to(api::cluster::handle)))
+        .service(web::resource("/cluster/nodes").route(web::get().to(api::cluster::nodes::handle)))
+        .service(web::resource("/cluster/ownership").route(web::get().to(api::cluster::ownership::handle)))
+        .service(web::resource("/cluster/coverage").route(web::get().to(api::cluster::coverage::handle)))
+        .service(web::resource("/cluster/events").route(web::get().to(api::cluster::events::handle)))
+        .service(web::resource("/cluster/events/stream").route(web::get().to(api::cluster::events::live)))
+        .service(web::resource("/cluster/live").route(web::get().to(api::cluster::events::live)))
+        .service(web::resource("/cluster/explain").route(web::get().to(api::cluster::explain::handle)))
         .service(web::resource("/status/buildinfo").route(web::get().to(api::status_buildinfo::handle)))
         .service(web::resource("/status/config").route(web::get().to(api::status_config::handle)))
         .service(web::resource("/status/flags").route(web::get().to(api::status_flags::handle)))
@@ -75,8 +90,11 @@ fn api_routes(config: &mut web::ServiceConfig) {
 }
 
 /// Paths that answer before the node is ready: they tell why it is not.
-const ALWAYS: [&str; 4] =
-    ["/api/v1/cluster", "/api/v1/status/buildinfo", "/api/v1/status/flags", "/api/v1/status/walreplay"];
+const ALWAYS: [&str; 3] = ["/api/v1/status/buildinfo", "/api/v1/status/flags", "/api/v1/status/walreplay"];
+
+fn always_answers(path: &str) -> bool {
+    ALWAYS.contains(&path) || path == "/api/v1/cluster" || path.starts_with("/api/v1/cluster/")
+}
 
 async fn around_api(
     request: ServiceRequest,
@@ -87,7 +105,7 @@ async fn around_api(
     let starting = state.as_ref().is_some_and(|s| s.readiness() == Readiness::Starting);
     let mut response = if request.method() == Method::OPTIONS {
         request.into_response(HttpResponse::NoContent().finish())
-    } else if starting && !ALWAYS.contains(&request.path()) {
+    } else if starting && !always_answers(request.path()) {
         request.into_response(lifecycle::not_ready(Readiness::Starting))
     } else {
         next.call(request).await?.map_into_boxed_body()

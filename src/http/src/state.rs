@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use koios_cluster::EventLog;
 use koios_model::Clock;
 use koios_query::Front;
 use koios_remote::Receiver;
@@ -71,6 +72,8 @@ pub trait NodePort: Send + Sync + 'static {
     /// # Errors
     /// Which node did not, and why.
     async fn act(&self, body: &str) -> Result<(), String>;
+    /// Begins what SIGTERM begins; returns at once.
+    fn drain(&self);
     /// Copies what this node keeps into a new directory and answers its name; `head` says whether with the samples
     /// that are in no block yet.
     ///
@@ -112,6 +115,10 @@ pub struct ApiState {
     pub lifecycle: bool,
     /// Whether `/api/v1/admin` may be used.
     pub admin: bool,
+    /// What happened lately.
+    pub events: Arc<EventLog>,
+    /// Copies of a target.
+    pub replicas: u8,
     /// Takes remote write; `None` when it is switched off.
     pub receiver: Option<Arc<Receiver>>,
 }

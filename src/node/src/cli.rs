@@ -91,7 +91,7 @@ pub struct RunArgs {
     /// Label that tells replicas of other producers apart; repeatable. Koios' own replicas need no flag.
     #[arg(long = "query.replica-label", value_name = "LABEL")]
     pub query_replica_label: Vec<String>,
-    /// Allow /-/reload.
+    /// Allow /-/reload and /-/drain.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,
     /// Allow /api/v1/admin: deleting series, cleaning up after that, snapshots.
@@ -176,9 +176,33 @@ pub enum Check {
 
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
-    /// Show the nodes.
+    /// How the cluster is, what to do when it is not well, and its nodes.
     Status {
         /// A node's HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+    },
+    /// Which nodes would be asked for a query and why, or who scrapes a target and why.
+    Explain {
+        /// A node's HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+        /// PromQL.
+        #[arg(long, required_unless_present = "target", conflicts_with = "target")]
+        query: Option<String>,
+        /// URL, instance or key of a target.
+        #[arg(long)]
+        target: Option<String>,
+        /// First time of the query, seconds or RFC 3339.
+        #[arg(long)]
+        start: Option<String>,
+        /// Last time of the query; now when not given.
+        #[arg(long)]
+        end: Option<String>,
+    },
+    /// Whether the node may stop now without anything missing; the exit status tells.
+    SafeToStop {
+        /// The node's HTTP address.
         #[arg(long, default_value = "http://127.0.0.1:9090")]
         url: String,
     },

@@ -12,6 +12,12 @@ pub fn run(command: Command) -> ExitCode {
     match command {
         Command::Check { what: Check::Config { files } } => check_config(&files),
         Command::Cluster { what: Cluster::Status { url } } => print_from(&url, "/cluster", &[]),
+        Command::Cluster { what: Cluster::SafeToStop { url } } => print_from(&url, "/-/safe-to-stop", &[]),
+        Command::Cluster { what: Cluster::Explain { url, query, target, start, end } } => {
+            let given = [("query", query), ("target", target), ("start", start), ("end", end)];
+            let params: Vec<_> = given.into_iter().filter_map(|(n, v)| Some((n, v?))).collect();
+            print_lines(&url, "/api/v1/cluster/explain", &params)
+        }
         Command::Query { what: Query::Instant { url, time, expr } } => {
             let mut params = vec![("query", expr)];
             params.extend(time.map(|t| ("time", t)));
@@ -85,6 +91,24 @@ fn test_rules(files: &[PathBuf]) -> ExitCode {
 
 /// Asks a running node and prints its answer.
 fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
+    print_as(url, path, params, &|text| text.to_owned())
+}
+
+/// Asks a running node and prints the sentences of its answer, or its error.
+fn print_lines(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
+    print_as(url, path, params, &|text| {
+        let Ok(answer) = serde_json::from_str::<serde_json::Value>(text) else { return text.to_owned() };
+        let words = |v: &serde_json::Value| -> Vec<String> {
+            v.as_array().into_iter().flatten().filter_map(|l| l.as_str()).map(str::to_owned).collect()
+        };
+        match answer["error"].as_str() {
+            Some(error) => error.to_owned(),
+            None => [words(&answer["data"]["lines"]), words(&answer["warnings"])].concat().join("\n"),
+        }
+    })
+}
+
+fn print_as(url: &str, path: &str, params: &[(&str, String)], shape: &dyn Fn(&str) -> String) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -102,7 +126,7 @@ fn print_from(url: &str, path: &str, params: &[(&str, String)]) -> ExitCode {
     });
     match asked {
         Ok((ok, text)) => {
-            println!("{}", text.trim_end());
+            println!("{}", shape(&text).trim_end());
             if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(e) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::peers::PeerBook;
-use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, join};
+use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, SoleTracker, join};
+use parking_lot::Mutex;
 
 use crate::identity::Identity;
 use crate::settings::Settings;
@@ -82,7 +83,8 @@ pub async fn start(
 /// What is said of the head until its logs are read: with logs it may hold anything, without it is empty.
 fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     let min_time = settings.args.storage_path.join("head").exists().then_some(0);
-    HeadSummary { min_time, sole: f.sole.lock().ranges().to_vec(), ..HeadSummary::default() }
+    let ranges = |tracker: &Mutex<SoleTracker>| tracker.lock().ranges().to_vec();
+    HeadSummary { min_time, sole: ranges(&f.sole), holes: ranges(&f.holes), ..HeadSummary::default() }
 }
 
 async fn first_seed(settings: &Settings) -> Option<SocketAddr> {

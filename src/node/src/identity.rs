@@ -40,6 +40,25 @@ impl Identity {
         let generation = next_generation(&state, clock).map_err(|e| e.to_string())?;
         Ok(Self { name, generation, _lock: lock })
     }
+
+    /// Which log this is, kept beside the logs of the head: another one after a lost disk. The logs must be open.
+    ///
+    /// # Errors
+    /// When it can be neither read nor kept.
+    pub fn log_id(&self, settings: &Settings) -> Result<String, String> {
+        let path = settings.args.storage_path.join("head").join("log-id");
+        match std::fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("{}: {e}", path.display()));
+            }
+            _ => {}
+        }
+        // Generations of a name grow, also without a disk, because they begin with the clock.
+        let id = self.generation.value.to_string();
+        std::fs::write(&path, &id).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(id)
+    }
 }
 
 /// The machine's name.

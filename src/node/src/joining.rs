@@ -3,13 +3,17 @@
 //! A seed that may still come up is waited for, with a line when the reason changes and every 10 s; one that
 //! can never fit (another cluster, another secret) ends the process with the fix.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use koios_cluster::join::{Attempt, attempt};
+use koios_cluster::replicas::{is_known, ring};
 use koios_cluster::{Gossip, JoinProblem, KeyRing};
 use koios_model::Clock;
+use koios_query::Peers;
+
+use crate::reports::MEMBERS;
 
 /// How joining ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Joined {
 
 const RETRY: Duration = Duration::from_millis(300);
 const SAY_AGAIN: u32 = 33;
+/// Longest wait for one peer to say whom it sees.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// A node with data of its own waits this long for its peers before it serves alone.
 const REJOIN_PATIENCE_NS: u64 = 15_000_000_000;
 
@@ -89,6 +95,34 @@ pub async fn join(
         tokio::time::sleep(RETRY).await;
     }
     unreachable!("BUG: the loop ends by returning")
+}
+
+/// Waits until more than half of the nodes that take pushed samples know this one, so that its copies count: behind
+/// a cut a new node could make a quorum of which the others know nothing (`koios_cluster::replicas::is_known`).
+pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
+    for round in 0u32.. {
+        let view = gossip.view();
+        let ring = ring(&view, clock.now_ms());
+        let own = view.own().map(|m| (m.name.clone(), m.generation));
+        let asked = ring.iter().filter(|m| m.name != view.me && m.is_alive()).map(|m| async {
+            let answer = peers.report(m, MEMBERS, KNOWN_PATIENCE).await.ok()?;
+            let seen: Vec<(String, u64)> = serde_json::from_slice(&answer).ok()?;
+            own.as_ref().filter(|me| seen.contains(me)).map(|_| m.name.clone())
+        });
+        let knowing: HashSet<String> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        if is_known(&ring, &view.me, &|m| knowing.contains(&m.name)) {
+            return;
+        }
+        if round.is_multiple_of(SAY_AGAIN) && round > 0 {
+            let nodes = ring.len();
+            tracing::warn!(
+                nodes,
+                knowing = knowing.len(),
+                "not ready: less than half of the nodes know this one yet"
+            );
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 fn peers(gossip: &Gossip) -> usize {

@@ -17,6 +17,7 @@ mod listen;
 mod local_blocks;
 mod metrics;
 mod moving_in;
+mod picture_metrics;
 mod port;
 mod push;
 mod reports;
@@ -28,6 +29,7 @@ mod shutdown;
 mod start;
 mod status;
 mod tsdb_tool;
+mod watching;
 mod wire;
 
 use std::process::ExitCode;

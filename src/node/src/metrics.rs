@@ -11,6 +11,8 @@ use koios_actors::kit::{Mailroom, Roll};
 use koios_actors::scrape::TargetBoard;
 use koios_cluster::Gossip;
 use koios_http::state::RuntimeFacts;
+use koios_model::Clock;
+use koios_query::Front;
 use koios_remote::Receiver;
 use koios_store::{CatalogueView, Shelf};
 use koios_telemetry::{Emitter, Registry, process_collector};
@@ -30,6 +32,8 @@ pub struct Sources {
     pub shipping: crate::shipping::ShippingStats,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub receiver: Option<Arc<Receiver>>,
+    pub front: Arc<Front>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Registers everything.
@@ -47,6 +51,11 @@ pub fn register(registry: &Registry, s: Sources) {
         }
         crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
+        crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
+        for (slot, targets) in s.board.counts().0 {
+            let labels = [("slot", &*slot.to_string())];
+            e.gauge("koios_scrape_slots", "Targets scraped by this node, by slot.", &labels, targets as f64);
+        }
         actors(e, &s.roll);
         let runtime = s.runtime.read();
         let ok = f64::from(u8::from(runtime.reload_ok));

@@ -9,12 +9,14 @@ use koios_actors::kit::Mailroom;
 use koios_actors::scrape::discovery::Discovery;
 use koios_actors::scrape::{Apply, TargetBoard};
 use koios_cluster::Gossip;
+use koios_cluster::events::{EventLog, Kind, News};
 use koios_http::NodePort;
 use koios_http::state::RuntimeFacts;
 use koios_model::Clock;
 use koios_query::{Peers, Reports};
 use koios_telemetry::Registry;
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use crate::cli::RunArgs;
 use crate::reports::OwnReports;
@@ -38,6 +40,38 @@ pub struct Port {
     pub config_yaml: RwLock<String>,
     pub clock: Arc<dyn Clock>,
     pub reports: Arc<OwnReports>,
+    /// Rung by whoever asks for a drain over HTTP.
+    pub told_to_drain: Notify,
+    pub events: Arc<EventLog>,
+}
+
+impl Port {
+    /// Reads the file again and applies its scrape jobs; everything else needs a restart and keeps its value.
+    async fn read_again(&self) -> Result<(), String> {
+        let read = Settings::read(self.args.clone());
+        let applied = match read {
+            Ok(settings) => {
+                let told = self.discovery.ask(Apply(wire::jobs(&settings)), APPLY_PATIENCE).await;
+                told.map(|()| settings).map_err(|e| e.to_string())
+            }
+            Err(e) => Err(e),
+        };
+        let mut runtime = self.runtime.write();
+        match applied {
+            Ok(settings) => {
+                *self.config_yaml.write() = settings.config.redacted_yaml();
+                runtime.reload_ok = true;
+                runtime.config_time_ms = self.clock.now_ms();
+                tracing::info!("configuration reloaded");
+                Ok(())
+            }
+            Err(e) => {
+                runtime.reload_ok = false;
+                tracing::error!(error = e, "configuration not reloaded; the old one stays");
+                Err(e)
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -62,31 +96,19 @@ impl NodePort for Port {
         self.registry.render_text()
     }
 
-    /// Reads the file again and applies its scrape jobs; everything else needs a restart and keeps its value.
     async fn reload(&self) -> Result<(), String> {
-        let read = Settings::read(self.args.clone());
-        let applied = match read {
-            Ok(settings) => {
-                let told = self.discovery.ask(Apply(wire::jobs(&settings)), APPLY_PATIENCE).await;
-                told.map(|()| settings).map_err(|e| e.to_string())
-            }
-            Err(e) => Err(e),
+        let outcome = self.read_again().await;
+        let (what, why) = match &outcome {
+            Ok(()) => ("the configuration was read again", String::new()),
+            Err(e) => ("the configuration could not be read again, the old one stays", e.clone()),
         };
-        let mut runtime = self.runtime.write();
-        match applied {
-            Ok(settings) => {
-                *self.config_yaml.write() = settings.config.redacted_yaml();
-                runtime.reload_ok = true;
-                runtime.config_time_ms = self.clock.now_ms();
-                tracing::info!("configuration reloaded");
-                Ok(())
-            }
-            Err(e) => {
-                runtime.reload_ok = false;
-                tracing::error!(error = e, "configuration not reloaded; the old one stays");
-                Err(e)
-            }
-        }
+        let node = self.gossip.view().me.clone();
+        self.events.add(News { kind: Kind::Node, node, what: what.to_owned(), why });
+        outcome
+    }
+
+    fn drain(&self) {
+        self.told_to_drain.notify_one();
     }
 
     fn report(&self, kind: &str) -> Option<String> {

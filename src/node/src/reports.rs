@@ -1,6 +1,6 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
-//! A kind is a word, and behind a space its arguments as JSON: `targets`, `exemplars {…}`, `metadata {…}`,
+//! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `slots`, `exemplars {…}`, `metadata {…}`,
 //! `target_metadata {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
 use koios_actors::scrape::TargetBoard;
+use koios_cluster::Gossip;
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
 use koios_query::Reports;
@@ -16,8 +17,13 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::Admin;
 
+/// The report of whom a node sees: names and generations.
+pub const MEMBERS: &str = "members";
+
 /// This node's reports, and what it does for peers.
 pub struct OwnReports {
+    /// Whom this node sees.
+    pub gossip: Arc<Gossip>,
     pub board: Arc<TargetBoard>,
     pub heads: Arc<HeadViews>,
     pub admin: Arc<Admin>,
@@ -28,6 +34,16 @@ impl Reports for OwnReports {
     fn report(&self, kind: &str) -> Option<String> {
         if kind == "targets" {
             return Some(self.board.to_json());
+        }
+        if kind == MEMBERS {
+            let view = self.gossip.view();
+            let alive = view.members.values().filter(|m| m.is_alive());
+            return Some(
+                json!(alive.map(|m| (m.name.as_str(), m.generation)).collect::<Vec<_>>()).to_string(),
+            );
+        }
+        if kind == "slots" {
+            return Some(self.board.slots_json());
         }
         let (word, arguments) = kind.split_once(' ')?;
         let ask: Value = serde_json::from_str(arguments).ok()?;

@@ -79,12 +79,13 @@ impl Signals {
         }
     }
 
-    /// Reloads on SIGHUP until a signal ends the process.
+    /// Reloads on SIGHUP until a signal, or somebody over HTTP, ends the process.
     pub async fn serve(&mut self, port: &Arc<Port>) {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return,
                 _ = self.int.recv() => return,
+                () = port.told_to_drain.notified() => return,
                 _ = self.hup.recv() => {
                     // The outcome is logged and shown on /api/v1/status/runtimeinfo.
                     let _ = port.reload().await;

@@ -15,7 +15,7 @@ use koios_actors::ingest::{Checkpoint, Distributor, Sync};
 use koios_actors::kit::{ComputePool, Drain, Mailroom};
 use koios_actors::scrape::StopAll;
 use koios_actors::scrape::discovery::Discovery;
-use koios_cluster::{Gossip, NodeState};
+use koios_cluster::{EventLog, Gossip, NodeState};
 use koios_http::Readiness;
 
 use crate::wire::Foundation;
@@ -31,6 +31,7 @@ pub struct Ending {
     /// None where the log is not shipped.
     pub shipper: Option<Mailroom<Shipper>>,
     pub http: ServerHandle,
+    pub events: Arc<EventLog>,
 }
 
 const CUT: Duration = Duration::from_secs(120);
@@ -67,8 +68,10 @@ impl Ending {
             });
         }
         drain.step("leave", STEP, say(self.membership.clone(), NodeState::Leaving, news));
-        let http = self.http.clone();
+        let (http, events) = (self.http.clone(), self.events.clone());
         drain.step("stop serving", STEP, async move {
+            // Streams of events would otherwise hold the server open.
+            events.close();
             http.stop(true).await;
             Ok(())
         });

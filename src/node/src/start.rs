@@ -12,17 +12,17 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
-use koios_cluster::{NodeState, doorbell};
+use koios_cluster::{EventLog, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
-use koios_query::PeerService;
+use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::Admin;
 use crate::banner::Banner;
@@ -38,6 +38,7 @@ use crate::rpc;
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
+use crate::watching::Watching;
 use crate::wire::Foundation;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -87,7 +88,7 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
     let faces = node.show_faces(listeners)?;
     let ending = node.open_engines(faces.http, &faces.port).await?;
-    let joined = node.join(&ending).await?;
+    let joined = node.join(&ending, &faces.port.peers).await?;
     if let Some(joined) = joined {
         let seconds = (node.foundation.clock.mono_ns() - start_ns) as f64 / 1e9;
         node.banner(seconds, &joined).print();
@@ -132,15 +133,21 @@ impl Node {
             retention: crate::local_blocks::retention_text(&s.retention),
         }));
         let registry = Registry::new();
+        let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
-        metrics::register(&registry, self.sources(&runtime, &receiver));
+        metrics::register(&registry, self.sources(&runtime, &receiver, &front));
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
             node: self.me.name.clone(),
             storage: s.args.storage_path.clone(),
             foundation: f.clone(),
         });
-        let reports = Arc::new(OwnReports { board: f.board.clone(), heads: f.heads.clone(), admin });
+        let reports = Arc::new(OwnReports {
+            gossip: gossip.clone(),
+            board: f.board.clone(),
+            heads: f.heads.clone(),
+            admin,
+        });
         let port = Arc::new(Port {
             args: s.args.clone(),
             board: f.board.clone(),
@@ -148,12 +155,23 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers,
-            discovery: f.open_discovery(s, gossip, &hostname),
+            discovery: f.open_discovery(s, &hostname),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),
             reports: reports.clone(),
+            told_to_drain: Notify::new(),
+            events: events.clone(),
         });
+        Watching {
+            gossip: gossip.clone(),
+            peers: port.peers.clone(),
+            board: f.board.clone(),
+            catalogue: f.catalogue.view.clone(),
+            compactor: f.compactor.clone(),
+            events: events.clone(),
+        }
+        .start(&f.net);
         let state = web::Data::new(ApiState {
             front,
             node: port.clone(),
@@ -163,6 +181,8 @@ impl Node {
             readiness: f.readiness.clone(),
             lifecycle: s.args.web_enable_lifecycle,
             admin: s.args.web_enable_admin_api,
+            events,
+            replicas: s.config.koios.scrape.replicas,
             receiver,
         });
         let http = serve::http(listeners.web, state)?;
@@ -194,24 +214,28 @@ impl Node {
             gossip_interval: gossiping::interval(s),
             membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
-            uploader: f.open_uploader(s, &self.me.name, gossip),
+            uploader: f.open_uploader(s, format!("{}/{}", self.me.name, self.me.log_id(s)?), gossip),
             shipper: crate::shipping::open(f, s, &self.me, gossip),
             http,
+            events: port.events.clone(),
         })
     }
 
     /// Meets the peers and turns ready; `None` when a signal came first.
-    async fn join(&mut self, ending: &Ending) -> Result<Option<Joined>, String> {
+    async fn join(&mut self, ending: &Ending, peers: &Arc<Peers>) -> Result<Option<Joined>, String> {
         let set = |state| ending.membership.ask(SetState(state), PATIENCE);
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
-        let catalogue = self.foundation.catalogue.clone();
+        let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let work = async move {
             let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
             bucket_read(&catalogue).await;
+            if joined.is_ok() && !restarted {
+                joining::until_known(&gossip, &peers, &*clock).await;
+            }
             joined
         };
         tokio::select! {
@@ -235,7 +259,12 @@ impl Node {
         tracing::info!("stopped");
     }
 
-    fn sources(&self, runtime: &Arc<RwLock<RuntimeFacts>>, receiver: &Option<Arc<Receiver>>) -> Sources {
+    fn sources(
+        &self,
+        runtime: &Arc<RwLock<RuntimeFacts>>,
+        receiver: &Option<Arc<Receiver>>,
+        front: &Arc<Front>,
+    ) -> Sources {
         let f = &self.foundation;
         Sources {
             version: VERSION.to_owned(),
@@ -250,6 +279,8 @@ impl Node {
             shipping: f.shipping.clone(),
             runtime: runtime.clone(),
             receiver: receiver.clone(),
+            front: front.clone(),
+            clock: f.clock.clone(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use koios_actors::blocks::moved::Moved;
 use koios_actors::blocks::{
     self, CatalogueActor, CatalogueHandle, Compactor, LocalBlocks, Uploader, UploaderSetup,
 };
@@ -13,10 +14,11 @@ use koios_actors::cluster::membership::{self, Membership, MembershipSetup, peers
 use koios_actors::ingest::{Distributor, HeadViews, ShardActor};
 use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
+use koios_actors::scrape::TargetBoard;
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::PoolSetup;
-use koios_actors::scrape::{TargetBoard, ownership};
-use koios_cluster::{Gossip, KeyRing, Reach, SoleTracker};
+use koios_cluster::handover::linger_ms;
+use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
@@ -26,6 +28,7 @@ use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::settings::Settings;
 use crate::shipping::ShippingStats;
@@ -56,6 +59,12 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What this node lost with a part of its log.
+    pub holes: Arc<Mutex<SoleTracker>>,
+    /// Blocks that the head forgot samples into lately.
+    pub moved: Arc<Moved>,
+    /// The view that ownership goes by.
+    pub owning: watch::Sender<Arc<ClusterView>>,
     /// What is told about the log's copy in the bucket.
     pub shipping: ShippingStats,
     wardens: Mutex<Vec<Arc<Warden>>>,
@@ -70,7 +79,11 @@ impl Foundation {
         let external = settings.config.external_labels().clone();
         let cache = settings.args.storage_path.join("cache");
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
+        let state = settings.args.storage_path.join("cluster");
+        let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
+            holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
+            moved,
             clock,
             net,
             plan: Arc::new(Plan::new()),
@@ -87,7 +100,8 @@ impl Foundation {
             external,
             cutting: Arc::default(),
             compactor: Arc::default(),
-            sole: Arc::new(Mutex::new(SoleTracker::open(&settings.args.storage_path.join("cluster")))),
+            sole: Arc::new(Mutex::new(SoleTracker::open(&state))),
+            owning: watch::Sender::default(),
             shipping: ShippingStats::default(),
             wardens: Mutex::default(),
         }
@@ -159,6 +173,13 @@ impl Foundation {
             });
             self.keep(&room, warden);
         }
+        if corruptions > 0 {
+            // What was in the lost part, nobody knows; others have it, unless they are away too.
+            let mut holes = self.holes.lock();
+            if holes.ensure(0, self.clock.now_ms()) {
+                holes.save().map_err(|e| e.to_string())?;
+            }
+        }
         Ok(corruptions)
     }
 
@@ -180,6 +201,10 @@ impl Foundation {
             shelf: self.shelf.clone(),
             catalogue: self.catalogue.view.clone(),
             pool: Arc::new(QueryCompute(self.pool.clone())),
+            moved: {
+                let moved = self.moved.clone();
+                Arc::new(move || moved.recent())
+            },
         }
     }
 
@@ -211,13 +236,20 @@ impl Foundation {
             },
             options: settings.features.engine.clone(),
         };
-        let coordinator = Coordinator { peers: peers.clone(), parts: self.local_parts() };
+        let coordinator =
+            Coordinator { peers: peers.clone(), parts: self.local_parts(), stats: Arc::default() };
         let admission = Arc::new(DeskAdmission(room));
         (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)
     }
 
     /// Starts the uploader.
-    pub fn open_uploader(&self, settings: &Settings, node: &str, gossip: &Arc<Gossip>) -> Mailroom<Uploader> {
+    /// `node` is its name and its log's.
+    pub fn open_uploader(
+        &self,
+        settings: &Settings,
+        node: String,
+        gossip: &Arc<Gossip>,
+    ) -> Mailroom<Uploader> {
         let setup = Arc::new(UploaderSetup {
             heads: self.heads.clone(),
             distributor: self.distributor.clone(),
@@ -226,7 +258,8 @@ impl Foundation {
             shelf: self.shelf.clone(),
             pool: self.pool.clone(),
             net: self.net.clone(),
-            node: node.to_owned(),
+            node,
+            moved: self.moved.clone(),
             external: self.external.clone(),
             block_range_ms: settings.config.koios.storage.block_range_ms,
             out_dir: settings.args.storage_path.join("cut"),
@@ -249,11 +282,13 @@ impl Foundation {
             heads: self.heads.clone(),
             catalogue: self.catalogue.clone(),
             sole: self.sole.clone(),
+            owning: self.owning.clone(),
+            holes: self.holes.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();
                 let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
-                ownership::linger_ms(longest.unwrap_or(60_000))
+                linger_ms(longest.unwrap_or(60_000))
             }),
             clock: self.clock.clone(),
         };
@@ -266,16 +301,11 @@ impl Foundation {
     }
 
     /// Starts discovery with the jobs of the configuration.
-    pub fn open_discovery(
-        &self,
-        settings: &Settings,
-        gossip: &Gossip,
-        hostname: &str,
-    ) -> Mailroom<Discovery> {
+    pub fn open_discovery(&self, settings: &Settings, hostname: &str) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
             pool: PoolSetup {
-                views: gossip.subscribe(),
+                views: self.owning.subscribe(),
                 replicas: settings.config.koios.scrape.replicas,
                 distributor: self.distributor.clone(),
                 clock: self.clock.clone(),

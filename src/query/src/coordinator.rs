@@ -22,6 +22,7 @@ use crate::picked::Picked;
 use crate::rounds::Rounds;
 pub use crate::rounds::Want;
 use crate::scope::{Answer, Form, Missing, Scope, Words};
+use crate::stats::QueryStats;
 
 /// Longest wait for one holder; the replicas of a silent one answer for it.
 pub const HOLDER_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,6 +51,8 @@ pub struct Coordinator {
     pub peers: Arc<Peers>,
     /// Own data.
     pub parts: LocalParts,
+    /// What queries met.
+    pub stats: Arc<QueryStats>,
 }
 
 type Asked<T> = Result<(T, Vec<Missing>), CallError>;
@@ -150,13 +153,20 @@ impl Coordinator {
                 match result {
                     Ok((payload, missing)) => {
                         payloads.push(payload);
+                        self.stats.missed(&missing);
                         rounds.answered(&node, &scope, missing);
                     }
                     Err(CallError::Limit(text)) => return Err(QueryError::Limit(text)),
-                    Err(e) => rounds.no_answer(&node, &scope, e.text()),
+                    Err(e) => {
+                        QueryStats::count(&self.stats.unanswered);
+                        rounds.no_answer(&node, &scope, e.text());
+                    }
                 }
             }
             questions = rounds.next(&catalogue, &ejected);
+            if questions.iter().any(|(node, _)| node.name == view.me) {
+                QueryStats::count(&self.stats.self_reads);
+            }
         }
         Ok((payloads, rounds.verdict()))
     }

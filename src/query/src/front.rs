@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use koios_cluster::ClusterView;
+use koios_cluster::{ClusterView, Member};
 use koios_model::{Clock, Labels, Matcher};
-use koios_promql::{Control, EngineOptions, EvalError, Limits, Plan, QueryOutput, QueryParams, parse};
+use koios_promql::{
+    Control, EngineOptions, EvalError, Limits, Plan, QueryOutput, QueryParams, Select, parse,
+};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Want};
 use crate::error::QueryError;
+use crate::picture::Facts;
 use crate::ports::{Admission, PoolHelpers, compute};
 use crate::scope::Form;
+use crate::stats::QueryStats;
 
 /// Selects of one query that are fetched at a time.
 const SELECTS_IN_FLIGHT: usize = 4;
@@ -122,6 +126,39 @@ impl Front {
         self.views.borrow().clone()
     }
 
+    /// Who is asked, and with which data of this node.
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// Looks at the cluster as a query would now.
+    pub fn look<T>(&self, now_ms: i64, see: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let (view, catalogue) = (self.view(), self.coordinator.parts.catalogue.load_full());
+        let reach = self.coordinator.peers.reach();
+        let ejected = |m: &Member| reach.is_ejected(&m.name, m.generation);
+        see(&Facts { view: &view, catalogue: &catalogue, ejected: &ejected, now_ms })
+    }
+
+    /// The selects of a query: conditions, first and last sample time that may matter.
+    ///
+    /// # Errors
+    /// When the query cannot be planned.
+    pub fn selects(&self, request: &QueryRequest) -> Result<Vec<Select>, QueryError> {
+        Ok(Plan::new(&parse(&request.query)?, &self.params(request))?.selects().to_vec())
+    }
+
+    fn params(&self, request: &QueryRequest) -> QueryParams {
+        QueryParams {
+            start_ms: request.start_ms,
+            end_ms: request.end_ms,
+            step_ms: request.step_ms,
+            lookback_ms: request.lookback_ms.unwrap_or(self.limits.lookback_ms),
+            default_subquery_step_ms: self.limits.subquery_step_ms,
+            limits: self.limits.engine.clone(),
+            options: self.limits.options.clone(),
+        }
+    }
+
     /// Bounds and defaults.
     pub fn limits(&self) -> &FrontLimits {
         &self.limits
@@ -133,15 +170,7 @@ impl Front {
     /// See `QueryError`; `Incomplete` by the policy on partial answers.
     pub async fn query(&self, request: QueryRequest) -> Result<QueryResponse, QueryError> {
         let expr = parse(&request.query)?;
-        let params = QueryParams {
-            start_ms: request.start_ms,
-            end_ms: request.end_ms,
-            step_ms: request.step_ms,
-            lookback_ms: request.lookback_ms.unwrap_or(self.limits.lookback_ms),
-            default_subquery_step_ms: self.limits.subquery_step_ms,
-            limits: self.limits.engine.clone(),
-            options: self.limits.options.clone(),
-        };
+        let params = self.params(&request);
         let instant = params.is_instant();
         let plan = Plan::new(&expr, &params)?;
         let timeout_ms = request.timeout_ms.unwrap_or(u64::MAX).min(self.limits.timeout_ms);
@@ -198,6 +227,10 @@ impl Front {
             inputs.push(selected.series.into_set());
         }
         gaps.dedup();
+        if !gaps.is_empty() {
+            let stats = &self.coordinator.stats;
+            QueryStats::count(if run.partial { &stats.partial } else { &stats.refused });
+        }
         if !gaps.is_empty() && !run.partial {
             return Err(QueryError::Incomplete(gaps));
         }

@@ -3,7 +3,7 @@
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds (`rounds`) of the coordinator
 //! (`coordinator`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
-//! completeness (`completeness`), and the
+//! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
 //! Refuses PromQL semantics (crate `promql`), block formats and JSON.
@@ -20,11 +20,13 @@ pub mod front;
 pub mod local;
 pub mod merge;
 pub mod picked;
+pub mod picture;
 pub mod plan;
 pub mod ports;
 pub mod rounds;
 pub mod scope;
 pub mod server;
+pub mod stats;
 #[cfg(test)]
 mod testing;
 pub mod wire;
@@ -40,3 +42,4 @@ pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
 pub use rounds::{Rounds, Want};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};
 pub use server::PeerService;
+pub use stats::QueryStats;

@@ -27,6 +27,8 @@ pub struct LocalParts {
     pub catalogue: Arc<ArcSwap<CatalogueView>>,
     /// Where reading happens.
     pub pool: Arc<dyn Compute>,
+    /// Blocks that the head forgot samples into lately.
+    pub moved: Arc<dyn Fn() -> Vec<BlockId> + Send + Sync>,
 }
 
 impl LocalParts {
@@ -54,6 +56,7 @@ impl LocalParts {
             .await??;
         }
         // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
+        answer.missing.extend(self.moved(scope));
         let (blocks, missing) = self.open(scope).await;
         answer.missing.extend(missing);
         if !blocks.is_empty() {
@@ -103,6 +106,7 @@ impl LocalParts {
             .await?;
         }
         // After the head, as in `select`.
+        words.missing.extend(self.moved(scope));
         let (blocks, missing) = self.open(scope).await;
         compute(&*self.pool, move || {
             words.missing.extend(missing);
@@ -118,6 +122,16 @@ impl LocalParts {
             words
         })
         .await
+    }
+
+    /// Said after the head was read, never before.
+    fn moved(&self, scope: &Scope) -> Vec<Missing> {
+        if !scope.own {
+            return Vec::new();
+        }
+        let named =
+            |id| Missing { part: Part::Block(id), reason: MissingReason::Moved, detail: String::new() };
+        (self.moved)().into_iter().map(named).collect()
     }
 
     async fn open(&self, scope: &Scope) -> (Vec<SharedBlock>, Vec<Missing>) {

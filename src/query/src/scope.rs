@@ -50,17 +50,33 @@ pub enum MissingReason {
     Denied,
     /// Over a limit.
     Limit,
+    /// The head forgot samples into this block lately; whoever does not see the block reads it by its id.
+    Moved,
 }
 
 impl MissingReason {
-    const NAMES: [(MissingReason, &'static str); 6] = [
+    const NAMES: [(MissingReason, &'static str); 7] = [
         (MissingReason::NotMine, "not_mine"),
         (MissingReason::Loading, "loading"),
         (MissingReason::Gone, "gone"),
         (MissingReason::Corrupt, "corrupt"),
         (MissingReason::Denied, "denied"),
         (MissingReason::Limit, "limit"),
+        (MissingReason::Moved, "moved"),
     ];
+
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::NAMES.len();
+
+    /// All reasons, by `index`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.iter().map(|(r, _)| *r)
+    }
+
+    /// Its place among all reasons, less than `COUNT`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
 
     /// Name on the wire.
     pub fn as_str(self) -> &'static str {

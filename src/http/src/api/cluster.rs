@@ -1,102 +1,74 @@
-//! `/api/v1/cluster`: the cluster as this node sees it.
+//! `/api/v1/cluster`: the cluster as this node sees it. Its parts are below it, one file each.
+
+pub mod coverage;
+pub mod events;
+pub mod explain;
+pub mod nodes;
+pub mod ownership;
 
 use actix_web::{HttpResponse, web};
-use koios_cluster::{ClusterView, Liveness, Member};
 use koios_model::timestamp::rfc3339;
+use koios_query::picture::{self, Facts, Health, Level};
 use serde_json::{Value, json};
 
 use crate::codec::reply::{Notes, success};
 use crate::state::ApiState;
 
+/// Hours of coverage that are shown unless others are asked for.
+pub const HOURS: i64 = 24;
+/// Columns of the strip in the summary.
+const COLUMNS: usize = 48;
+/// Milliseconds of an hour.
+pub const HOUR_MS: i64 = 3_600_000;
+
 /// Answers GET, ready or not.
 pub async fn handle(state: web::Data<ApiState>) -> HttpResponse {
-    let data = describe(&state.front.view(), state.clock.now_ms());
+    let mut data = state.front.look(state.clock.now_ms(), describe);
+    data["lastEvent"] = Value::from(state.events.last());
     success(&data.to_string(), Notes::default())
 }
 
-/// The view as JSON.
-pub fn describe(view: &ClusterView, now_ms: i64) -> Value {
-    let nodes: Vec<Value> = view.members.values().map(|m| node(m)).collect();
-    let health = Health::of(view);
+/// The picture as JSON.
+fn describe(facts: &Facts<'_>) -> Value {
+    let view = facts.view;
+    let agreement = picture::health::agreement(view);
+    let coverage = picture::coverage::coverage(facts, HOURS * HOUR_MS, COLUMNS);
+    let count = |cover| coverage.columns.iter().filter(|c| c.cover == cover).count();
     json!({
         "observer": view.me,
-        "generatedAt": rfc3339(now_ms),
+        "generatedAt": rfc3339(facts.now_ms),
         "cluster": view.cluster,
         "epoch": view.seq,
         "ringHash": format!("{:016x}", view.ring_hash()),
-        "health": { "state": health.state, "sentence": health.sentence, "disagree": health.disagree },
-        "nodes": nodes,
+        "health": health(&picture::health::health(facts), &agreement.differing),
+        "agreement": {
+            "line": agreement.line,
+            "ready": agreement.ready,
+            "agreeing": agreement.agreeing,
+            "differing": agreement.differing,
+            "otherBlocks": agreement.other_blocks,
+        },
+        "coverage": {
+            "hours": HOURS,
+            "strip": coverage.columns.iter().map(|c| c.cover.glyph()).collect::<String>(),
+            "missing": count(picture::Cover::Missing),
+            "single": count(picture::Cover::One),
+        },
+        "nodes": nodes::list(facts),
     })
 }
 
-fn node(m: &Member) -> Value {
-    let r = &m.record;
-    let since = match m.liveness {
-        Liveness::Alive => r.since,
-        Liveness::Dead { since } => since,
-    };
+fn health(h: &Health, differing: &[String]) -> Value {
+    let issue = |i: &picture::Issue| json!({ "level": level(i.level), "cause": i.cause, "advice": i.advice });
     json!({
-        "name": m.name,
-        "state": m.shown_state(),
-        "since": rfc3339(since),
-        "zone": r.zone,
-        "http": r.http.to_string(),
-        "grpc": r.rpc.to_string(),
-        "gossip": m.gossip.to_string(),
-        "version": r.version,
-        "roles": r.roles.names(),
-        "weight": r.weight,
-        "generation": m.generation,
-        "bucket": r.bucket,
-        "ringHash": format!("{:016x}", r.ring_hash),
-        "head": { "minTime": r.head.min_time, "seriesLog2": r.head.series_log2 },
+        "state": h.level.colour(),
+        "level": level(h.level),
+        "sentence": h.sentence,
+        "disagree": differing,
+        "issues": h.issues.iter().map(issue).collect::<Value>(),
     })
 }
 
-/// One sentence on how the cluster is, and what to do when it is not well.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Health {
-    /// `green`, `amber` or `red`.
-    pub state: &'static str,
-    /// For humans.
-    pub sentence: String,
-    /// Ready nodes whose own view of the ready nodes differs from this one.
-    pub disagree: Vec<String>,
-}
-
-impl Health {
-    /// Judges a view.
-    pub fn of(view: &ClusterView) -> Self {
-        let names = |keep: &dyn Fn(&Member) -> bool| -> Vec<String> {
-            view.members.values().filter(|m| keep(m)).map(|m| m.name.clone()).collect()
-        };
-        let ready = names(&|m| m.is_ready());
-        let dead = names(&|m| m.shown_state() == "dead");
-        let hash = view.ring_hash();
-        let disagree = names(&|m| m.is_ready() && m.name != view.me && m.record.ring_hash != hash);
-        let total = view.members.values().filter(|m| m.shown_state() != "left").count();
-        let (state, sentence) = match (ready.len(), dead.len()) {
-            (0, _) => (
-                "red",
-                "no node is ready; wait for the logs to be replayed, or look at the nodes' logs".to_owned(),
-            ),
-            (n, 0) if n == total => ("green", format!("all {n} nodes are ready")),
-            (n, 0) => ("amber", format!("{n} of {total} nodes are ready, the rest are starting or draining")),
-            (n, 1) => (
-                "amber",
-                format!(
-                    "{n} of {total} nodes are ready; {} is dead and its replicas answer: restart it, or remove it for good",
-                    dead[0]
-                ),
-            ),
-            (n, _) => (
-                "red",
-                format!(
-                    "{n} of {total} nodes are ready; {} are dead and answers may be incomplete: restart them",
-                    dead.join(", ")
-                ),
-            ),
-        };
-        Self { state, sentence, disagree }
-    }
+fn level(level: Level) -> &'static str {
+    level.word()
 }

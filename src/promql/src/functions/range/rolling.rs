@@ -4,8 +4,6 @@
 //! quantiles, counts of changes, and sums of values that are so few binary digits long that no order of addition can
 //! round them: whole numbers, and multiples of a half, an eighth and so on.
 
-use std::collections::VecDeque;
-
 use crate::aggregates::quantile_sorted;
 use crate::engine::{Samples, Window};
 
@@ -17,8 +15,8 @@ const PLACES_MAX: i32 = 52;
 
 /// State of one series; windows must come in order.
 pub(super) enum Rolling {
-    /// Positions of candidates, best first.
-    Extreme { max: bool, to: usize, best: VecDeque<usize> },
+    /// The greatest, or the least.
+    Extreme(Extreme),
     /// Sum of all values before each position.
     Whole { mean: bool, before: Vec<f64> },
     /// Sums that do round.
@@ -36,7 +34,7 @@ impl Rolling {
             return None;
         }
         match kernel {
-            Kernel::Extreme { max } => Some(Self::Extreme { max, to: 0, best: VecDeque::new() }),
+            Kernel::Extreme { max } => Some(Self::Extreme(Extreme { max, ..Extreme::default() })),
             Kernel::Quantile => Some(Self::Sorted { from: 0, to: 0, values: Vec::new() }),
             Kernel::Sum { mean } => match exact_sums(&s.values) {
                 Some(before) => Some(Self::Whole { mean, before }),
@@ -51,23 +49,8 @@ impl Rolling {
     pub fn eval(&mut self, w: &Window<'_>, cx: &Cx<'_>) -> f64 {
         let values = &w.samples.values;
         match self {
-            Self::Extreme { max, to, best } => {
-                while *to < w.to {
-                    let v = values[*to];
-                    let worse = |b: f64| if *max { b < v } else { b > v };
-                    while best.back().is_some_and(|&b| worse(values[b])) {
-                        best.pop_back();
-                    }
-                    if !v.is_nan() {
-                        best.push_back(*to);
-                    }
-                    *to += 1;
-                }
-                while best.front().is_some_and(|&b| b < w.from) {
-                    best.pop_front();
-                }
-                best.front().map_or(f64::NAN, |&b| values[b])
-            }
+            Self::Extreme(extreme) if extreme.max => extreme.slide::<true>(values, w.from, w.to),
+            Self::Extreme(extreme) => extreme.slide::<false>(values, w.from, w.to),
             Self::Whole { mean, before } => {
                 let sum = before[w.to] - before[w.from];
                 if *mean { sum / w.len() as f64 } else { sum }
@@ -83,6 +66,48 @@ impl Rolling {
                 quantile_sorted(q, sorted)
             }
             Self::Changes { before } => f64::from(before[w.to - 1] - before[w.from]),
+        }
+    }
+}
+
+/// Extremes of windows that slide, by two halves: of the older one the extreme of every tail is known, of the younger
+/// one the extreme of all. When the older one has slid out, the whole window becomes the older one. Every value is
+/// looked at twice, and nothing depends on its order, as it would with a queue of candidates. Of equal values (0 and
+/// -0) the first counts; NaN counts when there is nothing else.
+#[derive(Default)]
+pub(super) struct Extreme {
+    max: bool,
+    /// Position of the first tail, and the one after the last.
+    from: usize,
+    split: usize,
+    tails: Vec<f64>,
+    young: f64,
+    /// End of the younger half.
+    to: usize,
+}
+
+impl Extreme {
+    fn slide<const MAX: bool>(&mut self, values: &[f64], from: usize, to: usize) -> f64 {
+        let less = |a: f64, b: f64| if MAX { a < b } else { a > b };
+        // Of two the better one, the first where they are equal.
+        let first = |a: f64, b: f64| if less(a, b) || a.is_nan() { b } else { a };
+        if from >= self.split {
+            (self.from, self.split, self.to, self.young) = (from, to, to, f64::NAN);
+            self.tails.clear();
+            self.tails.resize(to - from, f64::NAN);
+            let mut best = f64::NAN;
+            for (tail, v) in self.tails.iter_mut().zip(&values[from..to]).rev() {
+                best = first(*v, best);
+                *tail = best;
+            }
+        }
+        for v in &values[self.to..to] {
+            self.young = first(self.young, *v);
+        }
+        self.to = to;
+        match self.tails.get(from - self.from) {
+            Some(tail) => first(*tail, self.young),
+            None => self.young,
         }
     }
 }
@@ -164,7 +189,34 @@ fn slide(sorted: &mut Vec<f64>, values: &[f64], old: (usize, usize), new: (usize
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn extremes_are_those_of_each_window_alone(
+            picks in proptest::collection::vec(0usize..6, 1..60),
+            moves in proptest::collection::vec((0usize..5, 0usize..5), 1..60),
+        ) {
+            let values: Vec<f64> = picks.iter().map(|p| [f64::NAN, -0.0, 0.0, 1.5, -2.0, 7.0][*p]).collect();
+            let (mut max, mut min) = (Extreme { max: true, ..Extreme::default() }, Extreme::default());
+            let (mut from, mut to) = (0, 0);
+            for (a, b) in moves {
+                to = (to + b).min(values.len());
+                from = (from + a).min(to.saturating_sub(1));
+                if from == to {
+                    continue;
+                }
+                let fold = |better: fn(f64, f64) -> bool| {
+                    values[from..to].iter().fold(f64::NAN, |m, v| if m.is_nan() || better(m, *v) { *v } else { m })
+                };
+                let got = (max.slide::<true>(&values, from, to), min.slide::<false>(&values, from, to));
+                let want = (fold(|m, v| m < v), fold(|m, v| m > v));
+                prop_assert_eq!((got.0.to_bits(), got.1.to_bits()), (want.0.to_bits(), want.1.to_bits()));
+            }
+        }
+    }
 
     #[test]
     fn places_after_the_point() {
