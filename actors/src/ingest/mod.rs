@@ -19,5 +19,6 @@ pub use journal::Journal;
 pub use push::LocalPush;
 pub use replicated::{Copies, Replicated, ReplicatedSetup};
 pub use shard::{
-    Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, RefuseBefore, ShardActor, Sync, Truncate,
+    Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, LogHandle, RefuseBefore, ShardActor, Sync,
+    Truncate,
 };

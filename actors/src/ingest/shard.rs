@@ -1,7 +1,7 @@
 //! Shard: owns one slice of the head and its log.
 //!
-//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `Delete`, `RefuseBefore`, `Truncate`, `Checkpoint` and
-//! `Sync`. Answers an append when it is as durable as the configured mode promises. Truncates in steps, so that
+//! Takes `Append` (a batch), `AppendExemplars`, `AppendMetadata`, `Delete`, `RefuseBefore`, `Truncate`, `Checkpoint`,
+//! `LogHandle` and `Sync`. Answers an append when it is as durable as the configured mode promises. Truncates in steps, so that
 //! appends go between them. After a failed sync it has the log written again by itself. Publishes its `HeadView`
 //! in `HeadViews`; nobody reads through the mailroom. Bound: 128 messages. On death: the warden opens the shard
 //! again from its log, which holds everything that was acknowledged.
@@ -14,6 +14,7 @@ use koios_model::Matcher;
 use koios_model::metadata::MetricMetadata;
 use koios_tsdb::{
     AppendBatch, Appended, CheckpointJob, ExemplarEntry, ExemplarsAppended, Shard, SyncMode, TruncateReport,
+    WalSyncer,
 };
 
 use super::error::IngestError;
@@ -281,6 +282,22 @@ impl Handler<Letter<Checkpoint>> for ShardActor {
     fn handle(&mut self, _: Letter<Checkpoint>, _: &mut Context<Self>) -> Self::Result {
         let (shard, _) = self.opened()?;
         Ok(shard.begin_checkpoint()?)
+    }
+}
+
+/// The handle to the log, for whoever keeps a copy of it. It is another one after a failed sync.
+pub struct LogHandle;
+
+impl Message for LogHandle {
+    type Result = Result<WalSyncer, IngestError>;
+}
+
+impl Handler<Letter<LogHandle>> for ShardActor {
+    type Result = Result<WalSyncer, IngestError>;
+
+    fn handle(&mut self, _: Letter<LogHandle>, _: &mut Context<Self>) -> Self::Result {
+        let (shard, _) = self.opened()?;
+        Ok(shard.syncer())
     }
 }
 

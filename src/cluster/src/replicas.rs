@@ -55,7 +55,8 @@ pub fn ring(view: &ClusterView, now_ms: i64) -> Vec<Arc<Member>> {
 /// only one known node and call its answers whole. `knows` tells who has said that it sees the new node.
 pub fn is_known(ring: &[Arc<Member>], me: &str, knows: &dyn Fn(&Member) -> bool) -> bool {
     let count = ring.iter().filter(|m| m.name == me || knows(m)).count();
-    2 * count > ring.len()
+    // Who is not in the ring keeps no copies.
+    2 * count > ring.len() || ring.iter().all(|m| m.name != me)
 }
 
 /// Where one series goes.
@@ -259,6 +260,7 @@ mod tests {
     fn a_new_node_is_known_by_more_than_half() {
         let all = nodes(&["a", "a", "a", "a"]);
         assert!(is_known(&all[..1], "n0", &|_| false), "the first of a cluster");
+        assert!(is_known(&[], "n0", &|_| false) && is_known(&all[1..], "n0", &|_| false), "not in the ring");
         assert!(is_known(&all[..2], "n0", &|m| m.name == "n1"));
         assert!(!is_known(&all[..2], "n0", &|_| false));
         assert!(!is_known(&all, "n0", &|m| m.name == "n1"), "two of four");

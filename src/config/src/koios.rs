@@ -71,6 +71,18 @@ pub enum WalSync {
     Os,
 }
 
+/// Whether the log is copied to the bucket while it grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShipLog {
+    /// While there is one copy of the data and the bucket is not the node's own directory.
+    #[default]
+    Auto,
+    /// Whenever the bucket is not the node's own directory.
+    Always,
+    /// Not at all.
+    Never,
+}
+
 /// `koios.storage`. Times are milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StorageSection {
@@ -86,6 +98,10 @@ pub struct StorageSection {
     pub retention_ms: i64,
     /// Thanos' object storage file.
     pub objstore_config_file: Option<PathBuf>,
+    /// Whether the log is copied to the bucket.
+    pub ship_log: ShipLog,
+    /// How often that happens; sooner when there is much.
+    pub ship_interval_ms: i64,
 }
 
 impl Default for StorageSection {
@@ -97,6 +113,8 @@ impl Default for StorageSection {
             out_of_order_window_ms: 1_800_000,
             retention_ms: 15 * 86_400_000,
             objstore_config_file: None,
+            ship_log: ShipLog::default(),
+            ship_interval_ms: 15_000,
         }
     }
 }
@@ -252,6 +270,8 @@ fn scrape(mut s: Section<'_>) -> ScrapeSection {
 fn storage(mut s: Section<'_>) -> StorageSection {
     const SYNCS: &[(&str, WalSync)] =
         &[("batch", WalSync::Batch), ("interval", WalSync::Interval), ("os", WalSync::Os)];
+    const SHIPS: &[(&str, ShipLog)] =
+        &[("auto", ShipLog::Auto), ("always", ShipLog::Always), ("never", ShipLog::Never)];
     let d = StorageSection::default();
     let out = StorageSection {
         block_range_ms: positive(&mut s, "block_range", d.block_range_ms),
@@ -260,6 +280,8 @@ fn storage(mut s: Section<'_>) -> StorageSection {
         out_of_order_window_ms: s.duration("out_of_order_window").unwrap_or(d.out_of_order_window_ms),
         retention_ms: s.duration("retention").unwrap_or(d.retention_ms),
         objstore_config_file: s.path("objstore_config_file"),
+        ship_log: s.one_of("ship_log", SHIPS).unwrap_or_default(),
+        ship_interval_ms: positive(&mut s, "ship_interval", d.ship_interval_ms),
     };
     // Thanos compacts two-hour blocks into fixed, aligned ranges; other lengths would never line up.
     if out.block_range_ms > 0 && 7_200_000 % out.block_range_ms != 0 {

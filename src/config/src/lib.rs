@@ -41,8 +41,8 @@ pub use http_client::{
     TlsConfig,
 };
 pub use koios::{
-    ClusterSection, KoiosSection, LimitsSection, NodeSection, QuerySection, ScrapeSection, StorageSection,
-    WalSync,
+    ClusterSection, KoiosSection, LimitsSection, NodeSection, QuerySection, ScrapeSection, ShipLog,
+    StorageSection, WalSync,
 };
 pub use names::{EscapingScheme, NameScheme, ScrapeProtocol};
 pub use relabel::{RelabelAction, RelabelRule};

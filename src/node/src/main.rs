@@ -24,6 +24,7 @@ mod reports;
 mod rpc;
 mod serve;
 mod settings;
+mod shipping;
 mod shutdown;
 mod start;
 mod status;

@@ -29,6 +29,7 @@ pub struct Sources {
     pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
     pub shelf: Arc<Shelf>,
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
+    pub shipping: crate::shipping::ShippingStats,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub receiver: Option<Arc<Receiver>>,
     pub front: Arc<Front>,
@@ -49,6 +50,7 @@ pub fn register(registry: &Registry, s: Sources) {
         if let Some(receiver) = &s.receiver {
             crate::push::export(e, receiver);
         }
+        crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
         crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
         for (slot, targets) in s.board.counts().0 {

@@ -1,7 +1,7 @@
 //! The drain: what a node does between SIGTERM and its end.
 //!
 //! In order: tell peers, let them take over the targets, stop scraping and writing, cut the head and see it in
-//! the bucket, say goodbye, stop serving, sync the logs, replace them by checkpoints so that the next start reads
+//! the bucket, take its log's copy away there, say goodbye, stop serving, sync the logs, replace them by checkpoints so that the next start reads
 //! those. Each step has a deadline; none stops the rest. A second signal ends the process at once.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use koios_actors::blocks::{CutAll, Uploader};
+use koios_actors::blocks::{CutAll, Finish, Shipper, Uploader};
 use koios_actors::cluster::{Membership, SetState};
 use koios_actors::ingest::{Checkpoint, Distributor, Sync};
 use koios_actors::kit::{ComputePool, Drain, Mailroom};
@@ -28,6 +28,8 @@ pub struct Ending {
     pub membership: Mailroom<Membership>,
     pub discovery: Mailroom<Discovery>,
     pub uploader: Mailroom<Uploader>,
+    /// None where the log is not shipped.
+    pub shipper: Option<Mailroom<Shipper>>,
     pub http: ServerHandle,
     pub events: Arc<EventLog>,
 }
@@ -60,6 +62,11 @@ impl Ending {
             tracing::info!(blocks = report.blocks.len(), samples = report.samples, "head is in the bucket");
             Ok(())
         });
+        if let Some(shipper) = self.shipper.clone() {
+            drain.step("settle the shipped log", STEP, async move {
+                shipper.ask(Finish, STEP).await.map_err(|e| e.to_string())?
+            });
+        }
         drain.step("leave", STEP, say(self.membership.clone(), NodeState::Leaving, news));
         let (http, events) = (self.http.clone(), self.events.clone());
         drain.step("stop serving", STEP, async move {

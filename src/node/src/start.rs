@@ -219,6 +219,7 @@ impl Node {
             membership: f.open_membership(s, gossip),
             discovery: port.discovery.clone(),
             uploader: f.open_uploader(s, format!("{}/{}", self.me.name, self.me.log_id(s)?), gossip),
+            shipper: crate::shipping::open(f, s, &self.me, gossip),
             http,
             events: port.events.clone(),
         })
@@ -279,6 +280,7 @@ impl Node {
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),
             compactor: f.compactor.clone(),
+            shipping: f.shipping.clone(),
             runtime: runtime.clone(),
             receiver: receiver.clone(),
             front: front.clone(),

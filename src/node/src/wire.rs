@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::settings::Settings;
+use crate::shipping::ShippingStats;
 
 /// Jobs that wait for a CPU.
 const COMPUTE_QUEUE: usize = 1024;
@@ -66,6 +67,8 @@ pub struct Foundation {
     pub owning: watch::Sender<Arc<ClusterView>>,
     /// How often the head could not be cut and uploaded.
     pub cuts_failed: Arc<AtomicU64>,
+    /// What is told about the log's copy in the bucket.
+    pub shipping: ShippingStats,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -102,6 +105,7 @@ impl Foundation {
             sole: Arc::new(Mutex::new(SoleTracker::open(&state))),
             owning: watch::Sender::default(),
             cuts_failed: Arc::default(),
+            shipping: ShippingStats::default(),
             wardens: Mutex::default(),
         }
     }

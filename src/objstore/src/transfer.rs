@@ -25,13 +25,21 @@ const PARTS_IN_FLIGHT: usize = 4;
 /// # Errors
 /// The first file that could not be read or written; nothing is visible then.
 pub async fn upload_block(bucket: &Bucket, dir: &FsPath, id: BlockId) -> Result<u64, ObjstoreError> {
+    let bytes = upload_data(bucket, dir, id).await?;
+    Ok(bytes + upload_file(bucket, &dir.join(META), &format!("{id}/{META}")).await?)
+}
+
+/// Uploads all files but meta.json: the block does not exist before somebody writes that one.
+///
+/// # Errors
+/// The first file that could not be read or written.
+pub async fn upload_data(bucket: &Bucket, dir: &FsPath, id: BlockId) -> Result<u64, ObjstoreError> {
     let mut bytes = 0;
     for file in block_files(dir)? {
         if file != FsPath::new(META) {
             bytes += upload_file(bucket, &dir.join(&file), &format!("{id}/{}", slashes(&file))).await?;
         }
     }
-    bytes += upload_file(bucket, &dir.join(META), &format!("{id}/{META}")).await?;
     Ok(bytes)
 }
 

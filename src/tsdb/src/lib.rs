@@ -34,6 +34,6 @@ pub use types::{
     AppendBatch, Appended, Entry, ExemplarEntry, ExemplarReject, ExemplarStats, ExemplarsAppended, Lsn,
     Reject, SeriesExemplars, SeriesKey, SeriesRef, Value,
 };
-pub use wal::{WalSyncer, segment_numbers};
+pub use wal::{LogFile, LogFileKind, WalSyncer, segment_numbers};
 
 pub use koios_chunk::SeriesChunks;

@@ -157,4 +157,4 @@ impl Shard {
 }
 
 /// Directory of the log inside the shard's.
-const WAL_DIR: &str = "wal";
+pub(crate) const WAL_DIR: &str = "wal";

@@ -6,6 +6,7 @@
 //! a closed log never takes or confirms anything again: a new one takes its place (`Wal::abandon`).
 
 pub(crate) mod exemplars;
+mod files;
 pub(crate) mod histograms;
 pub(crate) mod metadata;
 pub(crate) mod owners;
@@ -16,6 +17,7 @@ mod syncer;
 pub(crate) mod tombstones;
 mod writer;
 
+pub use files::{LogFile, LogFileKind};
 pub use segment::segment_numbers;
 pub use syncer::WalSyncer;
 pub(crate) use writer::Wal;
