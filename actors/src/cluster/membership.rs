@@ -1,8 +1,8 @@
 //! Membership: owns what this node says of itself, and watches what the others say.
 //!
 //! Takes `SetState`. Twice a second it publishes the summary of its own data, the digest of the blocks it
-//! sees and the hash of its view, decides by which view ownership goes (`Freeze`), and asks the catalogue for a new picture when a peer on the same bucket
-//! sees other blocks. Tells nobody else: everyone reads the view. Bound: 16 messages. On death: starts again
+//! sees and the hash of its view, decides by which view ownership goes (`Freeze`), and asks the catalogue for a new
+//! picture when a peer on the same bucket sees other blocks. Tells nobody else: everyone reads the view. Bound: 16 messages. On death: starts again
 //! over the same gossip service, which it does not own alone.
 
 use std::sync::Arc;
@@ -96,13 +96,12 @@ impl Membership {
         if is_private_bucket(view) {
             min_time = [min_time, catalogue.min_time()].into_iter().flatten().min();
         }
-        let min_time = match view.own().map(|m| m.record.state) {
-            // A head that takes nothing more is as old as it is.
-            Some(NodeState::Draining | NodeState::Leaving) => min_time.map(step_down),
-            _ => {
-                let window = stats.map_or(0, |s| s.out_of_order_window_ms) + SKEW_MS;
-                Some(HeadSummary::bound(min_time, self.setup.clock.now_ms(), window, MIN_TIME_STEP_MS))
-            }
+        let min_time = if view.own().is_none_or(|m| m.record.takes_samples()) {
+            let window = stats.map_or(0, |s| s.out_of_order_window_ms) + SKEW_MS;
+            Some(HeadSummary::bound(min_time, self.setup.clock.now_ms(), window, MIN_TIME_STEP_MS))
+        } else {
+            // A head that takes nothing, or nothing more, is as old as it is.
+            min_time.map(step_down)
         };
         let mut sole = self.setup.sole.lock();
         if view.own().is_some_and(|m| m.is_ready()) {

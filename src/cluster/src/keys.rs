@@ -178,6 +178,12 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// Whether samples may still come to this node's head: by its duties, and not while it drains.
+    pub fn takes_samples(&self) -> bool {
+        let drained = matches!(self.state, NodeState::Draining | NodeState::Leaving);
+        !drained && (self.roles.has("receive") || self.roles.has("scrape"))
+    }
+
     /// As key/value pairs for gossip.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
         let (sole, holes) = (ranges_text(&self.head.sole), ranges_text(&self.head.holes));
@@ -290,6 +296,16 @@ mod tests {
             catalogue: 7,
             ring_hash: 0xdead_beef,
         }
+    }
+
+    #[test]
+    fn only_who_has_the_duty_and_stays_takes_samples() {
+        let takes = |roles: &str, state| {
+            let roles = Roles::parse(roles).unwrap();
+            NodeRecord { roles, state, ..record() }.takes_samples()
+        };
+        assert!(takes("receive", NodeState::Ready) && takes("scrape,store", NodeState::Starting));
+        assert!(!takes("store,query", NodeState::Ready) && !takes("receive", NodeState::Draining));
     }
 
     #[test]

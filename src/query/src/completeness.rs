@@ -54,11 +54,9 @@ pub struct Absent {
 /// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for ever or any
 /// more: a head that was drained is empty when it says so.
 pub fn may_hold_from(m: &Member) -> Option<i64> {
-    let drained = matches!(m.record.state, NodeState::Draining | NodeState::Leaving);
-    let takes = !drained && (m.record.roles.has("receive") || m.record.roles.has("scrape"));
     match m.record.head.min_time {
         Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
-        None => takes.then_some(i64::MIN),
+        None => m.record.takes_samples().then_some(i64::MIN),
     }
 }
 
