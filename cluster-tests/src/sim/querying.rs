@@ -189,7 +189,7 @@ impl Process {
         match answer {
             Ok(a) => {
                 rounds.answered(&node, &scope, a.missing.clone());
-                rounds.forgotten(moved);
+                rounds.forgotten(&node, moved);
                 q.answers.push(a);
                 self.reach.answered(&name, node.generation);
             }

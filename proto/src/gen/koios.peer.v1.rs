@@ -99,6 +99,9 @@ pub struct Trailer {
     pub bytes: u64,
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Blocks that the head forgot samples into lately, by ULID. Who does not see one of them reads it by its id.
+    #[prost(string, repeated, tag = "8")]
+    pub moved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Served {

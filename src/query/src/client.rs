@@ -117,7 +117,12 @@ impl Peers {
             let mut account = Answer::default();
             let trailer = reply.trailer.ok_or_else(|| Status::data_loss("answer without a trailer"))?;
             wire::trailer_into(trailer, &mut account).map_err(Status::data_loss)?;
-            Ok(Words { values: reply.values, served: account.served, missing: account.missing })
+            Ok(Words {
+                values: reply.values,
+                served: account.served,
+                missing: account.missing,
+                moved: account.moved,
+            })
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
-use koios_model::Labels;
+use koios_model::{BlockId, Labels};
 use koios_promql::{EvalError, SeriesSet};
 
 use crate::client::{CallError, Peers};
@@ -55,7 +55,8 @@ pub struct Coordinator {
     pub stats: Arc<QueryStats>,
 }
 
-type Asked<T> = Result<(T, Vec<Missing>), CallError>;
+/// What came, what was not served, and where the head's samples went.
+type Asked<T> = Result<(T, Vec<Missing>, Vec<BlockId>), CallError>;
 type Ask<'a, T> = dyn Fn(Arc<Member>, Scope) -> BoxFuture<'a, Asked<T>> + Send + Sync + 'a;
 
 impl Coordinator {
@@ -83,8 +84,9 @@ impl Coordinator {
                 } else {
                     self.peers.select(&node, ring_hash, &scope, &want.matchers, labels_only, patience).await?
                 };
-                let missing = std::mem::take(&mut answer.missing);
-                Ok((answer, missing))
+                let (missing, moved) =
+                    (std::mem::take(&mut answer.missing), std::mem::take(&mut answer.moved));
+                Ok((answer, missing, moved))
             })
         };
         let (answers, gaps) = self.rounds(view, want, &ask).await?;
@@ -118,8 +120,8 @@ impl Coordinator {
                 } else {
                     self.peers.words(&node, ring_hash, &scope, name, &want.matchers, patience).await?
                 };
-                let missing = std::mem::take(&mut words.missing);
-                Ok((words, missing))
+                let (missing, moved) = (std::mem::take(&mut words.missing), std::mem::take(&mut words.moved));
+                Ok((words, missing, moved))
             })
         };
         let (answers, gaps) = self.rounds(view, want, &ask).await?;
@@ -151,10 +153,11 @@ impl Coordinator {
             .await;
             for (node, scope, result) in asked {
                 match result {
-                    Ok((payload, missing)) => {
+                    Ok((payload, missing, moved)) => {
                         payloads.push(payload);
                         self.stats.missed(&missing);
                         rounds.answered(&node, &scope, missing);
+                        rounds.forgotten(&node, &moved);
                     }
                     Err(CallError::Limit(text)) => return Err(QueryError::Limit(text)),
                     Err(e) => {

@@ -56,7 +56,7 @@ impl LocalParts {
             .await??;
         }
         // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
-        answer.missing.extend(self.moved(scope));
+        answer.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
         answer.missing.extend(missing);
         if !blocks.is_empty() {
@@ -106,7 +106,7 @@ impl LocalParts {
             .await?;
         }
         // After the head, as in `select`.
-        words.missing.extend(self.moved(scope));
+        words.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
         compute(&*self.pool, move || {
             words.missing.extend(missing);
@@ -125,13 +125,8 @@ impl LocalParts {
     }
 
     /// Said after the head was read, never before.
-    fn moved(&self, scope: &Scope) -> Vec<Missing> {
-        if !scope.own {
-            return Vec::new();
-        }
-        let named =
-            |id| Missing { part: Part::Block(id), reason: MissingReason::Moved, detail: String::new() };
-        (self.moved)().into_iter().map(named).collect()
+    fn moved(&self, scope: &Scope) -> Vec<BlockId> {
+        if scope.own { (self.moved)() } else { Vec::new() }
     }
 
     async fn open(&self, scope: &Scope) -> (Vec<SharedBlock>, Vec<Missing>) {

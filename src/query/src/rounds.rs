@@ -16,7 +16,7 @@ use koios_store::CatalogueView;
 
 use crate::completeness::{Absent, Gap, gaps};
 use crate::plan;
-use crate::scope::{Missing, MissingReason, Part, Scope};
+use crate::scope::{Missing, Part, Scope};
 
 /// Rounds of questions before the coordinator reads blocks itself.
 pub const ROUNDS_MAX: usize = 3;
@@ -147,11 +147,6 @@ impl Rounds {
     pub fn answered(&mut self, node: &Member, scope: &Scope, missing: Vec<Missing>) {
         for m in missing {
             match m.part {
-                Part::Block(id) if m.reason == MissingReason::Moved => {
-                    // In a bucket of its own the node serves the block itself.
-                    let mine = self.view.own().is_some_and(|me| me.record.bucket == node.record.bucket);
-                    self.forgotten(if mine { std::slice::from_ref(&id) } else { &[] });
-                }
                 Part::Own => self
                     .absent
                     .push(Absent::from_member(node, &format!("cannot read its head: {}", m.detail))),
@@ -169,8 +164,11 @@ impl Rounds {
 
     /// A head that answered says which blocks it forgot its samples into lately. What the catalogue here does not
     /// hold yet (this node was paused, or cut off from the bucket) is read by its id.
-    pub fn forgotten(&mut self, blocks: &[BlockId]) {
-        self.moved.extend(blocks);
+    /// Of a bucket of its own the node serves the blocks itself.
+    pub fn forgotten(&mut self, node: &Member, blocks: &[BlockId]) {
+        if self.view.own().is_some_and(|me| me.record.bucket == node.record.bucket) {
+            self.moved.extend(blocks);
+        }
     }
 
     /// A node did not answer.
@@ -267,13 +265,12 @@ mod tests {
         let (mut r, first) = Rounds::start(&v, &want(), catalogue.clone(), &|_| false);
         assert_eq!(first.len(), 2);
         let id = BlockId::from_parts(7, 7);
-        let moved =
-            |id| Missing { part: Part::Block(id), reason: MissingReason::Moved, detail: String::new() };
         for (node, scope) in &first {
-            r.answered(node, scope, vec![moved(id)]);
+            r.answered(node, scope, Vec::new());
+            r.forgotten(node, &[id]);
         }
         let elsewhere = Arc::new(member("c", "C"));
-        r.answered(&elsewhere, &first[0].1, vec![moved(BlockId::from_parts(8, 8))]);
+        r.forgotten(&elsewhere, &[BlockId::from_parts(8, 8)]);
         let next = r.next(&|| catalogue.clone(), &|_| false);
         assert_eq!((next.len(), next[0].0.name.as_str(), &next[0].1.blocks), (1, "a", &vec![id]));
         let detail = "the bucket does not answer".to_owned();

@@ -50,19 +50,16 @@ pub enum MissingReason {
     Denied,
     /// Over a limit.
     Limit,
-    /// The head forgot samples into this block lately; whoever does not see the block reads it by its id.
-    Moved,
 }
 
 impl MissingReason {
-    const NAMES: [(MissingReason, &'static str); 7] = [
+    const NAMES: [(MissingReason, &'static str); 6] = [
         (MissingReason::NotMine, "not_mine"),
         (MissingReason::Loading, "loading"),
         (MissingReason::Gone, "gone"),
         (MissingReason::Corrupt, "corrupt"),
         (MissingReason::Denied, "denied"),
         (MissingReason::Limit, "limit"),
-        (MissingReason::Moved, "moved"),
     ];
 
     /// How many reasons there are.
@@ -124,6 +121,8 @@ pub struct Answer {
     pub missing: Vec<Missing>,
     /// Words for the user.
     pub warnings: Vec<String>,
+    /// Blocks that the head forgot samples into lately.
+    pub moved: Vec<BlockId>,
 }
 
 /// A list of texts with the same account of parts.
@@ -135,4 +134,6 @@ pub struct Words {
     pub served: Vec<Part>,
     /// Parts that are not.
     pub missing: Vec<Missing>,
+    /// Blocks that the head forgot samples into lately.
+    pub moved: Vec<BlockId>,
 }

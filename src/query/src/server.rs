@@ -133,7 +133,7 @@ impl Peer for PeerService {
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
         let words = self.parts.words(&scope, request.name, matchers).await.map_err(|e| status(&e))?;
-        let trailer = wire::trailer_to_pb(&words.served, &words.missing, Vec::new());
+        let trailer = wire::trailer_to_pb(&words.served, &words.missing, &words.moved, Vec::new());
         Ok(Response::new(pb::LabelsReply { values: words.values, trailer: Some(trailer) }))
     }
 
@@ -169,7 +169,7 @@ impl Peer for PeerService {
 
 /// Cuts an answer into messages; the last one carries the trailer.
 fn batches(answer: Answer) -> impl Iterator<Item = pb::SelectReply> {
-    let trailer = wire::trailer_to_pb(&answer.served, &answer.missing, answer.warnings);
+    let trailer = wire::trailer_to_pb(&answer.served, &answer.missing, &answer.moved, answer.warnings);
     let mut series = answer.series.into_iter().peekable();
     let mut trailer = Some(trailer);
     std::iter::from_fn(move || {

@@ -2,7 +2,7 @@
 
 use koios_chunk::{Chunk, Encoding, SeriesChunks};
 use koios_cluster::Member;
-use koios_model::{Labels, MatchType, Matcher, Slot};
+use koios_model::{BlockId, Labels, MatchType, Matcher, Slot};
 use koios_proto::peer as pb;
 
 use crate::scope::{Answer, Missing, MissingReason, Part, Scope};
@@ -123,7 +123,12 @@ pub fn series_from_pb(s: pb::Series) -> Result<SeriesChunks, String> {
 }
 
 /// The account of parts for the wire.
-pub fn trailer_to_pb(served: &[Part], missing: &[Missing], warnings: Vec<String>) -> pb::Trailer {
+pub fn trailer_to_pb(
+    served: &[Part],
+    missing: &[Missing],
+    moved: &[BlockId],
+    warnings: Vec<String>,
+) -> pb::Trailer {
     let name = |p: &Part| match p {
         Part::Own => String::new(),
         Part::Block(id) => id.to_string(),
@@ -139,6 +144,7 @@ pub fn trailer_to_pb(served: &[Part], missing: &[Missing], warnings: Vec<String>
             })
             .collect(),
         warnings,
+        moved: moved.iter().map(ToString::to_string).collect(),
         ..pb::Trailer::default()
     }
 }
@@ -162,6 +168,9 @@ pub fn trailer_into(t: pb::Trailer, answer: &mut Answer) -> Result<(), String> {
         let part = part(&m.block)?;
         answer.missing.push(Missing { part, reason: MissingReason::parse(&m.reason), detail: m.detail });
     }
+    for id in &t.moved {
+        answer.moved.push(id.parse().map_err(|e| format!("{e}"))?);
+    }
     answer.warnings.extend(t.warnings);
     Ok(())
 }
@@ -170,7 +179,23 @@ pub fn trailer_into(t: pb::Trailer, answer: &mut Answer) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::testing::member;
-    use koios_model::{BlockId, Columns};
+    use koios_model::Columns;
+
+    #[test]
+    fn the_account_of_an_answer_survives_the_wire() {
+        let id = |n| BlockId::from_parts(n, 1);
+        let gone = Missing { part: Part::Block(id(2)), reason: MissingReason::Gone, detail: "x".into() };
+        let (served, missing) = ([Part::Own, Part::Block(id(1))], [gone]);
+        let sent = trailer_to_pb(&served, &missing, &[id(3)], vec!["w".into()]);
+        let mut got = Answer::default();
+        trailer_into(sent.clone(), &mut got).unwrap();
+        assert_eq!(
+            (&got.served[..], &got.missing[..], &got.moved[..]),
+            (&served[..], &missing[..], &[id(3)][..])
+        );
+        assert_eq!(got.warnings, ["w"]);
+        assert!(trailer_into(pb::Trailer { moved: vec!["?".into()], ..sent }, &mut got).is_err());
+    }
 
     #[test]
     fn everything_survives_the_wire() {
