@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use koios_cluster::identity::replace_file;
 use koios_model::{BlockId, Clock};
 use parking_lot::Mutex;
 
@@ -47,9 +48,7 @@ impl Moved {
             list.pop_front();
         }
         let text: String = list.iter().map(|(ms, id)| format!("{ms} {id}\n")).collect();
-        let fresh = self.path.with_extension("tmp");
-        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.path));
-        written.map_err(|e| format!("{}: {e}", self.path.display()))
+        replace_file(&self.path, &text).map_err(|e| e.to_string())
     }
 
     /// Blocks of the last hour.
@@ -81,7 +80,7 @@ mod tests {
         again.note(&(10..200).map(id).collect::<Vec<_>>()).unwrap();
         assert_eq!(again.recent().len(), BLOCKS_MAX);
         std::fs::write(&path, "rubbish\n1 x\n").unwrap();
-        assert!(Moved::open(path, clock.clone()).recent().is_empty());
-        assert!(Moved::open(dir.path().join("no/such"), clock).note(&[id(1)]).is_err());
+        assert!(Moved::open(path.clone(), clock.clone()).recent().is_empty());
+        assert!(Moved::open(path.join("under/a/file"), clock).note(&[id(1)]).is_err());
     }
 }

@@ -66,7 +66,11 @@ pub fn next_generation(dir: &Path, clock: &dyn Clock) -> Result<Generation, Clus
     Ok(Generation { value, restarted: last.is_some() })
 }
 
-pub(crate) fn replace_file(path: &Path, text: &str) -> Result<(), ClusterError> {
+/// Replaces a small state file whole: after a crash it holds the old text or the new one, and after this the new one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace_file(path: &Path, text: &str) -> Result<(), ClusterError> {
     let write = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use koios_cluster::identity::{Generation, next_generation, node_name};
+use koios_cluster::identity::{Generation, next_generation, node_name, replace_file};
 use koios_model::Clock;
 
 use crate::settings::Settings;
@@ -56,7 +56,7 @@ impl Identity {
         }
         // Generations of a name grow, also without a disk, because they begin with the clock.
         let id = self.generation.value.to_string();
-        std::fs::write(&path, &id).map_err(|e| format!("{}: {e}", path.display()))?;
+        replace_file(&path, &id).map_err(|e| e.to_string())?;
         Ok(id)
     }
 }
