@@ -71,7 +71,8 @@ impl Membership {
         Self { setup, freeze: Freeze::default(), refreshed_ns: 0, _flare: flare }
     }
 
-    fn publish(&mut self) {
+    /// `state` is new and goes out together with the data it speaks for.
+    fn publish(&mut self, state: Option<NodeState>) {
         let view = self.setup.gossip.view();
         let owning = self.freeze.look(self.setup.clock.mono_ns(), &view);
         self.setup.owning.send_if_modified(|last| {
@@ -81,8 +82,12 @@ impl Membership {
         });
         let catalogue = self.setup.catalogue.view.load_full();
         let head = self.summary(&view, &catalogue);
+        let now = self.setup.clock.now_ms();
         let (hash, digest) = (view.ring_hash(), catalogue.digest());
         self.setup.gossip.publish(|r| {
+            if let Some(state) = state.filter(|s| *s != r.state) {
+                (r.state, r.since) = (state, now);
+            }
             r.head = head;
             r.ring_hash = hash;
             r.catalogue = digest;
@@ -181,7 +186,7 @@ impl Actor for Membership {
 
 fn again(ctx: &mut Context<Membership>) {
     ctx.run_later(ROUND, |me, ctx| {
-        me.publish();
+        me.publish(None);
         again(ctx);
     });
 }
@@ -197,13 +202,6 @@ impl Handler<Letter<SetState>> for Membership {
     type Result = ();
 
     fn handle(&mut self, m: Letter<SetState>, _: &mut Context<Self>) {
-        let now = self.setup.clock.now_ms();
-        self.setup.gossip.publish(|r| {
-            if r.state != m.body.0 {
-                r.state = m.body.0;
-                r.since = now;
-            }
-        });
-        self.publish();
+        self.publish(Some(m.body.0));
     }
 }

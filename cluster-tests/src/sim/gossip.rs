@@ -151,8 +151,10 @@ impl Process {
         let known = !self.new || replicas::is_known(&ring, self.name(), &knows);
         if heard && listened && looked && self.logs_seen && known {
             NodeState::Ready
-        } else {
+        } else if self.logs_seen {
             NodeState::Joining
+        } else {
+            NodeState::Starting
         }
     }
 

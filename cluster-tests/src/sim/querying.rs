@@ -91,7 +91,7 @@ impl Process {
         scope: &Rc<Scope>,
         series: &Rc<Vec<u16>>,
     ) {
-        if !self.record.state.answers() {
+        if !self.record.state.is_open() {
             self.send(from, Msg::Answered { query, seq, answer: Err("is not ready"), moved: Vec::new() });
             return;
         }

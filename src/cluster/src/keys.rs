@@ -101,9 +101,15 @@ impl NodeState {
         Self::NAMES.iter().find(|(_, n)| *n == text).map(|(s, _)| *s)
     }
 
-    /// Whether a node in this state can be asked for data.
+    /// Whether a node in this state can be asked for any data it reaches.
     pub fn answers(self) -> bool {
         matches!(self, NodeState::Ready | NodeState::Draining | NodeState::Leaving)
+    }
+
+    /// Whether a node in this state can be asked for what it alone holds: its log is read, and what it lost is said. A
+    /// node that joins can, so that many may join at once without being taken for lost replicas.
+    pub fn is_open(self) -> bool {
+        self.answers() || self == NodeState::Joining
     }
 }
 
@@ -193,8 +199,9 @@ impl NodeRecord {
             (ROLES, format!("1|{}|{}", self.roles.names().join(","), self.weight)),
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
-            (STATE, format!("1|{}|{}", self.state, self.since)),
             (HEAD, format!("1|{min}|{sole}|{}|{holes}", self.head.series_log2)),
+            // News is cut in this order: who hears of a state has heard which data goes with it.
+            (STATE, format!("1|{}|{}", self.state, self.since)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
         ]

@@ -54,6 +54,11 @@ impl Member {
         self.is_alive() && self.record.state.answers()
     }
 
+    /// Alive and able to answer for what it alone holds.
+    pub fn is_open(&self) -> bool {
+        self.is_alive() && self.record.state.is_open()
+    }
+
     /// State as shown to users: the node's own, or `dead`, or `left` after a drain.
     pub fn shown_state(&self) -> &'static str {
         match (self.liveness, self.record.state) {

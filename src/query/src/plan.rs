@@ -1,7 +1,7 @@
 //! From one pinned view to fragments: who is asked for what.
 //!
-//! Pure. A fragment is (time range × part of the data × holder). Each node that answers is asked for its
-//! own part (its head, and what it has not uploaded yet). Blocks of the bucket that the coordinator sees too
+//! Pure. A fragment is (time range × part of the data × holder). Each node that is open is asked for its
+//! own part (its head, and what it has not uploaded yet), even while it still joins. Blocks of the bucket that the coordinator sees too
 //! are dealt to the nodes on the same bucket by rendezvous over the block's id. Blocks of a bucket that the
 //! coordinator does not see are asked of one node on that bucket. Ejected nodes are asked last: a block goes
 //! to the next in rank at once, a head has no second holder and is tried all the same.
@@ -49,7 +49,7 @@ pub fn plan(
     let mut absent = Vec::new();
     let my_bucket = view.own().map(|m| m.record.bucket.clone()).unwrap_or_default();
     for m in view.members.values() {
-        if m.answers() || m.name == view.me {
+        if m.is_open() || m.name == view.me {
             if m.name == view.me || holds_own_data(m, range.1) {
                 part(&mut parts, m).own = true;
             }
@@ -139,7 +139,7 @@ fn holds_own_data(m: &Member, maxt: i64) -> bool {
 }
 
 fn is_starting(m: &Member) -> bool {
-    m.is_alive() && !m.record.state.answers()
+    m.is_alive() && !m.record.state.is_open()
 }
 
 #[cfg(test)]
@@ -187,11 +187,14 @@ mod tests {
             m
         };
         starting.record.head.min_time = Some(3);
-        let v = view("a", vec![member("a", "B"), dead, starting, fresh]);
+        let mut joining = starting.clone();
+        (joining.name, joining.record.state) = ("e".into(), NodeState::Joining);
+        let v = view("a", vec![member("a", "B"), dead, starting, fresh, joining]);
         let f = plan(&v, &[], &|_| false, (0, 10));
         assert_eq!(f.absent.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         assert_eq!(f.absent[0].until, 77 + koios_cluster::replicas::RING_GRACE_MS, "it may be cut off only");
-        assert_eq!(f.ask.len(), 1);
+        let asked: Vec<_> = f.ask.iter().map(|p| (p.node.name.as_str(), p.own)).collect();
+        assert_eq!(asked, [("a", true), ("e", true)], "one that joins has read its log");
     }
 
     #[test]
