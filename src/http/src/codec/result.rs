@@ -158,6 +158,22 @@ struct Piece {
     bytes: Vec<u8>,
     /// What is text of it.
     len: usize,
+    last: Number,
+}
+
+/// The number that was written last: levels, extremes and idle counters say the same again and again.
+struct Number {
+    bits: u64,
+    text: [u8; FLOAT_ROOM],
+    len: usize,
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        let mut text = [0; FLOAT_ROOM];
+        text[0] = b'0';
+        Self { bits: 0, text, len: 1 }
+    }
 }
 
 impl Piece {
@@ -191,11 +207,18 @@ impl Piece {
         };
         room[..STAMP_ROOM].copy_from_slice(&stamp.text);
         room[0] = separator;
-        let float = room[stamp.len..].first_chunk_mut();
-        let Some(len) = float.and_then(|float| put_json_float(float, v)) else {
-            return self.push_rare_point(separator, stamp, v);
+        let Some(float) = room[stamp.len..].first_chunk_mut::<FLOAT_ROOM>() else {
+            unreachable!("BUG: a number without room")
         };
-        let end = stamp.len + len;
+        if v.to_bits() != self.last.bits {
+            let Some(len) = put_json_float(float, v) else {
+                return self.push_rare_point(separator, stamp, v);
+            };
+            self.last = Number { bits: v.to_bits(), text: *float, len };
+        } else {
+            *float = self.last.text;
+        }
+        let end = stamp.len + self.last.len;
         room[end..end + POINT_END.len()].copy_from_slice(&POINT_END);
         self.len += end + POINT_END.len();
     }
