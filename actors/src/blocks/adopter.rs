@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use arc_swap::ArcSwap;
 use koios_block::BlockMeta;
 use koios_cluster::adoption::{Commit, Decision, LogId, Move, Seen, Verdict, Watch};
 use koios_model::{BlockId, Clock, Labels};
@@ -79,6 +80,9 @@ pub struct AdoptStats {
     pub blocks: AtomicU64,
     /// Looks that failed.
     pub failures: AtomicU64,
+    /// Up to which time, milliseconds, the blocks of adopted logs have all that a node acknowledged, by its name. This
+    /// node's catalogue shows those blocks.
+    pub settled: ArcSwap<BTreeMap<String, i64>>,
 }
 
 /// What it remembers from look to look.
@@ -89,6 +93,8 @@ pub(super) struct Memory {
     decisions: BTreeMap<(LogId, u64), Decision>,
     /// Logs with a commit and with objects at the last look.
     unfinished: BTreeSet<LogId>,
+    /// Logs that are in blocks, and up to which time those have everything.
+    done: BTreeMap<LogId, Option<i64>>,
 }
 
 /// The actor.
@@ -109,7 +115,8 @@ impl Adopter {
 impl Memory {
     pub(super) fn new(silence_ns: u64) -> Self {
         let (watch, own) = (Watch::new(silence_ns), Watch::new(0));
-        Self { watch, own, decisions: BTreeMap::new(), unfinished: BTreeSet::new() }
+        let (decisions, unfinished, done) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { watch, own, decisions, unfinished, done }
     }
 }
 
@@ -172,7 +179,24 @@ impl AdopterSetup {
             let done = self.look_at(memory, log, numbers, decided.get(log)).await;
             outcome = outcome.and(done.map_err(|e| format!("log {} of {}: {e}", log.log, log.node)));
         }
-        outcome
+        memory.done.retain(|log, _| known(log));
+        outcome.and(self.tell_settled(memory).await)
+    }
+
+    /// Only after a fresh look at the bucket, so that who hears of it sees the blocks too.
+    async fn tell_settled(&self, memory: &Memory) -> Result<(), String> {
+        let mut settled: BTreeMap<String, i64> = BTreeMap::new();
+        for (log, until) in memory.done.iter().filter_map(|(log, until)| Some((log, (*until)?))) {
+            let of_node = settled.entry(log.node.clone()).or_insert(until);
+            *of_node = until.max(*of_node);
+        }
+        if **self.stats.settled.load() != settled {
+            if let Some(catalogue) = &self.catalogue {
+                catalogue.fresh().await?;
+            }
+            self.stats.settled.store(Arc::new(settled));
+        }
+        Ok(())
     }
 
     async fn look_at(
@@ -241,6 +265,12 @@ impl AdopterSetup {
     async fn finish(&self, memory: &mut Memory, log: &LogId, numbers: &[u64]) -> Result<(), String> {
         if numbers.is_empty() {
             memory.unfinished.remove(log);
+            // Its objects went after every meta.json was written.
+            if !memory.done.contains_key(log)
+                && let Some(committed) = chain::committed(&self.bucket, log).await?
+            {
+                memory.done.insert(log.clone(), committed.settled);
+            }
             // The node that began another log has no use for what was decided about this one.
             return if log.node == self.node { chain::forget(&self.bucket, log).await } else { Ok(()) };
         }
@@ -255,11 +285,12 @@ impl AdopterSetup {
     /// Turns the objects up to `through` into blocks, unless somebody else has.
     pub(super) async fn adopt(&self, log: &LogId, through: u64) -> Result<(), String> {
         let numbers = chain::shipped(&self.bucket).await?.remove(log).unwrap_or_default();
-        let mut assembly = Assembly::new(&self.scratch)?;
+        let (mut assembly, mut damaged) = (Assembly::new(&self.scratch)?, false);
         for number in numbers.iter().filter(|n| **n <= through) {
             match self.bucket.get(&log.segment_key(*number)).await {
                 Ok(object) => {
                     if let Err(why) = assembly.add(&object) {
+                        damaged = true;
                         tracing::error!(
                             node = log.node,
                             log = log.log,
@@ -274,12 +305,14 @@ impl AdopterSetup {
                 Err(e) => return Err(e.to_string()),
             }
         }
-        let made = self.cut(log, assembly).await?;
+        let settled = assembly.settled.filter(|_| !damaged);
+        let (made, whole) = self.cut(log, assembly).await?;
+        let settled = settled.filter(|_| whole);
         for (dir, id, _) in &made {
             transfer::upload_data(&self.bucket, dir, *id).await.map_err(|e| e.to_string())?;
         }
         let blocks = made.iter().map(|(_, id, meta)| (id.to_string(), meta.clone())).collect();
-        let mine = Committed::new(blocks, &self.node);
+        let mine = Committed::new(blocks, &self.node, settled);
         let committed = chain::commit(&self.bucket, log, &mine).await?;
         if committed == mine {
             self.publish(&committed).await?;
@@ -302,7 +335,8 @@ impl AdopterSetup {
         Ok(())
     }
 
-    async fn cut(&self, log: &LogId, assembly: Assembly) -> Result<Vec<Made>, String> {
+    /// The blocks, and whether the logs could be read whole.
+    async fn cut(&self, log: &LogId, assembly: Assembly) -> Result<(Vec<Made>, bool), String> {
         let pairs = assembly.external.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let (external, shards) = (Labels::from_pairs(pairs), assembly.finish()?);
         let (clock, options, out) = (self.clock.clone(), self.shard.clone(), self.scratch.join("blocks"));
@@ -314,10 +348,12 @@ impl AdopterSetup {
                 if report.lost_data() {
                     tracing::error!(damaged = ?report.damaged, "parts of a shipped log are damaged");
                 }
-                Ok(shard)
+                Ok((shard, !report.lost_data()))
             };
-            let shards = shards.into_iter().map(open).collect::<Result<Vec<Shard>, String>>()?;
-            cut_all(shards, options.block_range_ms, &out, &external, &attempt)
+            let opened = shards.into_iter().map(open).collect::<Result<Vec<(Shard, bool)>, String>>()?;
+            let (shards, whole): (Vec<Shard>, Vec<bool>) = opened.into_iter().unzip();
+            let made = cut_all(shards, options.block_range_ms, &out, &external, &attempt)?;
+            Ok((made, whole.into_iter().all(|w| w)))
         };
         self.pool.run(work).await.map_err(|e| e.to_string())?
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use koios_block::crc32c;
 use koios_cluster::adoption::{Decision, LogId, Return, Verdict, on_return};
+use koios_cluster::keys::{HeadSummary, SKEW_MS};
 use koios_config::ShipLog;
 use koios_model::{Clock, Labels};
 use koios_objstore::{Bucket, ObjstoreError};
@@ -246,6 +247,8 @@ impl ShipperSetup {
 
     async fn ship(&self, memory: &mut Memory, syncers: &[WalSyncer]) -> Result<(), String> {
         let begun = self.clock.mono_ns();
+        let window = self.heads.stats().map_or(0, |s| s.out_of_order_window_ms) + SKEW_MS;
+        let settled = HeadSummary::bound(None, self.clock.now_ms(), window, 1);
         memory.shipped_ns = Some(begun);
         memory.written = syncers.iter().map(|s| s.written().0).collect();
         let files = self.files(syncers).await?;
@@ -258,7 +261,10 @@ impl ShipperSetup {
                 break;
             }
             let Some(parts) = self.read(syncers, todo).await? else { return Ok(()) };
-            self.upload(self.ledger(memory), parts).await?;
+            let ledger = self.ledger(memory);
+            let is_last =
+                parts.iter().map(|(_, own)| own.len() as u64).sum::<u64>() == ledger.pending(&files);
+            self.upload(ledger, parts, is_last.then_some(settled)).await?;
         }
         memory.current_ns = Some(begun);
         let unnecessary = self.ledger(memory).unnecessary();
@@ -298,10 +304,15 @@ impl ShipperSetup {
         self.pool.run(read).await.map_err(|e| e.to_string())?
     }
 
-    async fn upload(&self, ledger: &mut Ledger, parts: Vec<(Part, Vec<u8>)>) -> Result<(), String> {
+    async fn upload(
+        &self,
+        ledger: &mut Ledger,
+        parts: Vec<(Part, Vec<u8>)>,
+        settled: Option<i64>,
+    ) -> Result<(), String> {
         let (parts, stretches): (Vec<Part>, Vec<Vec<u8>>) = parts.into_iter().unzip();
         let external = self.external.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-        let index = Index { external, parts };
+        let index = Index { external, parts, settled };
         let object = bundle::write(&index, &stretches);
         let (bytes, key) = (object.len() as u64, self.log(ledger).segment_key(ledger.next));
         match self.bucket.create(&key, object).await {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use koios_cluster::freeze::THAW_NS;
-use koios_cluster::keys::{HeadSummary, SoleRange};
+use koios_cluster::keys::{HeadSummary, SKEW_MS, SoleRange};
 use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
@@ -29,8 +29,6 @@ const ROUND: Duration = Duration::from_millis(500);
 const MIN_TIME_STEP_MS: i64 = 300_000;
 /// By then every head has cut what it held, with the longest block range and window that are usual.
 const HOLES_KEPT_MS: i64 = 6 * 3_600_000;
-/// How far the clocks of senders and nodes may be apart.
-const SKEW_MS: i64 = 600_000;
 /// A peer that sees other blocks is answered with a refresh at most this often.
 const REFRESH_PAUSE_NS: u64 = 1_000_000_000;
 

@@ -128,6 +128,9 @@ pub struct SoleRange {
     pub until: i64,
 }
 
+/// How far the clocks of senders and nodes may be apart, milliseconds.
+pub const SKEW_MS: i64 = 600_000;
+
 /// What a node can answer from its own disk and memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeadSummary {

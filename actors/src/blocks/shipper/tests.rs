@@ -1,5 +1,7 @@
 //! Shipping and adopting with a bucket in a directory, real logs, and clocks moved by hand.
 
+use std::collections::BTreeMap;
+
 use koios_block::Block;
 use koios_cluster::adoption::SILENCE_NS;
 use koios_model::{ManualClock, Slot};
@@ -123,6 +125,7 @@ async fn a_silent_log_becomes_one_set_of_blocks() {
     world.append(50);
     world.ship(&shipper, &mut memory).await;
     assert_eq!(world.objects().await, 2);
+    let settled = BTreeMap::from([("a".to_owned(), world.clock.now_ms() - SKEW_MS)]);
 
     let (b, c) = (world.adopter("b"), world.adopter("c"));
     let (mut of_b, mut of_c) = (Watching::new(SILENCE_NS), Watching::new(SILENCE_NS));
@@ -139,6 +142,10 @@ async fn a_silent_log_becomes_one_set_of_blocks() {
     c.look(&mut of_c).await.unwrap();
     assert_eq!(world.in_blocks().await, (2, 150));
     assert_eq!(world.objects().await, 0);
+    for (node, memory) in [(&c, &mut of_c), (&b, &mut of_b)] {
+        node.look(memory).await.unwrap();
+        assert_eq!(**node.stats.settled.load(), settled, "every node finds out");
+    }
     // `b` was only paused and does it too: what is committed stays, and nothing of its own.
     let before = world.bucket.list_blocks().await.unwrap();
     b.adopt(&log, 1).await.unwrap();

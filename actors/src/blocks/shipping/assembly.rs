@@ -27,6 +27,8 @@ pub struct Assembly {
     files: BTreeMap<FileKey, Growing>,
     /// External labels of the lost node, as its last object says them.
     pub external: BTreeMap<String, String>,
+    /// What the objects hold is all that the node acknowledged of times before this.
+    pub settled: Option<i64>,
 }
 
 impl Assembly {
@@ -37,7 +39,7 @@ impl Assembly {
     pub fn new(dir: &Path) -> Result<Self, String> {
         let _ = std::fs::remove_dir_all(dir);
         std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), files: BTreeMap::new(), external: BTreeMap::new() })
+        Ok(Self { dir: dir.to_owned(), files: BTreeMap::new(), external: BTreeMap::new(), settled: None })
     }
 
     /// Takes the next object.
@@ -50,6 +52,7 @@ impl Assembly {
             self.put(part, bytes)?;
         }
         self.external = index.external;
+        self.settled = self.settled.max(index.settled);
         Ok(())
     }
 

@@ -47,6 +47,9 @@ pub struct Index {
     pub external: BTreeMap<String, String>,
     /// Stretches in the order of their bytes.
     pub parts: Vec<Part>,
+    /// With this object the log is whole, and no sample that is acknowledged later is older than this, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<i64>,
 }
 
 /// Makes an object.
@@ -108,7 +111,8 @@ mod tests {
         let stretch = b"123456789".to_vec();
         let file = FileKey { shard: 1, checkpoint: false, number: 7 };
         let part = Part { file, offset: 24, bytes: 9, last: false, crc: crc32c(&stretch) };
-        let index = Index { external: BTreeMap::from([("dc".into(), "a".into())]), parts: vec![part] };
+        let external = BTreeMap::from([("dc".into(), "a".into())]);
+        let index = Index { external, parts: vec![part], settled: None };
         let object = write(&index, std::slice::from_ref(&stretch));
         let json = r#"{"external":{"dc":"a"},"parts":[{"file":{"shard":1,"checkpoint":false,"number":7},"offset":24,"bytes":9,"last":false,"crc":3808858755}]}"#;
         let mut want = b"KOIOSSHP\x01\0\0\0".to_vec();
@@ -117,7 +121,9 @@ mod tests {
         want.extend(json.as_bytes());
         want.extend(&stretch);
         assert_eq!(object, want);
-        assert_eq!(read(&object).unwrap(), (index, vec![stretch.as_slice()]));
+        assert_eq!(read(&object).unwrap(), (index.clone(), vec![stretch.as_slice()]));
+        let settled = write(&Index { settled: Some(-5), ..index }, std::slice::from_ref(&stretch));
+        assert_eq!(read(&settled).unwrap().0.settled, Some(-5));
         for cut in 0..object.len() {
             assert!(read(&object[..cut]).is_err(), "cut at {cut}");
         }

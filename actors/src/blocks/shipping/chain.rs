@@ -25,15 +25,18 @@ pub struct Committed {
     /// The others, of other slots and stretches of time.
     #[serde(default)]
     pub more: Vec<Commit>,
+    /// The blocks hold all that the lost node acknowledged of times before this, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<i64>,
 }
 
 impl Committed {
     /// Of blocks by the author `by`; none for a range without samples.
-    pub fn new(blocks: Vec<(String, String)>, by: &str) -> Self {
+    pub fn new(blocks: Vec<(String, String)>, by: &str, settled: Option<i64>) -> Self {
         let one = |(block, meta)| Commit { block: Some(block), meta, by: by.to_owned() };
         let mut all = blocks.into_iter().map(one);
         let empty = || Commit { block: None, meta: String::new(), by: by.to_owned() };
-        Self { first: all.next().unwrap_or_else(empty), more: all.collect() }
+        Self { first: all.next().unwrap_or_else(empty), more: all.collect(), settled }
     }
 
     /// All blocks.
