@@ -40,6 +40,17 @@ pub struct Scope {
     pub series_max: u64,
     #[prost(uint64, tag = "12")]
     pub bytes_max: u64,
+    /// 0 means no bound.
+    #[prost(uint64, tag = "13")]
+    pub samples_max: u64,
+    /// Only series whose hash of labels leaves this when divided by shard_count; 0 and 1 mean all series.
+    #[prost(uint32, tag = "14")]
+    pub shard_index: u32,
+    #[prost(uint32, tag = "15")]
+    pub shard_count: u32,
+    /// The asker understands Trailer.split_into.
+    #[prost(bool, tag = "16")]
+    pub may_split: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SelectRequest {
@@ -102,6 +113,9 @@ pub struct Trailer {
     /// Blocks that the head forgot samples into lately, by ULID. Who does not see one of them reads it by its id.
     #[prost(string, repeated, tag = "8")]
     pub moved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Not 0: the answer would be too large for one and is left out; ask for this many shards instead.
+    #[prost(uint32, tag = "9")]
+    pub split_into: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Served {

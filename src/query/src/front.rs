@@ -39,6 +39,8 @@ pub struct FrontLimits {
     pub subquery_step_ms: i64,
     /// Most chunk bytes that one select may fetch.
     pub fetch_bytes_max: u64,
+    /// Most samples that one select may fetch from one holder.
+    pub fetch_samples_max: u64,
     /// Bounds of the evaluation.
     pub engine: Limits,
     /// Language behaviour that is off unless asked for.
@@ -212,6 +214,7 @@ impl Front {
             matchers: s.matchers.clone(),
             series_max: self.limits.engine.series_max,
             bytes_max: self.limits.fetch_bytes_max,
+            samples_max: self.limits.fetch_samples_max,
             patience,
         });
         let fetch = stream::iter(wants.collect::<Vec<_>>())
@@ -294,6 +297,7 @@ impl Front {
             matchers,
             series_max: self.limits.engine.series_max,
             bytes_max: self.limits.fetch_bytes_max,
+            samples_max: self.limits.fetch_samples_max,
             patience: Duration::from_millis(self.limits.timeout_ms),
         }
     }

@@ -11,13 +11,15 @@ use koios_model::{Clock, Code, Coded, Matcher};
 use koios_proto::peer as pb;
 use koios_proto::peer::peer_server::{Peer, PeerServer};
 use tokio::sync::Semaphore;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::client::{CLUSTER, MESSAGE_BYTES_MAX, TOKEN};
+use crate::client::{CLUSTER, FULL, MESSAGE_BYTES_MAX, TOKEN};
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::ports::{Keeper, Reports};
 use crate::scope::{Answer, Form, Scope};
+use crate::stats::QueryStats;
 use crate::wire;
 
 /// Bytes of chunks after which a batch is sent.
@@ -58,6 +60,12 @@ impl PeerService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// That there is no room: another node may have some. Askers of before take it for a node that is away.
+    fn full(&self) -> Status {
+        QueryStats::count(&self.parts.served.full);
+        no_room(format!("{} answers {REQUESTS_MAX} requests already", self.node))
+    }
+
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let text = |key| request.metadata().get(key).and_then(|v| v.to_str().ok()).unwrap_or("");
         if text(CLUSTER) != self.ring.cluster() {
@@ -96,8 +104,15 @@ impl PeerService {
     }
 }
 
+fn no_room(why: String) -> Status {
+    let mut status = Status::unavailable(why);
+    status.metadata_mut().insert(FULL, MetadataValue::from_static("1"));
+    status
+}
+
 fn status(e: &QueryError) -> Status {
     match (e, e.code()) {
+        (QueryError::Overloaded(_), _) => no_room(e.to_string()),
         (QueryError::Limit(_), _) => Status::resource_exhausted(e.to_string()),
         (_, Code::BadData) => Status::invalid_argument(e.to_string()),
         (_, Code::Timeout) => Status::deadline_exceeded(e.to_string()),
@@ -114,8 +129,7 @@ impl Peer for PeerService {
 
     async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Replies>, Status> {
         self.check(&request)?;
-        let permit =
-            self.room.clone().try_acquire_owned().map_err(|_| Status::unavailable("too many requests"))?;
+        let permit = self.room.clone().try_acquire_owned().map_err(|_| self.full())?;
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
         let form = if request.labels_only { Form::Labels } else { Form::Chunks };
@@ -129,7 +143,7 @@ impl Peer for PeerService {
 
     async fn labels(&self, request: Request<pb::LabelsRequest>) -> Result<Response<pb::LabelsReply>, Status> {
         self.check(&request)?;
-        let _permit = self.room.try_acquire().map_err(|_| Status::unavailable("too many requests"))?;
+        let _permit = self.room.try_acquire().map_err(|_| self.full())?;
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
         let words = self.parts.words(&scope, request.name, matchers).await.map_err(|e| status(&e))?;
@@ -170,6 +184,7 @@ impl Peer for PeerService {
 /// Cuts an answer into messages; the last one carries the trailer.
 fn batches(answer: Answer) -> impl Iterator<Item = pb::SelectReply> {
     let trailer = wire::trailer_to_pb(&answer.served, &answer.missing, &answer.moved, answer.warnings);
+    let trailer = pb::Trailer { split_into: answer.split, ..trailer };
     let mut series = answer.series.into_iter().peekable();
     let mut trailer = Some(trailer);
     std::iter::from_fn(move || {
