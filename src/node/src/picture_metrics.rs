@@ -43,7 +43,11 @@ pub fn export(e: &mut Emitter, front: &Front, now_ms: i64) {
 fn hedging(e: &mut Emitter, front: &Front) {
     let (hedger, served) = (&front.coordinator().hedger, &front.coordinator().parts.served);
     for (name, help, counter) in [
-        ("koios_query_hedges_total", "Questions about blocks that were put to a second node.", &hedger.hedges),
+        (
+            "koios_query_hedges_total",
+            "Questions about blocks that were put to a second node.",
+            &hedger.hedges,
+        ),
         ("koios_query_hedges_won_total", "Questions that the second node answered first.", &hedger.won),
         (
             "koios_query_heads_left_total",

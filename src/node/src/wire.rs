@@ -23,9 +23,7 @@ use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
-use koios_query::{
-    Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats,
-};
+use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;

@@ -59,7 +59,8 @@ impl<T: Send> Asking<'_, '_, T> {
         questions: Questions,
         avoid: &(dyn Fn(&Member) -> bool + Sync),
     ) -> Vec<Reply<T>> {
-        let mut waiting: BTreeMap<usize, (Arc<Member>, Scope)> = questions.iter().cloned().enumerate().collect();
+        let mut waiting: BTreeMap<usize, (Arc<Member>, Scope)> =
+            questions.iter().cloned().enumerate().collect();
         let puts = questions.into_iter().enumerate().map(|(i, (node, scope))| {
             let others = match node.name == self.me || scope.own || scope.blocks.is_empty() {
                 true => Vec::new(),
@@ -105,8 +106,9 @@ impl<T: Send> Asking<'_, '_, T> {
         waiting: &BTreeMap<usize, (Arc<Member>, Scope)>,
         replies: &[Reply<T>],
     ) -> bool {
-        let only_head =
-            |(node, s): &(Arc<Member>, Scope)| s.own && s.blocks.is_empty() && !s.whole_bucket && node.name != self.me;
+        let only_head = |(node, s): &(Arc<Member>, Scope)| {
+            s.own && s.blocks.is_empty() && !s.whole_bucket && node.name != self.me
+        };
         if waiting.is_empty() || !waiting.values().all(only_head) {
             return false;
         }

@@ -87,7 +87,9 @@ impl Coordinator {
                     own.map_err(own_failure)?
                 } else {
                     let matchers = &want.matchers;
-                    self.peers.select(&node, ring_hash, &scope, matchers, labels_only, patience, spent).await?
+                    self.peers
+                        .select(&node, ring_hash, &scope, matchers, labels_only, patience, spent)
+                        .await?
                 };
                 let account = Account {
                     missing: std::mem::take(&mut answer.missing),

@@ -60,7 +60,14 @@ impl Tally {
         for (what, held, left, most, of_query, of_fragment) in [
             ("series", self.series, scope.series_max, own.series_max, "max_series", "fragment_max_series"),
             ("bytes", self.bytes, scope.bytes_max, own.bytes_max, "max_bytes", "fragment_max_bytes"),
-            ("samples", self.samples, scope.samples_max, own.samples_max, "max_fetched_samples", "fragment_max_samples"),
+            (
+                "samples",
+                self.samples,
+                scope.samples_max,
+                own.samples_max,
+                "max_fetched_samples",
+                "fragment_max_samples",
+            ),
         ] {
             if held > left.min(most) {
                 let text = match left <= most {
@@ -92,7 +99,8 @@ mod tests {
 
     #[test]
     fn the_error_names_the_level_the_limit_and_the_setting() {
-        let own = FragmentLimits { series_max: 7, bytes_max: 100, samples_max: 50, ..FragmentLimits::default() };
+        let own =
+            FragmentLimits { series_max: 7, bytes_max: 100, samples_max: 50, ..FragmentLimits::default() };
         let asked = Scope { series_max: 9, bytes_max: 40, samples_max: 50, ..scope() };
         let said = |t: Tally| t.check(&asked, &own).map_err(|e| e.to_string());
         assert_eq!(said(Tally { series: 7, bytes: 40, samples: 50 }), Ok(()));

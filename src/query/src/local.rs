@@ -13,8 +13,8 @@ use koios_store::served::SharedBlock;
 use koios_store::{CatalogueView, Shelf, StoreError};
 
 use crate::error::QueryError;
-use crate::picked::Picked;
 use crate::limits::{FragmentLimits, Tally};
+use crate::picked::Picked;
 use crate::ports::{Compute, HeadPort, compute_until};
 use crate::reading::{Halt, Reading};
 use crate::scope::{Answer, Form, Missing, MissingReason, Part, Scope, Words};

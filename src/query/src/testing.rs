@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use koios_cluster::keys::HeadSummary;
 use crate::scope::{Scope, Shard};
+use koios_cluster::keys::HeadSummary;
 use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, Roles};
 
 /// A ready member on a bucket.
