@@ -146,6 +146,8 @@ pub struct QuerySection {
     pub fragment_bytes: u64,
     /// Whether blocks of a node that is late are asked of another one too.
     pub hedging: bool,
+    /// Whether parts of a query are evaluated by the nodes that hold their blocks.
+    pub push_down: bool,
     /// How far an instant selector looks back, milliseconds.
     pub lookback_delta_ms: i64,
     /// Labels that tell replicas apart.
@@ -167,6 +169,7 @@ impl Default for QuerySection {
             fragment_series: 20_000,
             fragment_bytes: 32 << 20,
             hedging: true,
+            push_down: true,
             lookback_delta_ms: 300_000,
             replica_labels: vec!["replica".into()],
         }
@@ -338,6 +341,7 @@ fn query(mut s: Section<'_>) -> QuerySection {
         fragment_series: at_least_one(&mut s, "fragment_series", d.fragment_series),
         fragment_bytes: s.size("fragment_bytes").unwrap_or(d.fragment_bytes).max(1),
         hedging: s.boolean("hedging").unwrap_or(d.hedging),
+        push_down: s.boolean("push_down").unwrap_or(d.push_down),
         lookback_delta_ms: positive(&mut s, "lookback_delta", d.lookback_delta_ms),
         replica_labels,
     };

@@ -26,6 +26,12 @@ pub fn export(e: &mut Emitter, front: &Front, now_ms: i64) {
     hedging(e, front);
     for (name, help, counter) in [
         ("koios_query_fragments_split_total", "Questions that were asked in parts.", &stats.split),
+        ("koios_query_pushed_total", "Parts of queries evaluated where their blocks are.", &stats.pushed),
+        (
+            "koios_query_push_declined_total",
+            "Parts of queries that could have been, and whose chunks were fetched in the end.",
+            &stats.push_declined,
+        ),
         ("koios_query_unanswered_total", "Questions that a holder did not answer.", &stats.unanswered),
         (
             "koios_query_self_reads_total",

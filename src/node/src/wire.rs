@@ -249,6 +249,7 @@ impl Foundation {
             subquery_step_ms: settings.config.global.evaluation_interval_ms,
             fetch_bytes_max: k.query.max_bytes.max(1 << 20),
             fetch_samples_max: k.query.max_fetched_samples,
+            push_down: k.query.push_down,
             engine: Limits {
                 samples_max: settings.query_samples_max,
                 series_max: k.query.max_series,

@@ -20,8 +20,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::limits::of_the_query;
+use crate::pushing::{Evaluated, PartRequest};
 use crate::scope::{Answer, Scope, Words};
-use crate::wire;
+use crate::{part_wire, wire};
 
 /// Metadata key of the membership token.
 pub const TOKEN: &str = "x-koios-token";
@@ -96,6 +97,39 @@ impl Peers {
         self.call(node, patience, async |mut client: PeerClient<Channel>| {
             let mut stream = client.select(self.sign(request, patience)).await?.into_inner();
             collect(&mut stream, scope, spent).await
+        })
+        .await
+    }
+
+    /// Rows of a part of a query at `node`, or why it declines.
+    ///
+    /// # Errors
+    /// See `CallError`.
+    pub async fn evaluate(
+        &self,
+        node: &Member,
+        ring_hash: u64,
+        part: &PartRequest,
+        patience: Duration,
+    ) -> Result<Evaluated, CallError> {
+        let scope = wire::scope_to_pb(&part.scope, node, ring_hash, patience.as_millis() as u64);
+        let request = part_wire::request_to_pb(part, scope);
+        self.call(node, patience, async |mut client: PeerClient<Channel>| {
+            let mut stream = client.evaluate(self.sign(request, patience)).await?.into_inner();
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while let Some(reply) = stream.message().await? {
+                for row in reply.rows {
+                    bytes += row.values.len() as u64;
+                    rows.push(part_wire::row_from_pb(row).map_err(Status::data_loss)?);
+                }
+                if bytes > part.scope.bytes_max || rows.len() as u64 > part.scope.series_max {
+                    return Ok(Err("its rows are too many".to_owned()));
+                }
+                if let Some(end) = reply.end {
+                    return Ok(part_wire::end_from_pb(end, rows));
+                }
+            }
+            Err(Status::unavailable("the answer broke off"))
         })
         .await
     }

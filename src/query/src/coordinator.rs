@@ -136,6 +136,11 @@ impl Coordinator {
         Ok((all.into_iter().collect(), gaps))
     }
 
+    /// Whether a node is better asked last.
+    pub(crate) fn avoid(&self, m: &Member) -> bool {
+        self.peers.reach().is_ejected(&m.name, m.generation) || self.hedger.avoid(&m.name)
+    }
+
     async fn rounds<T: Send>(
         &self,
         view: &Arc<ClusterView>,
@@ -149,8 +154,8 @@ impl Coordinator {
                 "this node has not found its place in the cluster yet".into(),
             ));
         }
-        let (reach, hedger) = (self.peers.reach(), &*self.hedger);
-        let avoid = |m: &Member| reach.is_ejected(&m.name, m.generation) || hedger.avoid(&m.name);
+        let hedger = &*self.hedger;
+        let avoid = |m: &Member| self.avoid(m);
         let catalogue = || self.parts.catalogue.load_full();
         let asking = Asking { ask, hedger, me: &view.me, nodes: view.members.len(), words };
         let (mut rounds, mut questions) = Rounds::start(view, want, catalogue(), &avoid);
@@ -239,7 +244,7 @@ fn merge(mut answers: Vec<Answer>) -> Result<Found, QueryError> {
 }
 
 /// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
-fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
+pub(crate) fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
     let mut lists = lists.into_iter();
     let mut all: Vec<SeriesChunks> = lists.next().unwrap_or_default();
     lists.for_each(|list| all.extend(list));

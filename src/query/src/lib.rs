@@ -3,7 +3,7 @@
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`, `reading`), their bounds (`limits`), the
 //! rounds (`rounds`) of the coordinator (`coordinator`), how one is carried out (`asking`) and when a question is asked
-//! twice (`hedge`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! twice (`hedge`), what is evaluated where the blocks are (`pushing`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
 //! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -22,10 +22,12 @@ pub mod hedge;
 pub mod limits;
 pub mod local;
 pub mod merge;
+mod part_wire;
 pub mod picked;
 pub mod picture;
 pub mod plan;
 pub mod ports;
+pub mod pushing;
 mod reading;
 pub mod rounds;
 pub mod scope;

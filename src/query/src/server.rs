@@ -18,9 +18,10 @@ use crate::client::{CLUSTER, FULL, MESSAGE_BYTES_MAX, TOKEN};
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::ports::{Keeper, Reports};
+use crate::pushing::Evaluated;
 use crate::scope::{Answer, Form, Scope};
 use crate::stats::QueryStats;
-use crate::wire;
+use crate::{part_wire, wire};
 
 /// Bytes of chunks after which a batch is sent.
 const BATCH_BYTES: usize = 1 << 20;
@@ -121,6 +122,7 @@ fn status(e: &QueryError) -> Status {
     }
 }
 
+type Rows = std::pin::Pin<Box<dyn Stream<Item = Result<pb::EvaluateReply, Status>> + Send>>;
 type Replies = std::pin::Pin<Box<dyn Stream<Item = Result<pb::SelectReply, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -135,6 +137,22 @@ impl Peer for PeerService {
         let form = if request.labels_only { Form::Labels } else { Form::Chunks };
         let answer = self.parts.select(&scope, matchers, form).await.map_err(|e| status(&e))?;
         let replies = batches(answer).map(move |r| {
+            let _held = &permit;
+            Ok(r)
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
+    type EvaluateStream = Rows;
+
+    async fn evaluate(&self, request: Request<pb::EvaluateRequest>) -> Result<Response<Rows>, Status> {
+        self.check(&request)?;
+        let permit = self.room.clone().try_acquire_owned().map_err(|_| self.full())?;
+        let mut request = request.into_inner();
+        let (scope, _) = self.read(request.scope.take(), &[])?;
+        let part = part_wire::request_from_pb(request, scope).map_err(Status::invalid_argument)?;
+        let evaluated = self.parts.evaluate(&part).await.map_err(|e| status(&e))?;
+        let replies = row_batches(evaluated).map(move |r| {
             let _held = &permit;
             Ok(r)
         });
@@ -179,6 +197,26 @@ impl Peer for PeerService {
             Err(why) => not_now(why),
         }
     }
+}
+
+/// Cuts rows into messages; the last one has the end.
+fn row_batches(evaluated: Evaluated) -> impl Iterator<Item = pb::EvaluateReply> {
+    let (rows, end) = part_wire::end_to_pb(evaluated);
+    let (mut rows, mut end) = (rows.into_iter().peekable(), Some(end));
+    std::iter::from_fn(move || {
+        end.as_ref()?;
+        let mut reply = pb::EvaluateReply::default();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && reply.rows.len() < BATCH_SERIES {
+            let Some(row) = rows.next() else { break };
+            bytes += row.values.len() * 8 + 16;
+            reply.rows.push(part_wire::row_to_pb(row));
+        }
+        if rows.peek().is_none() {
+            reply.end = end.take();
+        }
+        Some(reply)
+    })
 }
 
 /// Cuts an answer into messages; the last one carries the trailer.

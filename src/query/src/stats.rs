@@ -15,6 +15,10 @@ pub struct QueryStats {
     pub self_reads: AtomicU64,
     /// Questions that were asked in parts, because the holder said so.
     pub split: AtomicU64,
+    /// Parts of queries that were evaluated where their blocks are.
+    pub pushed: AtomicU64,
+    /// Parts that could have been, and were not in the end.
+    pub push_declined: AtomicU64,
     /// Answers that were given although something may be missing.
     pub partial: AtomicU64,
     /// Answers that were refused because something may be missing.

@@ -98,10 +98,15 @@ pub fn matchers_from_pb(matchers: &[pb::Matcher]) -> Result<Vec<Matcher>, String
     matchers.iter().map(one).collect()
 }
 
+/// Names and values in turn.
+pub(crate) fn labels_to_pb(labels: &Labels) -> Vec<String> {
+    labels.iter().flat_map(|(n, v)| [n.to_owned(), v.to_owned()]).collect()
+}
+
 /// A series for the wire.
 pub fn series_to_pb(s: SeriesChunks) -> pb::Series {
     pb::Series {
-        labels: s.labels.iter().flat_map(|(n, v)| [n.to_owned(), v.to_owned()]).collect(),
+        labels: labels_to_pb(&s.labels),
         slot: u32::from(s.slot.0),
         chunks: s
             .chunks
