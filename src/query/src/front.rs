@@ -227,11 +227,11 @@ impl Front {
         let work = async {
             let pushed = self.push(run, &wants, form).await;
             let is_pushed = |i: usize| pushed.iter().any(|(what, _)| what.input == i);
-            let fetch = wants.iter().enumerate().map(|(i, want)| (!is_pushed(i)).then_some(want));
+            let fetch = wants.iter().enumerate().map(|(i, want)| (!is_pushed(i)).then(|| want.clone()));
             let fetched = stream::iter(fetch.collect::<Vec<_>>())
                 .map(|want| async move {
                     match want {
-                        Some(want) => self.coordinator.select(&run.view, want, form).await.map(Some),
+                        Some(want) => self.coordinator.select(&run.view, &want, form).await.map(Some),
                         None => Ok(None),
                     }
                 })

@@ -90,21 +90,21 @@ async fn work_ends_soon_after_its_asker_is_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn any_number_of_parts_gives_the_same_bits() {
-    let whole = Cluster::start(30, 23, FragmentLimits::default(), Vec::new()).await;
+    let whole = Cluster::start(14, 23, FragmentLimits::default(), Vec::new()).await;
     let a = whole.coordinator(0);
-    let (all, gaps) = whole.all(&a, 0, &want(30)).await;
-    wants_all(&all, 30, 23);
+    let (all, gaps) = whole.all(&a, 0, &want(14)).await;
+    wants_all(&all, 14, 23);
     assert_eq!((gaps, a.stats.split.load(Ordering::Relaxed)), (Vec::new(), 0));
-    for (split_series, split_bytes) in [(400, 1 << 30), (100, 1 << 30), (10, 1 << 30), (20_000, 9000), (1, 1)]
+    for (split_series, split_bytes) in [(160, 1 << 30), (50, 1 << 30), (10, 1 << 30), (20_000, 9000), (1, 1)]
     {
         let limits = FragmentLimits { split_series, split_bytes, ..FragmentLimits::default() };
-        let c = Cluster::start(30, 23, limits, Vec::new()).await;
+        let c = Cluster::start(14, 23, limits, Vec::new()).await;
         for i in 0..3 {
             let coordinator = c.coordinator(i);
-            let (parts, gaps) = c.all(&coordinator, i, &want(30)).await;
+            let (parts, gaps) = c.all(&coordinator, i, &want(14)).await;
             assert_eq!(parts, all, "{split_series} series, {split_bytes} bytes");
             assert_eq!(gaps, []);
-            assert!(coordinator.stats.split.load(Ordering::Relaxed) > 0 || split_series == 400);
+            assert!(coordinator.stats.split.load(Ordering::Relaxed) > 0 || split_series == 160);
         }
     }
     // By hand: every number of shards, on one holder.
@@ -112,11 +112,11 @@ async fn any_number_of_parts_gives_the_same_bits() {
         let mut series = Vec::new();
         for index in 0..count {
             let scope = Scope { shard: Shard { index, count }, ..whole_scope(&whole) };
-            let answer = whole.nodes[2].parts.select(&scope, want(30).matchers, Form::Chunks).await.unwrap();
+            let answer = whole.nodes[2].parts.select(&scope, want(14).matchers, Form::Chunks).await.unwrap();
             series.extend(answer.series);
         }
         let scope = whole_scope(&whole);
-        let one = whole.nodes[2].parts.select(&scope, want(30).matchers, Form::Chunks).await.unwrap().series;
+        let one = whole.nodes[2].parts.select(&scope, want(14).matchers, Form::Chunks).await.unwrap().series;
         let sorted = |mut list: Vec<koios_chunk::SeriesChunks>| {
             list.sort_by(|a, b| {
                 (&a.labels, a.slot, a.chunks[0].min_time).cmp(&(&b.labels, b.slot, b.chunks[0].min_time))

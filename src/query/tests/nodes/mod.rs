@@ -1,5 +1,7 @@
 //! Three nodes in one process over one directory bucket: real gRPC, real blocks, heads and pools that a test bends.
 
+#![allow(dead_code)] // each test binary uses another part
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,6 +18,8 @@ use koios_cluster::{ClusterView, KeyRing, Liveness, Member, NodeRecord, NodeStat
 use koios_model::clock::SystemClock;
 use koios_model::{BlockId, Clock, Columns, Labels, Matcher, Slot};
 use koios_objstore::{Bucket, BucketConfig};
+use koios_proto::peer as pb;
+use koios_proto::peer::peer_server::Peer;
 use koios_query::ports::{Compute, HeadPort, Reports};
 use koios_query::scope::Form;
 use koios_query::{
@@ -23,6 +27,7 @@ use koios_query::{
 };
 use koios_store::{CatalogueView, Shelf};
 use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
 
 /// Length of a block, ms.
 pub const HOUR: i64 = 3_600_000;
@@ -101,6 +106,41 @@ impl Reports for NoReports {
     }
 }
 
+/// A peer that knows no call but `Select` and `Labels`.
+struct Old(PeerService);
+
+type Streamed<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Peer for Old {
+    type SelectStream = <PeerService as Peer>::SelectStream;
+    type EvaluateStream = <PeerService as Peer>::EvaluateStream;
+
+    async fn select(&self, request: Request<pb::SelectRequest>) -> Streamed<Self::SelectStream> {
+        self.0.select(request).await
+    }
+
+    async fn labels(&self, request: Request<pb::LabelsRequest>) -> Streamed<pb::LabelsReply> {
+        self.0.labels(request).await
+    }
+
+    async fn evaluate(&self, _: Request<pb::EvaluateRequest>) -> Streamed<Self::EvaluateStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn report(&self, _: Request<pb::ReportRequest>) -> Streamed<pb::ReportReply> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn act(&self, _: Request<pb::ActRequest>) -> Streamed<pb::ActReply> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn write(&self, _: Request<pb::WriteRequest>) -> Streamed<pb::WriteReply> {
+        Err(Status::unimplemented(""))
+    }
+}
+
 /// One node.
 pub struct TestNode {
     pub name: &'static str,
@@ -117,6 +157,8 @@ pub struct Cluster {
     pub blocks: Vec<BlockId>,
     /// Who says to hold what alone.
     pub sole: Vec<(&'static str, i64, i64)>,
+    /// What all heads say of their oldest sample.
+    pub heads_from: Option<i64>,
     ring: Arc<KeyRing>,
     clock: Arc<dyn Clock>,
     _dir: tempfile::TempDir,
@@ -151,7 +193,18 @@ fn write_block(dir: &Path, hour: i64, slot: u8, series: usize) -> BlockId {
 
 impl Cluster {
     /// Nodes `a`, `b` and `c`; every hour has a block of each of two slots. `heads` are the heads' series, by node.
-    pub async fn start(hours: i64, series: usize, limits: FragmentLimits, mut heads: Vec<Head>) -> Self {
+    pub async fn start(hours: i64, series: usize, limits: FragmentLimits, heads: Vec<Head>) -> Self {
+        Self::start_with(hours, series, limits, heads, &[]).await
+    }
+
+    /// As `start`; the nodes in `old` know only the calls of before.
+    pub async fn start_with(
+        hours: i64,
+        series: usize,
+        limits: FragmentLimits,
+        mut heads: Vec<Head>,
+        old: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("bucket");
         std::fs::create_dir_all(&root).unwrap();
@@ -194,11 +247,16 @@ impl Cluster {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().add_service(service.into_server());
-            tokio::spawn(server.serve_with_incoming(incoming));
+            let mut server = tonic::transport::Server::builder();
+            if old.contains(&name) {
+                let service = koios_proto::peer::peer_server::PeerServer::new(Old(service));
+                tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
+            } else {
+                tokio::spawn(server.add_service(service.into_server()).serve_with_incoming(incoming));
+            }
             nodes.push(TestNode { name, addr, pool, head, room, parts });
         }
-        Self { nodes, blocks, sole: Vec::new(), ring, clock, _dir: dir }
+        Self { nodes, blocks, sole: Vec::new(), heads_from: None, ring, clock, _dir: dir }
     }
 
     /// What `me` sees.
@@ -207,6 +265,7 @@ impl Cluster {
             let mut m = member(n.name, n.addr);
             let alone = self.sole.iter().filter(|s| s.0 == n.name);
             m.record.head.sole = alone.map(|&(_, from, until)| SoleRange { from, until }).collect();
+            m.record.head.min_time = self.heads_from;
             (n.name.to_owned(), Arc::new(m))
         });
         Arc::new(ClusterView { seq: 1, me: me.into(), cluster: "test".into(), members: members.collect() })
