@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use koios_chunk::SeriesChunks;
 use koios_model::metadata::MetricMetadata;
-use koios_model::{Matcher, Slot};
+use koios_model::{Labels, Matcher, Slot};
 use koios_query::HeadPort;
 use koios_tsdb::{ExemplarStats, HeadStats, HeadView, SeriesExemplars};
 
@@ -122,10 +122,16 @@ impl HeadViews {
 }
 
 impl HeadPort for HeadViews {
-    fn select(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<SeriesChunks>, String> {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+        keep: &dyn Fn(&Labels) -> bool,
+    ) -> Result<Vec<SeriesChunks>, String> {
         let mut series = Vec::new();
         for view in self.all()? {
-            series.extend(view.select(matchers, mint, maxt).map_err(|e| e.to_string())?);
+            series.extend(view.select_if(matchers, mint, maxt, keep).map_err(|e| e.to_string())?);
         }
         Ok(series)
     }

@@ -46,6 +46,7 @@ impl Process {
             matchers: Vec::new(),
             series_max: u64::MAX,
             bytes_max: u64::MAX,
+            samples_max: u64::MAX,
             patience: Duration::from_secs(5),
         };
         let ejected = |m: &koios_cluster::Member| self.reach.is_ejected(&m.name, m.generation);
@@ -73,7 +74,7 @@ impl Process {
         for (i, (node, scope)) in questions.into_iter().enumerate() {
             let to = self.common.names.iter().position(|n| *n == node.name);
             let to = to.expect("BUG: a node without a number");
-            let (seq, scope) = (round * 100 + i as u32, Rc::new(scope));
+            let (seq, scope) = (round * 10_000 + i as u32, Rc::new(scope));
             q.asked.insert((to, seq), scope.clone());
             sends.push((to, Msg::Ask { query: id, seq, scope, series: series.clone() }));
         }

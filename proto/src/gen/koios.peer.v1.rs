@@ -40,6 +40,17 @@ pub struct Scope {
     pub series_max: u64,
     #[prost(uint64, tag = "12")]
     pub bytes_max: u64,
+    /// 0 means no bound.
+    #[prost(uint64, tag = "13")]
+    pub samples_max: u64,
+    /// Only series whose hash of labels leaves this when divided by shard_count; 0 and 1 mean all series.
+    #[prost(uint32, tag = "14")]
+    pub shard_index: u32,
+    #[prost(uint32, tag = "15")]
+    pub shard_count: u32,
+    /// The asker understands Trailer.split_into.
+    #[prost(bool, tag = "16")]
+    pub may_split: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SelectRequest {
@@ -102,6 +113,9 @@ pub struct Trailer {
     /// Blocks that the head forgot samples into lately, by ULID. Who does not see one of them reads it by its id.
     #[prost(string, repeated, tag = "8")]
     pub moved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Not 0: the answer would be too large for one and is left out; ask for this many shards instead.
+    #[prost(uint32, tag = "9")]
+    pub split_into: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Served {
@@ -117,6 +131,76 @@ pub struct Missing {
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluateRequest {
+    /// Blocks and a shard; times are those of the select.
+    #[prost(message, optional, tag = "1")]
+    pub scope: ::core::option::Option<Scope>,
+    /// The whole query, and when it is evaluated, milliseconds.
+    #[prost(string, tag = "2")]
+    pub query: ::prost::alloc::string::String,
+    #[prost(sint64, tag = "3")]
+    pub start: i64,
+    #[prost(sint64, tag = "4")]
+    pub end: i64,
+    #[prost(sint64, tag = "5")]
+    pub step: i64,
+    #[prost(sint64, tag = "6")]
+    pub lookback: i64,
+    #[prost(sint64, tag = "7")]
+    pub subquery_step: i64,
+    #[prost(bool, tag = "8")]
+    pub delayed_name_removal: bool,
+    #[prost(bool, tag = "9")]
+    pub start_timestamps: bool,
+    #[prost(bool, tag = "10")]
+    pub type_and_unit_labels: bool,
+    /// Which part: its select, its place in the text, and whether its groups are wanted.
+    #[prost(uint32, tag = "11")]
+    pub input: u32,
+    #[prost(uint64, tag = "12")]
+    pub line: u64,
+    #[prost(uint64, tag = "13")]
+    pub column: u64,
+    #[prost(bool, tag = "14")]
+    pub partial: bool,
+    /// Decline when the chunks are smaller than the rows.
+    #[prost(bool, tag = "15")]
+    pub only_if_smaller: bool,
+}
+/// The last message has `end`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EvaluateReply {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<PushedRow>,
+    #[prost(message, optional, tag = "2")]
+    pub end: ::core::option::Option<Evaluated>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushedRow {
+    /// What the row is ordered by; name, value, name, value ... in name order.
+    #[prost(string, repeated, tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "3")]
+    pub drop_name: bool,
+    /// A little-endian double for each step.
+    #[prost(bytes = "vec", tag = "4")]
+    pub values: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Evaluated {
+    /// Not empty: why chunks have to be fetched instead.
+    #[prost(string, tag = "1")]
+    pub declined: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub infos: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "3")]
+    pub samples_read: u64,
+    #[prost(uint64, tag = "4")]
+    pub samples_queryable: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelsRequest {
@@ -323,6 +407,31 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("koios.peer.v1.Peer", "Select"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// A part of a query over the series of one fragment: its rows instead of chunks.
+        pub async fn evaluate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EvaluateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EvaluateReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/koios.peer.v1.Peer/Evaluate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("koios.peer.v1.Peer", "Evaluate"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Label names, or the values of one label, within a fragment.
         pub async fn labels(
             &mut self,
@@ -429,6 +538,17 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::SelectRequest>,
         ) -> std::result::Result<tonic::Response<Self::SelectStream>, tonic::Status>;
+        /// Server streaming response type for the Evaluate method.
+        type EvaluateStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EvaluateReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A part of a query over the series of one fragment: its rows instead of chunks.
+        async fn evaluate(
+            &self,
+            request: tonic::Request<super::EvaluateRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EvaluateStream>, tonic::Status>;
         /// Label names, or the values of one label, within a fragment.
         async fn labels(
             &self,
@@ -557,6 +677,52 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SelectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/koios.peer.v1.Peer/Evaluate" => {
+                    #[allow(non_camel_case_types)]
+                    struct EvaluateSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::ServerStreamingService<super::EvaluateRequest>
+                    for EvaluateSvc<T> {
+                        type Response = super::EvaluateReply;
+                        type ResponseStream = T::EvaluateStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EvaluateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::evaluate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EvaluateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

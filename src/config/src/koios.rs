@@ -130,6 +130,24 @@ pub struct QuerySection {
     pub max_samples: u64,
     /// Bytes one query may hold in memory.
     pub max_bytes: u64,
+    /// Series one query may select.
+    pub max_series: u64,
+    /// Samples that one holder may send for one select.
+    pub max_fetched_samples: u64,
+    /// Series, chunk bytes and samples of one part of a query that this node answers for another, or for itself.
+    pub fragment_max_series: u64,
+    /// See `fragment_max_series`.
+    pub fragment_max_bytes: u64,
+    /// See `fragment_max_series`.
+    pub fragment_max_samples: u64,
+    /// Series and chunk bytes above which a part of a query is asked for in smaller parts.
+    pub fragment_series: u64,
+    /// See `fragment_series`.
+    pub fragment_bytes: u64,
+    /// Whether blocks of a node that is late are asked of another one too.
+    pub hedging: bool,
+    /// Whether parts of a query are evaluated by the nodes that hold their blocks.
+    pub push_down: bool,
     /// How far an instant selector looks back, milliseconds.
     pub lookback_delta_ms: i64,
     /// Labels that tell replicas apart.
@@ -143,6 +161,15 @@ impl Default for QuerySection {
             max_concurrency: 20,
             max_samples: 50_000_000,
             max_bytes: 2 << 30,
+            max_series: 10_000_000,
+            max_fetched_samples: 2_000_000_000,
+            fragment_max_series: 5_000_000,
+            fragment_max_bytes: 1 << 30,
+            fragment_max_samples: 1_000_000_000,
+            fragment_series: 20_000,
+            fragment_bytes: 32 << 20,
+            hedging: true,
+            push_down: true,
             lookback_delta_ms: 300_000,
             replica_labels: vec!["replica".into()],
         }
@@ -292,6 +319,10 @@ fn storage(mut s: Section<'_>) -> StorageSection {
     out
 }
 
+fn at_least_one(s: &mut Section<'_>, name: &'static str, default: u64) -> u64 {
+    s.integer_in(name, 1..=u64::MAX).unwrap_or(default)
+}
+
 fn query(mut s: Section<'_>) -> QuerySection {
     let d = QuerySection::default();
     let replica_labels =
@@ -302,6 +333,15 @@ fn query(mut s: Section<'_>) -> QuerySection {
         max_concurrency: s.integer_in("max_concurrency", 1..=100_000).unwrap_or(d.max_concurrency),
         max_samples: s.integer("max_samples").unwrap_or(d.max_samples),
         max_bytes: s.size("max_bytes").unwrap_or(d.max_bytes),
+        max_series: at_least_one(&mut s, "max_series", d.max_series),
+        max_fetched_samples: at_least_one(&mut s, "max_fetched_samples", d.max_fetched_samples),
+        fragment_max_series: at_least_one(&mut s, "fragment_max_series", d.fragment_max_series),
+        fragment_max_bytes: s.size("fragment_max_bytes").unwrap_or(d.fragment_max_bytes).max(1),
+        fragment_max_samples: at_least_one(&mut s, "fragment_max_samples", d.fragment_max_samples),
+        fragment_series: at_least_one(&mut s, "fragment_series", d.fragment_series),
+        fragment_bytes: s.size("fragment_bytes").unwrap_or(d.fragment_bytes).max(1),
+        hedging: s.boolean("hedging").unwrap_or(d.hedging),
+        push_down: s.boolean("push_down").unwrap_or(d.push_down),
         lookback_delta_ms: positive(&mut s, "lookback_delta", d.lookback_delta_ms),
         replica_labels,
     };

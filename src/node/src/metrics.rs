@@ -18,6 +18,8 @@ use koios_store::{CatalogueView, Shelf};
 use koios_telemetry::{Emitter, Registry, process_collector};
 use parking_lot::RwLock;
 
+use crate::rpc::PeerBytes;
+
 /// What the collectors read.
 pub struct Sources {
     pub version: String,
@@ -34,6 +36,7 @@ pub struct Sources {
     pub receiver: Option<Arc<Receiver>>,
     pub front: Arc<Front>,
     pub cuts_failed: Arc<AtomicU64>,
+    pub peer_bytes: Arc<PeerBytes>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -56,6 +59,11 @@ pub fn register(registry: &Registry, s: Sources) {
         for (slot, targets) in s.board.counts().0 {
             let labels = [("slot", &*slot.to_string())];
             e.gauge("koios_scrape_slots", "Targets scraped by this node, by slot.", &labels, targets as f64);
+        }
+        for (direction, bytes) in [("received", &s.peer_bytes.received), ("sent", &s.peer_bytes.sent)] {
+            let help = "Bytes on the connections that peers opened to this node.";
+            let n = bytes.load(Ordering::Relaxed) as f64;
+            e.counter("koios_peer_bytes_total", help, &[("direction", direction)], n);
         }
         actors(e, &s.roll);
         let runtime = s.runtime.read();

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use koios_cluster::keys::{KEYS_MAX, VALUE_BYTES_MAX};
 use koios_query::Front;
+use koios_query::hedge::Denied;
 use koios_query::picture::{self, Cover, Facts, Level};
 use koios_telemetry::Emitter;
 
@@ -22,7 +23,15 @@ pub fn export(e: &mut Emitter, front: &Front, now_ms: i64) {
         let help = "Parts of the data that a holder did not serve; most are asked of another one.";
         e.counter("koios_query_fragments_missing_total", help, &[("reason", reason)], n as f64);
     }
+    hedging(e, front);
     for (name, help, counter) in [
+        ("koios_query_fragments_split_total", "Questions that were asked in parts.", &stats.split),
+        ("koios_query_pushed_total", "Parts of queries evaluated where their blocks are.", &stats.pushed),
+        (
+            "koios_query_push_declined_total",
+            "Parts of queries that could have been, and whose chunks were fetched in the end.",
+            &stats.push_declined,
+        ),
         ("koios_query_unanswered_total", "Questions that a holder did not answer.", &stats.unanswered),
         (
             "koios_query_self_reads_total",
@@ -33,6 +42,49 @@ pub fn export(e: &mut Emitter, front: &Front, now_ms: i64) {
         ("koios_query_incomplete_total", "Answers refused because data may be missing.", &stats.refused),
     ] {
         e.counter(name, help, &[], counter.load(Ordering::Relaxed) as f64);
+    }
+}
+
+/// Questions asked twice, heads not waited for, and what there was no room for, on both sides.
+fn hedging(e: &mut Emitter, front: &Front) {
+    let (hedger, served) = (&front.coordinator().hedger, &front.coordinator().parts.served);
+    for (name, help, counter) in [
+        (
+            "koios_query_hedges_total",
+            "Questions about blocks that were put to a second node.",
+            &hedger.hedges,
+        ),
+        ("koios_query_hedges_won_total", "Questions that the second node answered first.", &hedger.won),
+        (
+            "koios_query_heads_left_total",
+            "Heads not waited for, because nodes that answered hold the same.",
+            &hedger.heads_left,
+        ),
+        ("koios_query_full_total", "Questions that a holder had no room for.", &hedger.full),
+        (
+            "koios_query_retries_denied_total",
+            "Questions not put to another node after that: too many were.",
+            &hedger.retries_denied,
+        ),
+        ("koios_fragments_total", "Fragments that this node began to answer.", &served.fragments),
+        (
+            "koios_fragments_stopped_total",
+            "Fragments whose asker went away, or that failed, before the end.",
+            &served.stopped,
+        ),
+        ("koios_fragments_split_total", "Fragments that were too large for one answer.", &served.split),
+        ("koios_fragments_full_total", "Requests of peers that there was no room for.", &served.full),
+    ] {
+        e.counter(name, help, &[], counter.load(Ordering::Relaxed) as f64);
+    }
+    for (reason, n) in Denied::NAMES.iter().zip(&hedger.denied) {
+        let n = n.load(Ordering::Relaxed) as f64;
+        e.counter(
+            "koios_query_hedges_denied_total",
+            "Late questions not put to a second node.",
+            &[("reason", reason)],
+            n,
+        );
     }
 }
 

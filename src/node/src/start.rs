@@ -168,13 +168,13 @@ impl Node {
             generation: self.me.generation.value,
             ring: s.ring.clone(),
             clock: f.clock.clone(),
-            parts: f.local_parts(),
+            parts: f.local_parts(s),
             reports,
             keeper: crate::push::keeper(s, f),
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
             writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
-        rpc::serve(&f.net, listeners.grpc, service)?;
+        rpc::serve(&f.net, listeners.grpc, service, f.peer_bytes.clone())?;
         Ok(Faces { http, port })
     }
 
@@ -281,6 +281,7 @@ impl Node {
             shelf: f.shelf.clone(),
             compactor: f.compactor.clone(),
             shipping: f.shipping.clone(),
+            peer_bytes: f.peer_bytes.clone(),
             runtime: runtime.clone(),
             receiver: receiver.clone(),
             front: front.clone(),

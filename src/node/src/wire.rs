@@ -23,7 +23,7 @@ use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
-use koios_query::{Coordinator, Front, FrontLimits, LocalParts, Peers};
+use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
@@ -67,6 +67,10 @@ pub struct Foundation {
     pub owning: watch::Sender<Arc<ClusterView>>,
     /// How often the head could not be cut and uploaded.
     pub cuts_failed: Arc<AtomicU64>,
+    /// What goes over the connections of peers.
+    pub peer_bytes: Arc<crate::rpc::PeerBytes>,
+    /// What queries asked of this node.
+    pub served: Arc<ServedStats>,
     /// What is told about the log's copy in the bucket.
     pub shipping: ShippingStats,
     wardens: Mutex<Vec<Arc<Warden>>>,
@@ -105,6 +109,8 @@ impl Foundation {
             sole: Arc::new(Mutex::new(SoleTracker::open(&state))),
             owning: watch::Sender::default(),
             cuts_failed: Arc::default(),
+            served: Arc::default(),
+            peer_bytes: Arc::default(),
             shipping: ShippingStats::default(),
             wardens: Mutex::default(),
         }
@@ -198,12 +204,22 @@ impl Foundation {
     }
 
     /// This node's data as queries see it.
-    pub fn local_parts(&self) -> LocalParts {
+    pub fn local_parts(&self, settings: &Settings) -> LocalParts {
+        let q = &settings.config.koios.query;
+        let limits = FragmentLimits {
+            series_max: q.fragment_max_series,
+            bytes_max: q.fragment_max_bytes,
+            samples_max: q.fragment_max_samples,
+            split_series: q.fragment_series,
+            split_bytes: q.fragment_bytes,
+        };
         LocalParts {
             head: self.heads.clone(),
             shelf: self.shelf.clone(),
             catalogue: self.catalogue.view.clone(),
             pool: Arc::new(QueryCompute(self.pool.clone())),
+            limits: Arc::new(limits),
+            served: self.served.clone(),
             moved: {
                 let moved = self.moved.clone();
                 Arc::new(move || moved.recent())
@@ -232,15 +248,22 @@ impl Foundation {
             lookback_ms: settings.lookback_ms,
             subquery_step_ms: settings.config.global.evaluation_interval_ms,
             fetch_bytes_max: k.query.max_bytes.max(1 << 20),
+            fetch_samples_max: k.query.max_fetched_samples,
+            push_down: k.query.push_down,
             engine: Limits {
                 samples_max: settings.query_samples_max,
+                series_max: k.query.max_series,
                 bytes_max: k.query.max_bytes.max(1 << 20),
                 ..Limits::default()
             },
             options: settings.features.engine.clone(),
         };
-        let coordinator =
-            Coordinator { peers: peers.clone(), parts: self.local_parts(), stats: Arc::default() };
+        let coordinator = Coordinator {
+            peers: peers.clone(),
+            parts: self.local_parts(settings),
+            stats: Arc::default(),
+            hedger: Arc::new(Hedger::new(self.clock.clone(), k.query.hedging)),
+        };
         let admission = Arc::new(DeskAdmission(room));
         (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)
     }

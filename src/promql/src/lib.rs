@@ -20,8 +20,8 @@ pub mod syntax;
 
 pub use api::{
     Budget, Charge, Control, EngineOptions, EvalError, Floats, Helpers, Hints, Job, Limits, MatrixSeries,
-    MemorySeries, QueryOutput, QueryParams, QueryStats, SampleValue, Select, SeriesReader, SeriesSet,
-    SeriesSource, Value, VectorSample,
+    MemorySeries, Pushable, PushedRow, PushedRows, QueryOutput, QueryParams, QueryStats, SampleValue, Select,
+    SeriesReader, SeriesSet, SeriesSource, Value, VectorSample,
 };
 pub use plan::Plan;
 pub use syntax::ast::Expr;

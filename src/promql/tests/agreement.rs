@@ -340,3 +340,79 @@ fn series_that_are_read_late_and_without_unused_labels_give_the_same() {
     println!("{compared} evaluations compared, {pruned} series without some of their labels");
     assert!(compared > 2000 && pruned > 500, "{compared} {pruned}");
 }
+
+/// Parts of the plan evaluated over series in `count` shards, and the rest with what they gave; how many parts.
+fn in_parts(
+    plan: &Arc<Plan>,
+    mut inputs: Lists,
+    count: u64,
+    pushes: &AtomicUsize,
+) -> Result<QueryOutput, EvalError> {
+    let mut pushed = Vec::new();
+    for what in plan.pushable() {
+        let series = std::mem::take(&mut inputs[what.input]);
+        let mut shards: Lists = (0..count).map(|_| Vec::new()).collect();
+        let whole: Vec<Box<dyn SeriesSource>> = series;
+        let mut copies: Vec<Arc<MemorySeries>> = Vec::new();
+        for s in whole {
+            let mut columns = Columns::default();
+            s.read(i64::MIN, i64::MAX, &mut columns).expect("in memory");
+            copies.push(Arc::new(MemorySeries { labels: s.labels().clone(), columns }));
+        }
+        for s in &copies {
+            shards[(s.labels.hash64() % count) as usize].push(Box::new(s.clone()));
+        }
+        let parts = shards.into_iter().map(|set| plan.evaluate_part(&what, Box::new(set), &Control::new()));
+        match parts.collect::<Result<Option<Vec<_>>, EvalError>>()? {
+            Some(rows) => {
+                pushes.fetch_add(1, Ordering::Relaxed);
+                pushed.push((what, rows));
+            }
+            None => {
+                inputs[what.input] =
+                    copies.into_iter().map(|s| Box::new(s) as Box<dyn SeriesSource>).collect()
+            }
+        }
+    }
+    let inputs = inputs.into_iter().map(|list| Box::new(list) as Box<dyn SeriesSet>).collect();
+    plan.evaluate_pushed(inputs, pushed, &Control::new(), Arc::new(Alone))
+}
+
+/// Nobody helps.
+struct Alone;
+
+impl Helpers for Alone {
+    fn most(&self) -> usize {
+        0
+    }
+
+    fn take(&self, _: Job) {}
+}
+
+#[test]
+fn parts_that_are_evaluated_elsewhere_give_the_same() {
+    let store = store();
+    let (mut compared, pushes) = (0, AtomicUsize::new(0));
+    let mut all = queries();
+    all.extend(
+        ["-min(x - x)", "max by (job) (-(y - y))", "count by (job) (data) / sum by (job) (data)"]
+            .map(str::to_owned),
+    );
+    for query in all {
+        let Ok(expr) = parse(&query) else { continue };
+        for params in [QueryParams::instant(END), QueryParams::range(START, END, STEP)] {
+            for options in [EngineOptions::default(), EngineOptions::all()] {
+                let params = QueryParams { options, ..params.clone() };
+                let whole = run_on(&store, &expr, &params, None);
+                for count in [1, 2, 3, 7] {
+                    let parts =
+                        run_as(&store, &expr, &params, |plan, inputs| in_parts(plan, inputs, count, &pushes));
+                    assert_eq!(parts, whole, "{query} in {count} parts");
+                    compared += 1;
+                }
+            }
+        }
+    }
+    let pushes = pushes.into_inner();
+    assert!(compared > 2000 && pushes > 1000, "{compared} compared, {pushes} parts were evaluated elsewhere");
+}

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use koios_cluster::{KeyRing, Member, Reach};
@@ -18,13 +19,17 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::limits::of_the_query;
+use crate::pushing::{Evaluated, PartRequest};
 use crate::scope::{Answer, Scope, Words};
-use crate::wire;
+use crate::{part_wire, wire};
 
 /// Metadata key of the membership token.
 pub const TOKEN: &str = "x-koios-token";
 /// Metadata key of the cluster name.
 pub const CLUSTER: &str = "x-koios-cluster";
+/// Metadata key that marks a refusal for want of room.
+pub const FULL: &str = "x-koios-full";
 /// Largest message either way.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT: Duration = Duration::from_secs(1);
@@ -38,13 +43,15 @@ pub enum CallError {
     Refused(String),
     /// The answer would exceed a limit.
     Limit(String),
+    /// It has no room now; another node may have some.
+    Full(String),
 }
 
 impl CallError {
     /// In words.
     pub fn text(&self) -> &str {
         match self {
-            CallError::Unreachable(t) | CallError::Refused(t) | CallError::Limit(t) => t,
+            CallError::Unreachable(t) | CallError::Refused(t) | CallError::Limit(t) | CallError::Full(t) => t,
         }
     }
 }
@@ -80,6 +87,7 @@ impl Peers {
         matchers: &[Matcher],
         labels_only: bool,
         patience: Duration,
+        spent: &Spent,
     ) -> Result<Answer, CallError> {
         let request = pb::SelectRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
@@ -88,7 +96,40 @@ impl Peers {
         };
         self.call(node, patience, async |mut client: PeerClient<Channel>| {
             let mut stream = client.select(self.sign(request, patience)).await?.into_inner();
-            collect(&mut stream, scope).await
+            collect(&mut stream, scope, spent).await
+        })
+        .await
+    }
+
+    /// Rows of a part of a query at `node`, or why it declines.
+    ///
+    /// # Errors
+    /// See `CallError`.
+    pub async fn evaluate(
+        &self,
+        node: &Member,
+        ring_hash: u64,
+        part: &PartRequest,
+        patience: Duration,
+    ) -> Result<Evaluated, CallError> {
+        let scope = wire::scope_to_pb(&part.scope, node, ring_hash, patience.as_millis() as u64);
+        let request = part_wire::request_to_pb(part, scope);
+        self.call(node, patience, async |mut client: PeerClient<Channel>| {
+            let mut stream = client.evaluate(self.sign(request, patience)).await?.into_inner();
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while let Some(reply) = stream.message().await? {
+                for row in reply.rows {
+                    bytes += row.values.len() as u64;
+                    rows.push(part_wire::row_from_pb(row).map_err(Status::data_loss)?);
+                }
+                if bytes > part.scope.bytes_max || rows.len() as u64 > part.scope.series_max {
+                    return Ok(Err("its rows are too many".to_owned()));
+                }
+                if let Some(end) = reply.end {
+                    return Ok(part_wire::end_from_pb(end, rows));
+                }
+            }
+            Err(Status::unavailable("the answer broke off"))
         })
         .await
     }
@@ -185,6 +226,9 @@ impl Peers {
             }
             Ok(Err(status)) => {
                 let text = format!("{name}: {}", status.message());
+                if status.metadata().contains_key(FULL) {
+                    return Err(CallError::Full(text));
+                }
                 Err(match status.code() {
                     Code::ResourceExhausted => CallError::Limit(status.message().to_owned()),
                     Code::Unauthenticated
@@ -234,20 +278,42 @@ impl Peers {
     }
 }
 
-async fn collect(stream: &mut tonic::Streaming<pb::SelectReply>, scope: &Scope) -> Result<Answer, Status> {
+/// Chunk bytes that came for one select, from all holders.
+#[derive(Debug, Default)]
+pub struct Spent(AtomicU64);
+
+impl Spent {
+    /// What is left of `most`.
+    pub fn left(&self, most: u64) -> u64 {
+        most.saturating_sub(self.0.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, bytes: u64) -> u64 {
+        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+}
+
+/// Reads an answer to its end. What of it is dropped before that is not given back to the budget: it was fetched.
+async fn collect(
+    stream: &mut tonic::Streaming<pb::SelectReply>,
+    scope: &Scope,
+    spent: &Spent,
+) -> Result<Answer, Status> {
     let mut answer = Answer::default();
-    let mut bytes = 0u64;
+    let most = scope.bytes_max.saturating_add(spent.add(0));
     let mut ended = false;
     while let Some(reply) = stream.message().await? {
+        let mut bytes = 0;
         for series in reply.series {
             let series = wire::series_from_pb(series).map_err(Status::data_loss)?;
             bytes += series.chunks.iter().map(|c| c.data.len() as u64).sum::<u64>();
             answer.series.push(series);
         }
-        if bytes > scope.bytes_max || answer.series.len() as u64 > scope.series_max {
-            return Err(Status::resource_exhausted(
-                "the query would fetch more than its limits allow; narrow it",
-            ));
+        if spent.add(bytes) > most {
+            return Err(Status::resource_exhausted(of_the_query("bytes", scope.bytes_max, "max_bytes")));
+        }
+        if answer.series.len() as u64 > scope.series_max {
+            return Err(Status::resource_exhausted(of_the_query("series", scope.series_max, "max_series")));
         }
         if let Some(trailer) = reply.trailer {
             wire::trailer_into(trailer, &mut answer).map_err(Status::data_loss)?;

@@ -7,21 +7,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
-use koios_model::{BlockId, Labels};
+use koios_model::Labels;
 use koios_promql::{EvalError, SeriesSet};
 
-use crate::client::{CallError, Peers};
+use crate::asking::{Account, Ask, Asked, Asking};
+use crate::client::{CallError, Peers, Spent};
 use crate::completeness::Gap;
 use crate::error::QueryError;
+use crate::hedge::Hedger;
+use crate::limits::of_the_query;
 use crate::local::LocalParts;
 use crate::merge::{MergedList, MergedSeries};
 use crate::picked::Picked;
 use crate::rounds::Rounds;
 pub use crate::rounds::Want;
-use crate::scope::{Answer, Form, Missing, Scope, Words};
+use crate::scope::{Answer, Form, Scope, Words};
 use crate::stats::QueryStats;
 
 /// Longest wait for one holder; the replicas of a silent one answer for it.
@@ -53,11 +56,9 @@ pub struct Coordinator {
     pub parts: LocalParts,
     /// What queries met.
     pub stats: Arc<QueryStats>,
+    /// When a question is asked twice.
+    pub hedger: Arc<Hedger>,
 }
-
-/// What came, what was not served, and where the head's samples went.
-type Asked<T> = Result<(T, Vec<Missing>, Vec<BlockId>), CallError>;
-type Ask<'a, T> = dyn Fn(Arc<Member>, Scope) -> BoxFuture<'a, Asked<T>> + Send + Sync + 'a;
 
 impl Coordinator {
     /// All series that match.
@@ -75,27 +76,33 @@ impl Coordinator {
         let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
         let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);
-        let ring_hash = view.ring_hash();
-        let ask = |node: Arc<Member>, scope: Scope| -> BoxFuture<'_, Asked<Answer>> {
+        let (ring_hash, spent) = (view.ring_hash(), Spent::default());
+        let spent = &spent;
+        let ask = |node: Arc<Member>, mut scope: Scope| -> BoxFuture<'_, Asked<Answer>> {
             Box::pin(async move {
+                scope.bytes_max = spent.left(scope.bytes_max);
+                scope.may_split &= !labels_only;
                 let mut answer = if node.name == view.me {
                     let own = self.parts.select(&scope, want.matchers.clone(), own_form).await;
                     own.map_err(own_failure)?
                 } else {
-                    self.peers.select(&node, ring_hash, &scope, &want.matchers, labels_only, patience).await?
+                    let matchers = &want.matchers;
+                    self.peers
+                        .select(&node, ring_hash, &scope, matchers, labels_only, patience, spent)
+                        .await?
                 };
-                let (missing, moved) =
-                    (std::mem::take(&mut answer.missing), std::mem::take(&mut answer.moved));
-                Ok((answer, missing, moved))
+                let account = Account {
+                    missing: std::mem::take(&mut answer.missing),
+                    moved: std::mem::take(&mut answer.moved),
+                    split: answer.split,
+                };
+                Ok((answer, account))
             })
         };
-        let (answers, gaps) = self.rounds(view, want, &ask).await?;
+        let (answers, gaps) = self.rounds(view, want, &ask, false).await?;
         let series = crate::ports::compute(&*self.parts.pool, move || merge(answers)).await??;
         if series.len() as u64 > want.series_max {
-            return Err(QueryError::Limit(format!(
-                "the query selects more than {} series; narrow the selector",
-                want.series_max
-            )));
+            return Err(QueryError::Limit(of_the_query("series", want.series_max, "max_series")));
         }
         Ok(Selected { series, gaps })
     }
@@ -121,19 +128,25 @@ impl Coordinator {
                     self.peers.words(&node, ring_hash, &scope, name, &want.matchers, patience).await?
                 };
                 let (missing, moved) = (std::mem::take(&mut words.missing), std::mem::take(&mut words.moved));
-                Ok((words, missing, moved))
+                Ok((words, Account { missing, moved, split: 0 }))
             })
         };
-        let (answers, gaps) = self.rounds(view, want, &ask).await?;
+        let (answers, gaps) = self.rounds(view, want, &ask, true).await?;
         let all: BTreeSet<String> = answers.into_iter().flat_map(|w| w.values).collect();
         Ok((all.into_iter().collect(), gaps))
     }
 
-    async fn rounds<T>(
+    /// Whether a node is better asked last.
+    pub(crate) fn avoid(&self, m: &Member) -> bool {
+        self.peers.reach().is_ejected(&m.name, m.generation) || self.hedger.avoid(&m.name)
+    }
+
+    async fn rounds<T: Send>(
         &self,
         view: &Arc<ClusterView>,
         want: &Want,
         ask: &Ask<'_, T>,
+        words: bool,
     ) -> Result<(Vec<T>, Vec<Gap>), QueryError> {
         if view.own().is_none() {
             // Before the first view nobody, not even this node, would be asked.
@@ -141,32 +154,36 @@ impl Coordinator {
                 "this node has not found its place in the cluster yet".into(),
             ));
         }
-        let ejected = |m: &Member| self.peers.reach().is_ejected(&m.name, m.generation);
+        let hedger = &*self.hedger;
+        let avoid = |m: &Member| self.avoid(m);
         let catalogue = || self.parts.catalogue.load_full();
-        let (mut rounds, mut questions) = Rounds::start(view, want, catalogue(), &ejected);
+        let asking = Asking { ask, hedger, me: &view.me, nodes: view.members.len(), words };
+        let (mut rounds, mut questions) = Rounds::start(view, want, catalogue(), &avoid);
         let mut payloads = Vec::new();
         while !questions.is_empty() {
-            let asked = join_all(questions.into_iter().map(|(node, scope)| {
-                let answer = ask(node.clone(), scope.clone());
-                async move { (node, scope, answer.await) }
-            }))
-            .await;
-            for (node, scope, result) in asked {
+            let mut split = Vec::new();
+            for (node, scope, result) in asking.round(&rounds, questions, &avoid).await {
                 match result {
-                    Ok((payload, missing, moved)) => {
+                    Ok((_, account)) if account.split > 0 => {
+                        QueryStats::count(&self.stats.split);
+                        split.extend(Rounds::split(&node, &scope, account.split));
+                    }
+                    Ok((payload, account)) => {
                         payloads.push(payload);
-                        self.stats.missed(&missing);
-                        rounds.answered(&node, &scope, missing);
-                        rounds.forgotten(&node, &moved);
+                        self.stats.missed(&account.missing);
+                        rounds.answered(&node, &scope, account.missing);
+                        rounds.forgotten(&node, &account.moved);
                     }
                     Err(CallError::Limit(text)) => return Err(QueryError::Limit(text)),
+                    Err(CallError::Full(why)) => rounds.full(&node, &scope, &why, hedger.full(&node.name)),
                     Err(e) => {
                         QueryStats::count(&self.stats.unanswered);
                         rounds.no_answer(&node, &scope, e.text());
                     }
                 }
             }
-            questions = rounds.next(&catalogue, &ejected);
+            // Parts cannot be split again, so this ends.
+            questions = if split.is_empty() { rounds.next(&catalogue, &avoid) } else { split };
             if questions.iter().any(|(node, _)| node.name == view.me) {
                 QueryStats::count(&self.stats.self_reads);
             }
@@ -227,7 +244,7 @@ fn merge(mut answers: Vec<Answer>) -> Result<Found, QueryError> {
 }
 
 /// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
-fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
+pub(crate) fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
     let mut lists = lists.into_iter();
     let mut all: Vec<SeriesChunks> = lists.next().unwrap_or_default();
     lists.for_each(|list| all.extend(list));

@@ -12,14 +12,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use koios_cluster::{ClusterView, Member};
 use koios_model::{Clock, Labels, Matcher};
 use koios_promql::{
-    Control, EngineOptions, EvalError, Limits, Plan, QueryOutput, QueryParams, Select, parse,
+    Control, EngineOptions, EvalError, Limits, Plan, Pushable, PushedRows, QueryOutput, QueryParams, Select,
+    parse,
 };
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
-use crate::coordinator::{Coordinator, Want};
+use crate::coordinator::{Coordinator, Found, Selected, Want};
 use crate::error::QueryError;
+use crate::merge::MergedList;
 use crate::picture::Facts;
 use crate::ports::{Admission, PoolHelpers, compute};
 use crate::scope::Form;
@@ -39,6 +41,10 @@ pub struct FrontLimits {
     pub subquery_step_ms: i64,
     /// Most chunk bytes that one select may fetch.
     pub fetch_bytes_max: u64,
+    /// Whether parts of queries are evaluated by the nodes that hold their blocks, where that changes no bit.
+    pub push_down: bool,
+    /// Most samples that one select may fetch from one holder.
+    pub fetch_samples_max: u64,
     /// Bounds of the evaluation.
     pub engine: Limits,
     /// Language behaviour that is off unless asked for.
@@ -183,6 +189,8 @@ impl Front {
             view: self.view(),
             id: self.query_id(),
             plan: Arc::new(plan),
+            query: request.query,
+            params,
             deadline_ns,
             partial: request.partial.unwrap_or(!instant),
         };
@@ -212,17 +220,32 @@ impl Front {
             matchers: s.matchers.clone(),
             series_max: self.limits.engine.series_max,
             bytes_max: self.limits.fetch_bytes_max,
+            samples_max: self.limits.fetch_samples_max,
             patience,
         });
-        let fetch = stream::iter(wants.collect::<Vec<_>>())
-            .map(|want| async move { self.coordinator.select(&run.view, &want, form).await })
-            .buffered(SELECTS_IN_FLIGHT)
-            .try_collect::<Vec<_>>();
-        let fetched = tokio::time::timeout(patience, fetch).await;
-        let fetched = fetched.map_err(|_| QueryError::Timeout)??;
+        let wants: Vec<Want> = wants.collect();
+        let work = async {
+            let pushed = self.push(run, &wants, form).await;
+            let is_pushed = |i: usize| pushed.iter().any(|(what, _)| what.input == i);
+            let fetch = wants.iter().enumerate().map(|(i, want)| (!is_pushed(i)).then(|| want.clone()));
+            let fetched = stream::iter(fetch.collect::<Vec<_>>())
+                .map(|want| async move {
+                    match want {
+                        Some(want) => self.coordinator.select(&run.view, &want, form).await.map(Some),
+                        None => Ok(None),
+                    }
+                })
+                .buffered(SELECTS_IN_FLIGHT)
+                .try_collect::<Vec<_>>();
+            fetched.await.map(|fetched| (fetched, pushed))
+        };
+        let worked = tokio::time::timeout(patience, work).await;
+        let (fetched, pushed) = worked.map_err(|_| QueryError::Timeout)??;
 
         let (mut inputs, mut gaps) = (Vec::with_capacity(fetched.len()), Vec::new());
         for selected in fetched {
+            let nothing = || Selected { series: Found::List(MergedList::default()), gaps: Vec::new() };
+            let selected = selected.unwrap_or_else(nothing);
             gaps.extend(selected.gaps);
             inputs.push(selected.series.into_set());
         }
@@ -241,9 +264,28 @@ impl Front {
         let pool = self.coordinator.parts.pool.clone();
         let helpers = Arc::new(PoolHelpers { pool: pool.clone(), net: Handle::current() });
         let plan = run.plan.clone();
-        let output = compute(&*pool, move || plan.evaluate_sets(inputs, &control, helpers)).await??;
+        let output = compute(&*pool, move || match pushed.is_empty() {
+            true => plan.evaluate_sets(inputs, &control, helpers),
+            false => plan.evaluate_pushed(inputs, pushed, &control, helpers),
+        })
+        .await??;
         drop(stop);
         Ok((output, gaps, fetched_ns))
+    }
+
+    /// What of the query others evaluate. Once something that was fetched turned out to be damaged, nothing.
+    async fn push(&self, run: &Run, wants: &[Want], form: Form) -> Vec<(Pushable, Vec<PushedRows>)> {
+        let alone = run.view.members.values().all(|m| m.name == run.view.me || !m.answers());
+        if !self.limits.push_down || form != Form::Picked || alone {
+            return Vec::new();
+        }
+        let asks = run.plan.pushable().into_iter().map(|what| async move {
+            let want = &wants[what.input];
+            let rows = self.coordinator.push(&run.view, &run.query, &run.params, &what, want).await;
+            rows.map(|rows| (what, rows))
+        });
+        let asks: Vec<_> = asks.collect();
+        stream::iter(asks).buffered(SELECTS_IN_FLIGHT).filter_map(std::future::ready).collect().await
     }
 
     /// Label sets of matching series, sorted.
@@ -294,6 +336,7 @@ impl Front {
             matchers,
             series_max: self.limits.engine.series_max,
             bytes_max: self.limits.fetch_bytes_max,
+            samples_max: self.limits.fetch_samples_max,
             patience: Duration::from_millis(self.limits.timeout_ms),
         }
     }
@@ -321,6 +364,8 @@ struct Run {
     view: Arc<ClusterView>,
     id: String,
     plan: Arc<Plan>,
+    query: String,
+    params: QueryParams,
     deadline_ns: u64,
     partial: bool,
 }

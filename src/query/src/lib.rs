@@ -1,8 +1,9 @@
 //! Queries over the whole cluster: fragments, routing, deduplication, completeness.
 //!
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
-//! peers and their answers (`scope`, `wire`, `client`, `server`, `local`), the rounds (`rounds`) of the coordinator
-//! (`coordinator`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! peers and their answers (`scope`, `wire`, `client`, `server`, `local`, `reading`), their bounds (`limits`), the
+//! rounds (`rounds`) of the coordinator (`coordinator`), how one is carried out (`asking`) and when a question is asked
+//! twice (`hedge`), what is evaluated where the blocks are (`pushing`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
 //! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -11,18 +12,23 @@
 //! Invariants: an answer is complete or names what is missing and why; the same question on settled data
 //! gives the same bits on every node; a partial answer is never presented as whole.
 
+mod asking;
 pub mod client;
 pub mod completeness;
 pub mod coordinator;
 pub mod error;
-
 pub mod front;
+pub mod hedge;
+pub mod limits;
 pub mod local;
 pub mod merge;
+mod part_wire;
 pub mod picked;
 pub mod picture;
 pub mod plan;
 pub mod ports;
+pub mod pushing;
+mod reading;
 pub mod rounds;
 pub mod scope;
 pub mod server;
@@ -35,11 +41,12 @@ pub use client::Peers;
 pub use completeness::Gap;
 pub use coordinator::Coordinator;
 pub use error::QueryError;
-
 pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, Timings};
+pub use hedge::Hedger;
+pub use limits::FragmentLimits;
 pub use local::LocalParts;
 pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};
 pub use rounds::{Rounds, Want};
 pub use scope::{Answer, Missing, MissingReason, Part, Scope};
 pub use server::PeerService;
-pub use stats::QueryStats;
+pub use stats::{QueryStats, ServedStats};

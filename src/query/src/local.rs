@@ -4,6 +4,7 @@
 //! async (they may have to be fetched), reading them is CPU work for the pool.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use koios_block::{Block, BlockError};
@@ -12,9 +13,12 @@ use koios_store::served::SharedBlock;
 use koios_store::{CatalogueView, Shelf, StoreError};
 
 use crate::error::QueryError;
+use crate::limits::{FragmentLimits, Tally};
 use crate::picked::Picked;
-use crate::ports::{Compute, HeadPort, compute};
+use crate::ports::{Compute, HeadPort, compute_until};
+use crate::reading::{Halt, Reading};
 use crate::scope::{Answer, Form, Missing, MissingReason, Part, Scope, Words};
+use crate::stats::{QueryStats, ServedStats};
 
 /// This node's data, as readers see it.
 #[derive(Clone)]
@@ -29,10 +33,25 @@ pub struct LocalParts {
     pub pool: Arc<dyn Compute>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Arc<dyn Fn() -> Vec<BlockId> + Send + Sync>,
+    /// Bounds of one fragment.
+    pub limits: Arc<FragmentLimits>,
+    /// What was asked of this node.
+    pub served: Arc<ServedStats>,
+}
+
+/// Counts a fragment whose asker went away before its end.
+struct Left<'a>(Option<&'a AtomicU64>);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Some(counter) = self.0 {
+            QueryStats::count(counter);
+        }
+    }
 }
 
 impl LocalParts {
-    /// Series of a scope.
+    /// Series of a scope. Dropping the future ends the work.
     ///
     /// # Errors
     /// When the pool has no room or the answer would exceed the scope's limits; a part that cannot be read
@@ -43,41 +62,58 @@ impl LocalParts {
         matchers: Vec<Matcher>,
         form: Form,
     ) -> Result<Answer, QueryError> {
-        let mut answer = Answer::default();
-        let mut bytes = 0;
+        QueryStats::count(&self.served.fragments);
+        let mut left = Left(Some(&self.served.stopped));
+        let (mut answer, mut tally) = (Answer::default(), Tally::default());
         if scope.own {
             let (head, scope, wanted) = (self.head.clone(), scope.clone(), matchers.clone());
-            (answer, bytes) = compute(&*self.pool, move || {
-                let read = head.select(&wanted, scope.mint, scope.maxt);
-                let (mut answer, mut bytes) = (Answer::default(), 0);
-                absorb(&mut answer, &mut bytes, Part::Own, read, &scope)?;
-                Ok::<_, QueryError>((answer, bytes))
-            })
-            .await??;
+            let limits = self.limits.clone();
+            let read = compute_until(&*self.pool, move |stop| {
+                let reading = Reading { scope: &scope, matchers: &wanted, limits: &limits, stop };
+                let done = reading.head(&*head, &mut answer, &mut tally);
+                done.map(|()| (answer, tally))
+            });
+            match read.await? {
+                Ok(read) => (answer, tally) = read,
+                Err(halt) => return self.halted(halt, &mut left),
+            }
         }
         // Only now: what the head has forgotten by now is in a block that the catalogue shows by now.
         answer.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
         answer.missing.extend(missing);
         if !blocks.is_empty() {
-            let scope = scope.clone();
-            answer = compute(&*self.pool, move || {
+            let (scope, limits) = (scope.clone(), self.limits.clone());
+            let read = compute_until(&*self.pool, move |stop| {
+                let reading = Reading { scope: &scope, matchers: &matchers, limits: &limits, stop };
                 if form == Form::Picked && answer.series.is_empty() {
-                    read_picked(&mut answer, &blocks, &matchers, &scope)?;
-                    return Ok(answer);
+                    return read_picked(&mut answer, &blocks, &reading).map(|()| answer);
                 }
-                for block in blocks {
-                    let read = block.select(&matchers, scope.mint, scope.maxt).map_err(|e| e.to_string());
-                    absorb(&mut answer, &mut bytes, Part::Block(block.id()), read, &scope)?;
-                }
-                Ok::<_, QueryError>(answer)
-            })
-            .await??;
+                reading.blocks(&blocks, &mut answer, &mut tally).map(|()| answer)
+            });
+            match read.await? {
+                Ok(read) => answer = read,
+                Err(halt) => return self.halted(halt, &mut left),
+            }
         }
         if form == Form::Labels {
             answer.series.iter_mut().for_each(|s| s.chunks.clear());
         }
+        left.0 = None;
         Ok(answer)
+    }
+
+    /// What an end before the end means to the asker.
+    fn halted(&self, halt: Halt, left: &mut Left<'_>) -> Result<Answer, QueryError> {
+        left.0 = None;
+        match halt {
+            Halt::Over(e) => Err(e),
+            Halt::Split(split) => {
+                QueryStats::count(&self.served.split);
+                Ok(Answer { split, ..Answer::default() })
+            }
+            Halt::Stopped => Err(QueryError::Internal("stopped although somebody waits".into())),
+        }
     }
 
     /// Label names (`name` empty) or the values of label `name` in a scope.
@@ -94,7 +130,7 @@ impl LocalParts {
         let mut words = Words::default();
         if scope.own {
             let (head, name, wanted) = (self.head.clone(), name.clone(), matchers.clone());
-            words = compute(&*self.pool, move || {
+            words = compute_until(&*self.pool, move |_| {
                 let read = match name.as_str() {
                     "" => head.label_names(&wanted, mint, maxt),
                     name => head.label_values(name, &wanted, mint, maxt),
@@ -108,7 +144,7 @@ impl LocalParts {
         // After the head, as in `select`.
         words.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
-        compute(&*self.pool, move || {
+        compute_until(&*self.pool, move |_| {
             words.missing.extend(missing);
             for block in blocks {
                 let read = match name.as_str() {
@@ -155,16 +191,12 @@ impl LocalParts {
 }
 
 /// Reads blocks into an answer without series. When only one block has any, they stay where they lie.
-fn read_picked(
-    answer: &mut Answer,
-    blocks: &[SharedBlock],
-    matchers: &[Matcher],
-    scope: &Scope,
-) -> Result<(), QueryError> {
+fn read_picked(answer: &mut Answer, blocks: &[SharedBlock], reading: &Reading<'_>) -> Result<(), Halt> {
+    let scope = reading.scope;
     let (mint, maxt) = (scope.mint, scope.maxt);
     let mut picked = Vec::new();
     for block in blocks {
-        let inner = block.settle(matchers);
+        let inner = block.settle(reading.matchers);
         match inner.map_or(Ok(Vec::new()), |m| block.block().pick(&m, mint, maxt)) {
             Ok(numbers) if numbers.is_empty() => answer.served.push(Part::Block(block.id())),
             found => picked.push((block, found)),
@@ -174,17 +206,14 @@ fn read_picked(
         && !block.adds_labels()
         && let Ok(bytes) = settled(block.block(), numbers, scope)
     {
-        within_limits(numbers.len() as u64, bytes, scope)?;
+        let tally = Tally { series: numbers.len() as u64, bytes, samples: 0 };
+        tally.check(scope, reading.limits).map_err(Halt::Over)?;
         answer.served.push(Part::Block(block.id()));
         answer.picked = Some(Picked::new((*block).clone(), std::mem::take(numbers), (mint, maxt)));
         return Ok(());
     }
-    let mut bytes = 0;
-    for (block, _) in picked {
-        let read = block.select(matchers, mint, maxt).map_err(|e| e.to_string());
-        absorb(answer, &mut bytes, Part::Block(block.id()), read, scope)?;
-    }
-    Ok(())
+    let with_series: Vec<SharedBlock> = picked.into_iter().map(|(block, _)| block.clone()).collect();
+    reading.blocks(&with_series, answer, &mut Tally::default())
 }
 
 /// Leaves only series that count where that decides whether there are too many. Bytes of their chunks, 0 when all of
@@ -197,44 +226,6 @@ fn settled(block: &Block, numbers: &mut Vec<u32>, scope: &Scope) -> Result<u64, 
         return Ok(0);
     }
     block.picked_bytes(numbers, scope.mint, scope.maxt)
-}
-
-fn absorb(
-    answer: &mut Answer,
-    bytes: &mut u64,
-    part: Part,
-    read: Result<Vec<koios_chunk::SeriesChunks>, String>,
-    scope: &Scope,
-) -> Result<(), QueryError> {
-    match read {
-        Ok(series) => {
-            *bytes += series.iter().flat_map(|s| &s.chunks).map(|c| c.data.len() as u64).sum::<u64>();
-            if answer.series.is_empty() {
-                answer.series = series;
-            } else {
-                answer.series.extend(series);
-            }
-            answer.served.push(part);
-        }
-        Err(detail) => answer.missing.push(Missing { part, reason: MissingReason::Corrupt, detail }),
-    }
-    within_limits(answer.series.len() as u64, *bytes, scope)
-}
-
-fn within_limits(series: u64, bytes: u64, scope: &Scope) -> Result<(), QueryError> {
-    if series > scope.series_max {
-        let max = scope.series_max;
-        return Err(QueryError::Limit(format!(
-            "the query selects more than {max} series; narrow the selector"
-        )));
-    }
-    if bytes > scope.bytes_max {
-        let max = scope.bytes_max;
-        return Err(QueryError::Limit(format!(
-            "the query would fetch more than {max} bytes; narrow it in time or series"
-        )));
-    }
-    Ok(())
 }
 
 fn absorb_words(words: &mut Words, part: Part, read: Result<Vec<String>, String>) {

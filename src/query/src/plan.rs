@@ -102,6 +102,24 @@ pub fn block_candidates(
     candidates
 }
 
+/// Most slices of time that the blocks of one holder are asked for in.
+const SLICES_MAX: i64 = 8;
+const DAY_MS: i64 = 86_400_000;
+
+/// Blocks by slices of time: whole days, a few of them together where there are many. `start` gives the first moment of
+/// a block. A block is in one slice, whatever it reaches into, so nothing is asked for twice.
+pub fn slices(blocks: &[BlockId], start: &dyn Fn(BlockId) -> i64) -> Vec<Vec<BlockId>> {
+    let day = |id: BlockId| start(id).div_euclid(DAY_MS);
+    let first = blocks.iter().map(|id| day(*id)).min().unwrap_or(0);
+    let last = blocks.iter().map(|id| day(*id)).max().unwrap_or(0);
+    let days = (last.saturating_sub(first) / SLICES_MAX).saturating_add(1);
+    let mut slices: BTreeMap<i64, Vec<BlockId>> = BTreeMap::new();
+    for id in blocks {
+        slices.entry(day(*id).saturating_sub(first) / days).or_default().push(*id);
+    }
+    slices.into_values().collect()
+}
+
 /// Hash that places a block.
 pub fn block_key(id: BlockId) -> u64 {
     xxh64(&id.to_u128().to_be_bytes(), 0)
@@ -165,6 +183,20 @@ mod tests {
         let without_c = plan(&v, &cover, &|m| m.name == "c", (0, 10));
         let c = without_c.ask.iter().find(|p| p.node.name == "c").unwrap();
         assert!(c.own && c.blocks.is_empty(), "an ejected node still is the only holder of its head");
+    }
+
+    #[test]
+    fn slices_are_days_and_few() {
+        let blocks = ids(100);
+        let start = |hours: i64| move |id: BlockId| id.timestamp_ms() as i64 * hours * 3_600_000;
+        assert_eq!(slices(&blocks, &start(0)).len(), 1);
+        assert_eq!(slices(&blocks[..24], &start(2)).len(), 2, "two days of two-hour blocks");
+        for hours in [1, 2, 24, 480, 10_000] {
+            let cut = slices(&blocks, &start(hours));
+            assert!(cut.len() as i64 <= SLICES_MAX + 1, "{} slices", cut.len());
+            assert_eq!(cut.concat(), blocks, "each block once, in the order of time");
+        }
+        assert!(slices(&[], &start(1)).is_empty());
     }
 
     #[test]

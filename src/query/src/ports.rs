@@ -4,10 +4,11 @@
 //! reports a node can give of itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use koios_chunk::SeriesChunks;
-use koios_model::Matcher;
+use koios_model::{Labels, Matcher};
 use koios_promql::{Helpers, Job};
 use tokio::runtime::Handle;
 
@@ -15,11 +16,18 @@ use crate::error::QueryError;
 
 /// The samples this node has not cut into blocks yet.
 pub trait HeadPort: Send + Sync + 'static {
-    /// Series with chunks that overlap `[mint, maxt]`, any order, slots apart.
+    /// Series with chunks that overlap `[mint, maxt]`, any order, slots apart; of the matching ones those that `keep`
+    /// wants, whose chunks alone are read.
     ///
     /// # Errors
     /// A text when the head cannot answer.
-    fn select(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<SeriesChunks>, String>;
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+        keep: &dyn Fn(&Labels) -> bool,
+    ) -> Result<Vec<SeriesChunks>, String>;
 
     /// Label names of matching series.
     ///
@@ -69,6 +77,40 @@ pub async fn compute<T: Send + 'static>(
     }))
     .await?;
     rx.await.map_err(|_| QueryError::Internal("the computation gave no result".into()))
+}
+
+/// Tells work on the pool that nobody waits for it any more.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Whether to stop.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets the stop when it is dropped.
+struct Leash(Stop);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// As `compute`, and tells the job to stop when the caller goes away. A job that has not begun by then never does.
+///
+/// # Errors
+/// As `Compute::run`.
+pub async fn compute_until<T: Send + 'static>(
+    pool: &dyn Compute,
+    job: impl FnOnce(&Stop) -> T + Send + 'static,
+) -> Result<T, QueryError> {
+    let stop = Stop::default();
+    let _leash = Leash(stop.clone());
+    let done = compute(pool, move || if stop.is_set() { None } else { Some(job(&stop)) }).await?;
+    done.ok_or_else(|| QueryError::Internal("the computation was stopped".into()))
 }
 
 /// Threads of the pool for the engine to use beside its own.

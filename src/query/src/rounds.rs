@@ -16,10 +16,13 @@ use koios_store::CatalogueView;
 
 use crate::completeness::{Absent, Gap, gaps};
 use crate::plan;
-use crate::scope::{Missing, Part, Scope};
+use crate::scope::{Missing, Part, Scope, Shard};
 
 /// Rounds of questions before the coordinator reads blocks itself.
 pub const ROUNDS_MAX: usize = 3;
+
+/// Most parts of one question.
+pub const SHARDS_MAX: u32 = 64;
 
 /// Questions of one round.
 pub type Questions = Vec<(Arc<Member>, Scope)>;
@@ -39,6 +42,8 @@ pub struct Want {
     pub series_max: u64,
     /// Most chunk bytes.
     pub bytes_max: u64,
+    /// Most samples.
+    pub samples_max: u64,
     /// Longest wait altogether.
     pub patience: Duration,
 }
@@ -54,7 +59,26 @@ impl Want {
             whole_bucket,
             series_max: self.series_max,
             bytes_max: self.bytes_max,
+            samples_max: self.samples_max,
+            shard: Shard::WHOLE,
+            may_split: false,
         }
+    }
+
+    /// Questions to another node. Blocks are asked for apart from the head: of those another node can be asked when
+    /// this one is late, and by slices of time.
+    fn of_peer(&self, catalogue: &CatalogueView, f: plan::Fragment) -> Questions {
+        let mut questions = Vec::new();
+        let mut ask = |own, blocks, whole| {
+            let scope = Scope { may_split: true, ..self.scope(own, blocks, whole) };
+            questions.push((f.node.clone(), scope));
+        };
+        if f.own || f.whole_bucket {
+            ask(f.own, Vec::new(), f.whole_bucket);
+        }
+        let start = |id: BlockId| catalogue.blocks().get(&id).map_or(0, |b| b.min_time);
+        plan::slices(&f.blocks, &start).into_iter().for_each(|ids| ask(false, ids, false));
+        questions
     }
 }
 
@@ -69,6 +93,8 @@ pub struct Rounds {
     moved: BTreeSet<BlockId>,
     round: usize,
     absent: Vec<Absent>,
+    /// Whose head did not answer; its questions may be several.
+    silent: BTreeSet<String>,
     gaps: Vec<Gap>,
     todo: BTreeMap<BlockId, String>,
     tried: HashMap<BlockId, BTreeSet<String>>,
@@ -86,7 +112,11 @@ impl Rounds {
     ) -> (Self, Questions) {
         let cover = catalogue.cover(want.mint, want.maxt);
         let first = plan::plan(view, &cover, ejected, (want.mint, want.maxt));
-        let ask = |f: plan::Fragment| (f.node, want.scope(f.own, f.blocks, f.whole_bucket));
+        let seen = catalogue.clone();
+        let ask = |f: plan::Fragment| match f.node.name == view.me {
+            true => vec![(f.node.clone(), want.scope(f.own, f.blocks, f.whole_bucket))],
+            false => want.of_peer(&seen, f),
+        };
         let rounds = Self {
             view: view.clone(),
             want: want.clone(),
@@ -95,13 +125,48 @@ impl Rounds {
             moved: BTreeSet::new(),
             round: 0,
             absent: first.absent,
+            silent: BTreeSet::new(),
             gaps: Vec::new(),
             todo: BTreeMap::new(),
             tried: HashMap::new(),
             buckets: BTreeMap::new(),
             open_buckets: BTreeSet::new(),
         };
-        (rounds, first.ask.into_iter().map(ask).collect())
+        (rounds, first.ask.into_iter().flat_map(ask).collect())
+    }
+
+    /// Who is asked for the blocks of a question in the place of `node`, which is late: the next in rank that is not
+    /// better left alone, and this node where nobody is.
+    pub fn substitutes(&self, node: &Member, scope: &Scope, avoid: &dyn Fn(&Member) -> bool) -> Questions {
+        let mut asked: BTreeMap<String, (Arc<Member>, Vec<BlockId>)> = BTreeMap::new();
+        let Some(me) = self.view.own() else { return Vec::new() };
+        for id in &scope.blocks {
+            let ranked = plan::block_candidates(&self.view, *id, &me.record.bucket, avoid);
+            let other = ranked.into_iter().find(|m| m.name != node.name && !avoid(m));
+            let other = other.unwrap_or_else(|| me.clone());
+            asked.entry(other.name.clone()).or_insert_with(|| (other, Vec::new())).1.push(*id);
+        }
+        let same = |blocks| Scope { blocks, may_split: false, ..scope.clone() };
+        asked.into_values().map(|(m, ids)| (m, same(ids))).collect()
+    }
+
+    /// Whether the answer would be whole if these nodes were not heard, as far as heads matter.
+    pub fn whole_without(&self, silent: &[&Member]) -> bool {
+        let mut absent = self.absent.clone();
+        for m in silent {
+            if !self.silent.contains(&m.name) {
+                absent.push(Absent::from_member(m, "is late"));
+            }
+        }
+        gaps(&absent, self.want.mint, self.want.maxt).is_empty()
+    }
+
+    /// The questions in the place of one whose answer would be too large: the same in `parts` parts. What is too
+    /// large again is served all the same, within the limits.
+    pub fn split(node: &Arc<Member>, scope: &Scope, parts: u32) -> Questions {
+        let count = parts.clamp(2, SHARDS_MAX);
+        let part = |index| Scope { shard: Shard { index, count }, may_split: false, ..scope.clone() };
+        (0..count).map(|index| (node.clone(), part(index))).collect()
     }
 
     /// The questions of the next round, once all of the last are answered or given up; none means that it is over.
@@ -147,9 +212,7 @@ impl Rounds {
     pub fn answered(&mut self, node: &Member, scope: &Scope, missing: Vec<Missing>) {
         for m in missing {
             match m.part {
-                Part::Own => self
-                    .absent
-                    .push(Absent::from_member(node, &format!("cannot read its head: {}", m.detail))),
+                Part::Own => self.unheard(node, &format!("cannot read its head: {}", m.detail)),
                 Part::Block(id) if scope.blocks.contains(&id) => {
                     self.tried.entry(id).or_default().insert(node.name.clone());
                     self.todo.insert(id, m.detail);
@@ -171,11 +234,22 @@ impl Rounds {
         }
     }
 
+    /// A node had no room. Unless others may be asked in its place, this node reads the blocks itself.
+    pub fn full(&mut self, node: &Member, scope: &Scope, why: &str, others: bool) {
+        self.no_answer(node, scope, why);
+        if !others {
+            let names = || self.view.members.keys().filter(|n| **n != self.view.me).cloned();
+            for id in &scope.blocks {
+                self.tried.entry(*id).or_default().extend(names());
+            }
+        }
+    }
+
     /// A node did not answer.
     pub fn no_answer(&mut self, node: &Member, scope: &Scope, why: &str) {
         if scope.own {
             tracing::warn!(node = node.name, why, "a holder does not answer");
-            self.absent.push(Absent::from_member(node, "does not answer"));
+            self.unheard(node, "does not answer");
         }
         for id in &scope.blocks {
             self.tried.entry(*id).or_default().insert(node.name.clone());
@@ -185,6 +259,13 @@ impl Rounds {
             let bucket = node.record.bucket.clone();
             self.buckets.entry(bucket.clone()).or_default().insert(node.name.clone());
             self.open_buckets.insert(bucket);
+        }
+    }
+
+    /// Once for each node: with itself it would make a pair.
+    fn unheard(&mut self, node: &Member, why: &str) {
+        if self.silent.insert(node.name.clone()) {
+            self.absent.push(Absent::from_member(node, why));
         }
     }
 
@@ -208,8 +289,15 @@ impl Rounds {
                 }
             }
         }
-        let mut questions: Vec<_> =
-            blocks.into_values().map(|(m, ids)| (m, self.want.scope(false, ids, false))).collect();
+        let mut questions = Vec::new();
+        for (node, ids) in blocks.into_values() {
+            if node.name == self.view.me {
+                questions.push((node, self.want.scope(false, ids, false)));
+            } else {
+                let part = plan::Fragment { node, own: false, blocks: ids, whole_bucket: false };
+                questions.extend(self.want.of_peer(&self.catalogue, part));
+            }
+        }
         for bucket in std::mem::take(&mut self.open_buckets) {
             let tried = &self.buckets[&bucket];
             let speakers = plan::bucket_speakers(&self.view, &bucket, ejected);
@@ -242,46 +330,4 @@ impl Rounds {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{member, view};
-
-    fn want() -> Want {
-        Want {
-            query_id: String::new(),
-            mint: 0,
-            maxt: 100,
-            matchers: Vec::new(),
-            series_max: 1,
-            bytes_max: 1,
-            patience: Duration::from_secs(1),
-        }
-    }
-
-    #[test]
-    fn a_block_that_only_a_head_speaks_of_is_read_here_or_named() {
-        let v = Arc::new(view("a", vec![member("a", "B"), member("b", "B")]));
-        let catalogue = Arc::new(CatalogueView::new(BTreeMap::new(), BTreeMap::new()));
-        let (mut r, first) = Rounds::start(&v, &want(), catalogue.clone(), &|_| false);
-        assert_eq!(first.len(), 2);
-        let id = BlockId::from_parts(7, 7);
-        for (node, scope) in &first {
-            r.answered(node, scope, Vec::new());
-            r.forgotten(node, &[id]);
-        }
-        let elsewhere = Arc::new(member("c", "C"));
-        r.forgotten(&elsewhere, &[BlockId::from_parts(8, 8)]);
-        let next = r.next(&|| catalogue.clone(), &|_| false);
-        assert_eq!((next.len(), next[0].0.name.as_str(), &next[0].1.blocks), (1, "a", &vec![id]));
-        let detail = "the bucket does not answer".to_owned();
-        let missing = Missing { part: Part::Block(id), reason: crate::MissingReason::Gone, detail };
-        r.answered(&next[0].0, &next[0].1, vec![missing]);
-        let again = r.next(&|| catalogue.clone(), &|_| false);
-        assert_eq!(again[0].0.name, "b", "somebody else may have it");
-        r.no_answer(&again[0].0, &again[0].1, "is down");
-        assert!(r.next(&|| catalogue.clone(), &|_| false).is_empty());
-        let gaps = r.verdict();
-        assert_eq!(gaps.len(), 1);
-        assert!(gaps[0].holders[0].contains(&id.to_string()));
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! A question to one holder, and its answer, in Koios' own types.
 
 use koios_chunk::SeriesChunks;
-use koios_model::BlockId;
+use koios_model::{BlockId, Labels};
 
 use crate::picked::Picked;
 
@@ -24,6 +24,32 @@ pub struct Scope {
     pub series_max: u64,
     /// Most chunk bytes in the answer.
     pub bytes_max: u64,
+    /// Most samples in the answer.
+    pub samples_max: u64,
+    /// Which of the series.
+    pub shard: Shard,
+    /// The holder may answer that it should be asked in parts.
+    pub may_split: bool,
+}
+
+/// Some of the series: those whose hash leaves `index` when divided by `count`. The replica slot is no part of the
+/// hash, so all replicas of a series are in one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Less than `count`.
+    pub index: u32,
+    /// At least 1.
+    pub count: u32,
+}
+
+impl Shard {
+    /// All series.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Whether a series is in it.
+    pub fn holds(self, labels: &Labels) -> bool {
+        self.count <= 1 || labels.hash64() % u64::from(self.count) == u64::from(self.index)
+    }
 }
 
 /// One part of a holder's data.
@@ -123,6 +149,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Vec<BlockId>,
+    /// Not 0: nothing is served, and the question should be put in this many parts.
+    pub split: u32,
 }
 
 /// A list of texts with the same account of parts.

@@ -11,14 +11,17 @@ use koios_model::{Clock, Code, Coded, Matcher};
 use koios_proto::peer as pb;
 use koios_proto::peer::peer_server::{Peer, PeerServer};
 use tokio::sync::Semaphore;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::client::{CLUSTER, MESSAGE_BYTES_MAX, TOKEN};
+use crate::client::{CLUSTER, FULL, MESSAGE_BYTES_MAX, TOKEN};
 use crate::error::QueryError;
 use crate::local::LocalParts;
 use crate::ports::{Keeper, Reports};
+use crate::pushing::Evaluated;
 use crate::scope::{Answer, Form, Scope};
-use crate::wire;
+use crate::stats::QueryStats;
+use crate::{part_wire, wire};
 
 /// Bytes of chunks after which a batch is sent.
 const BATCH_BYTES: usize = 1 << 20;
@@ -56,6 +59,12 @@ impl PeerService {
         PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// That there is no room: another node may have some. Askers of before take it for a node that is away.
+    fn full(&self) -> Status {
+        QueryStats::count(&self.parts.served.full);
+        no_room(format!("{} answers {REQUESTS_MAX} requests already", self.node))
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -96,8 +105,15 @@ impl PeerService {
     }
 }
 
+fn no_room(why: String) -> Status {
+    let mut status = Status::unavailable(why);
+    status.metadata_mut().insert(FULL, MetadataValue::from_static("1"));
+    status
+}
+
 fn status(e: &QueryError) -> Status {
     match (e, e.code()) {
+        (QueryError::Overloaded(_), _) => no_room(e.to_string()),
         (QueryError::Limit(_), _) => Status::resource_exhausted(e.to_string()),
         (_, Code::BadData) => Status::invalid_argument(e.to_string()),
         (_, Code::Timeout) => Status::deadline_exceeded(e.to_string()),
@@ -106,6 +122,7 @@ fn status(e: &QueryError) -> Status {
     }
 }
 
+type Rows = std::pin::Pin<Box<dyn Stream<Item = Result<pb::EvaluateReply, Status>> + Send>>;
 type Replies = std::pin::Pin<Box<dyn Stream<Item = Result<pb::SelectReply, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -114,8 +131,7 @@ impl Peer for PeerService {
 
     async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Replies>, Status> {
         self.check(&request)?;
-        let permit =
-            self.room.clone().try_acquire_owned().map_err(|_| Status::unavailable("too many requests"))?;
+        let permit = self.room.clone().try_acquire_owned().map_err(|_| self.full())?;
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
         let form = if request.labels_only { Form::Labels } else { Form::Chunks };
@@ -127,9 +143,25 @@ impl Peer for PeerService {
         Ok(Response::new(Box::pin(futures::stream::iter(replies))))
     }
 
+    type EvaluateStream = Rows;
+
+    async fn evaluate(&self, request: Request<pb::EvaluateRequest>) -> Result<Response<Rows>, Status> {
+        self.check(&request)?;
+        let permit = self.room.clone().try_acquire_owned().map_err(|_| self.full())?;
+        let mut request = request.into_inner();
+        let (scope, _) = self.read(request.scope.take(), &[])?;
+        let part = part_wire::request_from_pb(request, scope).map_err(Status::invalid_argument)?;
+        let evaluated = self.parts.evaluate(&part).await.map_err(|e| status(&e))?;
+        let replies = row_batches(evaluated).map(move |r| {
+            let _held = &permit;
+            Ok(r)
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(replies))))
+    }
+
     async fn labels(&self, request: Request<pb::LabelsRequest>) -> Result<Response<pb::LabelsReply>, Status> {
         self.check(&request)?;
-        let _permit = self.room.try_acquire().map_err(|_| Status::unavailable("too many requests"))?;
+        let _permit = self.room.try_acquire().map_err(|_| self.full())?;
         let request = request.into_inner();
         let (scope, matchers) = self.read(request.scope, &request.matchers)?;
         let words = self.parts.words(&scope, request.name, matchers).await.map_err(|e| status(&e))?;
@@ -167,9 +199,30 @@ impl Peer for PeerService {
     }
 }
 
+/// Cuts rows into messages; the last one has the end.
+fn row_batches(evaluated: Evaluated) -> impl Iterator<Item = pb::EvaluateReply> {
+    let (rows, end) = part_wire::end_to_pb(evaluated);
+    let (mut rows, mut end) = (rows.into_iter().peekable(), Some(end));
+    std::iter::from_fn(move || {
+        end.as_ref()?;
+        let mut reply = pb::EvaluateReply::default();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && reply.rows.len() < BATCH_SERIES {
+            let Some(row) = rows.next() else { break };
+            bytes += row.values.len() * 8 + 16;
+            reply.rows.push(part_wire::row_to_pb(row));
+        }
+        if rows.peek().is_none() {
+            reply.end = end.take();
+        }
+        Some(reply)
+    })
+}
+
 /// Cuts an answer into messages; the last one carries the trailer.
 fn batches(answer: Answer) -> impl Iterator<Item = pb::SelectReply> {
     let trailer = wire::trailer_to_pb(&answer.served, &answer.missing, &answer.moved, answer.warnings);
+    let trailer = pb::Trailer { split_into: answer.split, ..trailer };
     let mut series = answer.series.into_iter().peekable();
     let mut trailer = Some(trailer);
     std::iter::from_fn(move || {

@@ -13,6 +13,12 @@ pub struct QueryStats {
     pub unanswered: AtomicU64,
     /// Questions of a later round that the coordinator put to itself: the last resort, or blocks just cut.
     pub self_reads: AtomicU64,
+    /// Questions that were asked in parts, because the holder said so.
+    pub split: AtomicU64,
+    /// Parts of queries that were evaluated where their blocks are.
+    pub pushed: AtomicU64,
+    /// Parts that could have been, and were not in the end.
+    pub push_declined: AtomicU64,
     /// Answers that were given although something may be missing.
     pub partial: AtomicU64,
     /// Answers that were refused because something may be missing.
@@ -36,6 +42,19 @@ impl QueryStats {
     pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         MissingReason::all().map(|r| (r.as_str(), self.missing[r.index()].load(Ordering::Relaxed)))
     }
+}
+
+/// What was asked of this node, by itself and by others.
+#[derive(Debug, Default)]
+pub struct ServedStats {
+    /// Fragments that were begun.
+    pub fragments: AtomicU64,
+    /// Fragments whose asker went away, or that failed, before the end.
+    pub stopped: AtomicU64,
+    /// Fragments that were asked for in parts instead.
+    pub split: AtomicU64,
+    /// Requests that there was no room for.
+    pub full: AtomicU64,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::scope::{Scope, Shard};
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, Roles};
 
@@ -26,6 +27,23 @@ pub fn member(name: &str, bucket: &str) -> Member {
             catalogue: 0,
             ring_hash: 0,
         },
+    }
+}
+
+/// A question for everything, without bounds.
+pub fn scope() -> Scope {
+    Scope {
+        query_id: String::new(),
+        mint: i64::MIN,
+        maxt: i64::MAX,
+        own: false,
+        blocks: Vec::new(),
+        whole_bucket: false,
+        series_max: u64::MAX,
+        bytes_max: u64::MAX,
+        samples_max: u64::MAX,
+        shard: Shard::WHOLE,
+        may_split: false,
     }
 }
 

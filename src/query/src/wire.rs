@@ -5,7 +5,7 @@ use koios_cluster::Member;
 use koios_model::{BlockId, Labels, MatchType, Matcher, Slot};
 use koios_proto::peer as pb;
 
-use crate::scope::{Answer, Missing, MissingReason, Part, Scope};
+use crate::scope::{Answer, Missing, MissingReason, Part, Scope, Shard};
 
 /// Most matchers in a request.
 pub const MATCHERS_MAX: usize = 256;
@@ -27,6 +27,11 @@ pub fn scope_to_pb(s: &Scope, node: &Member, ring_hash: u64, deadline_ms: u64) -
         deadline_ms,
         series_max: s.series_max,
         bytes_max: s.bytes_max,
+        samples_max: s.samples_max,
+        shard_index: s.shard.index,
+        // A peer of before counts no shards, and is never asked for one.
+        shard_count: if s.shard == Shard::WHOLE { 0 } else { s.shard.count },
+        may_split: s.may_split,
     }
 }
 
@@ -38,6 +43,10 @@ pub fn scope_from_pb(s: &pb::Scope) -> Result<Scope, String> {
     if s.blocks.len() > BLOCKS_MAX {
         return Err(format!("{} blocks in one request, at most {BLOCKS_MAX}", s.blocks.len()));
     }
+    let count = s.shard_count.max(1);
+    if s.shard_index >= count {
+        return Err(format!("shard {} of {count} does not exist", s.shard_index));
+    }
     let blocks = s.blocks.iter().map(|b| b.parse().map_err(|e| format!("{e}"))).collect::<Result<_, _>>()?;
     Ok(Scope {
         query_id: s.query_id.chars().take(64).collect(),
@@ -48,6 +57,10 @@ pub fn scope_from_pb(s: &pb::Scope) -> Result<Scope, String> {
         whole_bucket: s.whole_bucket,
         series_max: s.series_max,
         bytes_max: s.bytes_max,
+        // An asker of before knows no bound.
+        samples_max: if s.samples_max == 0 { u64::MAX } else { s.samples_max },
+        shard: Shard { index: s.shard_index, count },
+        may_split: s.may_split,
     })
 }
 
@@ -85,10 +98,15 @@ pub fn matchers_from_pb(matchers: &[pb::Matcher]) -> Result<Vec<Matcher>, String
     matchers.iter().map(one).collect()
 }
 
+/// Names and values in turn.
+pub(crate) fn labels_to_pb(labels: &Labels) -> Vec<String> {
+    labels.iter().flat_map(|(n, v)| [n.to_owned(), v.to_owned()]).collect()
+}
+
 /// A series for the wire.
 pub fn series_to_pb(s: SeriesChunks) -> pb::Series {
     pb::Series {
-        labels: s.labels.iter().flat_map(|(n, v)| [n.to_owned(), v.to_owned()]).collect(),
+        labels: labels_to_pb(&s.labels),
         slot: u32::from(s.slot.0),
         chunks: s
             .chunks
@@ -171,6 +189,7 @@ pub fn trailer_into(t: pb::Trailer, answer: &mut Answer) -> Result<(), String> {
     for id in &t.moved {
         answer.moved.push(id.parse().map_err(|e| format!("{e}"))?);
     }
+    answer.split = answer.split.max(t.split_into);
     answer.warnings.extend(t.warnings);
     Ok(())
 }
@@ -208,6 +227,9 @@ mod tests {
             whole_bucket: true,
             series_max: 3,
             bytes_max: 4,
+            samples_max: 5,
+            shard: Shard { index: 1, count: 3 },
+            may_split: true,
         };
         assert_eq!(scope_from_pb(&scope_to_pb(&scope, &member("a", "b"), 1, 2)).unwrap(), scope);
         let matchers = vec![Matcher::new(MatchType::NotRegex, "a", "x.*").unwrap(), Matcher::equal("b", "1")];
@@ -227,6 +249,7 @@ mod tests {
     #[test]
     fn peers_are_not_trusted() {
         assert!(scope_from_pb(&pb::Scope { blocks: vec!["../x".into()], ..Default::default() }).is_err());
+        assert!(scope_from_pb(&pb::Scope { shard_index: 3, shard_count: 3, ..Default::default() }).is_err());
         assert!(series_from_pb(pb::Series { labels: vec!["a".into()], ..Default::default() }).is_err());
         assert!(series_from_pb(pb::Series { slot: 999, ..Default::default() }).is_err());
         let odd = pb::Chunk { encoding: 200, ..Default::default() };

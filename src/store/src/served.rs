@@ -60,7 +60,7 @@ impl ServedBlock {
         let mut series = self.block.select(&inner, mint, maxt)?;
         if !self.external.is_empty() {
             for s in &mut series {
-                s.labels = self.outer(&s.labels);
+                s.labels = self.outer(std::mem::take(&mut s.labels));
             }
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
@@ -106,8 +106,12 @@ impl ServedBlock {
         Some(inner)
     }
 
-    fn outer(&self, labels: &Labels) -> Labels {
-        let mut b = LabelsBuilder::from_labels(labels);
+    /// Labels of a series in an answer, from those in the block.
+    pub fn outer(&self, labels: Labels) -> Labels {
+        if self.external.is_empty() {
+            return labels;
+        }
+        let mut b = LabelsBuilder::from_labels(&labels);
         for (n, v) in &self.external {
             b.set(n, v);
         }

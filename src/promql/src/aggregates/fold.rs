@@ -70,6 +70,15 @@ impl Fold {
         }
     }
 
+    /// A row that stands for several elements; of `count` it says how many.
+    pub fn add_partial(&mut self, row: &Row) {
+        if self.op != AggOp::Count {
+            return self.add_floats(&row.col);
+        }
+        let values = row.col.raw().iter().enumerate().filter(|(_, v)| Column::is_present(**v));
+        values.for_each(|(i, v)| self.counts[i] += v);
+    }
+
     /// A row of floats only; the common operators have loops of their own.
     fn add_floats(&mut self, col: &Column) {
         let values = col.raw().iter().enumerate().filter(|(_, v)| Column::is_present(**v));

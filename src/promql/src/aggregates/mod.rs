@@ -12,9 +12,9 @@ mod rank;
 use hashbrown::HashMap;
 use koios_model::{Labels, METRIC_NAME};
 
-use crate::engine::{Ctx, Res, Row, Sink, Timeline};
+use crate::engine::{Column, Ctx, Notes, Res, Row, Sink, Timeline};
 use crate::plan::Aggregate;
-use crate::syntax::ast::AggOp;
+use crate::syntax::ast::{AggOp, Span};
 
 pub(crate) use fold::{add_to_sum, finish_sum};
 pub(crate) use quantile::{quantile, quantile_sorted};
@@ -95,6 +95,45 @@ fn labels_of_key(key: &[u8]) -> Labels {
     Labels::from_pairs(pairs)
 }
 
+/// Groups over some of the series: what can be told of `count`, `group`, `min` and `max` before all are seen.
+pub(crate) struct PartialGroups<'a> {
+    by: &'a Aggregate,
+    groups: Groups<fold::Fold>,
+    /// Labels of the first series of each group.
+    first: Vec<Labels>,
+}
+
+impl<'a> PartialGroups<'a> {
+    pub fn new(by: &'a Aggregate) -> Self {
+        Self { by, groups: Groups::new(), first: Vec::new() }
+    }
+
+    /// Adds the row of a series; samples and bytes that a new group takes.
+    pub fn add(&mut self, key: Labels, row: &Row, notes: &Notes, span: Span) -> Option<(u64, usize)> {
+        let steps = row.col.len();
+        let g = self.groups.find_group(row, self.by, || fold::Fold::new(self.by.op, steps));
+        self.groups.list[g].2.add(row, notes, span);
+        (g == self.first.len()).then(|| {
+            let held = (2 * steps as u64, 2 * row.labels.heap_bytes() + key.heap_bytes());
+            self.first.push(key);
+            held
+        })
+    }
+
+    /// Gives key and row of every group; false when the order of the series of other parts could matter.
+    pub fn finish(self, notes: &Notes, span: Span, mut give: impl FnMut(Labels, Row)) -> bool {
+        let order_matters =
+            |v: &f64| Column::is_present(*v) && (v.is_nan() || (*v == 0.0 && v.is_sign_negative()));
+        let mut exact = true;
+        for ((labels, drop_name, fold), key) in self.groups.list.into_iter().zip(self.first) {
+            let col = fold.finish(notes, span);
+            exact &= !col.has_hists() && !col.raw().iter().any(order_matters);
+            give(key, Row { labels, drop_name, col });
+        }
+        exact
+    }
+}
+
 impl Ctx<'_> {
     /// Rows of an aggregation.
     pub fn aggregate_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
@@ -108,6 +147,7 @@ impl Ctx<'_> {
 
     fn fold_rows(&self, a: &Aggregate, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         let mut groups: Groups<fold::Fold> = Groups::new();
+        let partial = self.given(&a.expr).is_some_and(|g| g.partial);
         let mut charge = self.budget.charge(0)?;
         self.rows(&a.expr, tl, &mut |row: Row| {
             self.work_row(&row)?;
@@ -117,7 +157,10 @@ impl Ctx<'_> {
                 charge.add(3 * tl.n as u64)?;
                 charge.add_bytes(2 * row.labels.heap_bytes() as u64)?;
             }
-            groups.list[g].2.add(&row, &self.notes, a.expr.span);
+            match partial {
+                true => groups.list[g].2.add_partial(&row),
+                false => groups.list[g].2.add(&row, &self.notes, a.expr.span),
+            }
             Ok(())
         })?;
         for (labels, drop_name, fold) in groups.list {

@@ -9,6 +9,7 @@ mod floats;
 mod helpers;
 mod output;
 mod params;
+mod push;
 mod source;
 
 pub use control::{Budget, Charge, Control};
@@ -18,4 +19,5 @@ pub use floats::Floats;
 pub use helpers::{Helpers, Job};
 pub use output::{MatrixSeries, QueryOutput, QueryStats, SampleValue, Value, VectorSample};
 pub use params::{EngineOptions, Hints, Limits, QueryParams, Select};
+pub use push::{Pushable, PushedRow, PushedRows};
 pub use source::{MemorySeries, SeriesReader, SeriesSet, SeriesSource};

@@ -73,6 +73,11 @@ impl Column {
         Self { values, hists: None }
     }
 
+    /// A column from what `into_raw` gave, here or elsewhere.
+    pub fn of_raw(values: Vec<f64>) -> Self {
+        Self { values, hists: None }
+    }
+
     /// The float array of a column without histograms.
     pub fn into_raw(self) -> Vec<f64> {
         self.values

@@ -9,6 +9,7 @@ mod column;
 mod finish;
 mod notes;
 mod order;
+mod push;
 mod rows;
 mod scalar;
 mod select;
@@ -29,6 +30,7 @@ use shards::{Part, Shared};
 
 pub(crate) use column::{Cell, Column, Point, Row};
 pub(crate) use notes::{Forced, HistOp, Notes};
+pub(crate) use push::{Given, given, pushable, run_part};
 pub(crate) use rows::{METADATA, drop_metadata};
 pub(crate) use scalar::{go_max, go_min};
 pub(crate) use smooth::{interpolate, interpolate_hist};
@@ -55,6 +57,8 @@ pub(crate) struct Ctx<'a> {
     pub part: Option<Part>,
     /// What other threads need to help.
     pub shared: Option<Arc<Shared>>,
+    /// Rows of parts that were evaluated elsewhere.
+    pub given: Vec<Given>,
 }
 
 /// Rows held together, and their share of the budget.
@@ -82,6 +86,7 @@ pub(crate) fn run(plan: &Plan, inputs: Sets, control: &Control) -> Res<QueryOutp
 pub(crate) fn run_helped(
     plan: &Arc<Plan>,
     inputs: Sets,
+    given: Vec<Given>,
     control: &Control,
     helpers: Arc<dyn Helpers>,
 ) -> Res<QueryOutput> {
@@ -89,6 +94,7 @@ pub(crate) fn run_helped(
         let inputs = sorted_inputs(plan, inputs, control)?;
         let budget = Budget::new(&plan.params.limits);
         let mut ctx = Ctx::new(plan, inputs.clone(), control, budget.clone());
+        ctx.given = given;
         let control = control.clone();
         ctx.shared = Some(Arc::new(Shared { plan: plan.clone(), inputs, control, budget, helpers }));
         ctx.output()
@@ -126,6 +132,7 @@ impl<'a> Ctx<'a> {
             worked: StdCell::new(0),
             part: None,
             shared: None,
+            given: Vec::new(),
         }
     }
 
@@ -144,16 +151,20 @@ impl<'a> Ctx<'a> {
 
 impl Ctx<'_> {
     fn top_level(&self) -> Res<Value> {
-        let p = &self.plan.params;
-        let step = if p.is_instant() { 1 } else { p.step_ms };
-        let tl = Timeline::new(p.start_ms, p.end_ms, step);
+        let tl = self.timeline();
         let root = &self.plan.root;
         match root.ty {
-            ValueType::String => Ok(Value::String(p.start_ms, self.text(root).to_owned())),
+            ValueType::String => Ok(Value::String(tl.start, self.text(root).to_owned())),
             ValueType::Scalar => self.scalar_result(root, &tl),
             ValueType::Vector => self.vector_result(root, &tl),
             ValueType::Matrix => self.matrix_result(root, &tl),
         }
+    }
+
+    /// The evaluation times of the query.
+    fn timeline(&self) -> Timeline {
+        let p = &self.plan.params;
+        Timeline::new(p.start_ms, p.end_ms, p.step_ms)
     }
 
     /// The content of a string literal.

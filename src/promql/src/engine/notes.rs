@@ -175,6 +175,11 @@ impl Notes {
     }
 
     /// Takes over what was noted elsewhere.
+    /// An info as another node worded it.
+    pub fn told(&self, info: &str) {
+        self.infos.borrow_mut().insert(info.to_owned());
+    }
+
     pub fn absorb(&self, other: Self) {
         self.warnings.borrow_mut().extend(other.warnings.into_inner());
         self.infos.borrow_mut().extend(other.infos.into_inner());

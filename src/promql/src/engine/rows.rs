@@ -67,6 +67,9 @@ impl Ctx<'_> {
 
     pub(super) fn raw_rows(&self, node: &Node, tl: &Timeline, sink: Sink<'_>) -> Res<()> {
         self.control.check()?;
+        if let Some(given) = self.given(node) {
+            return self.given_rows(given, sink);
+        }
         if self.shared_rows(node, tl, sink)? {
             return Ok(());
         }

@@ -159,7 +159,7 @@ impl Ctx<'_> {
         Ok(true)
     }
 
-    fn absorb(&self, notes: Notes, read: u64, queryable: u64) {
+    pub(super) fn absorb(&self, notes: Notes, read: u64, queryable: u64) {
         self.notes.absorb(notes);
         self.samples_read.set(self.samples_read.get() + read);
         self.samples_queryable.set(self.samples_queryable.get() + queryable);
@@ -167,12 +167,12 @@ impl Ctx<'_> {
 }
 
 /// Levels of functions around a select that are still computed row by row.
-const LEVELS: usize = 8;
+pub(super) const LEVELS: usize = 8;
 
 impl Ctx<'_> {
     /// The select that gives the rows of a node, when each row comes from one series of it alone and their order
     /// is that of the series.
-    fn row_by_row(&self, node: &Node, levels: usize) -> Option<usize> {
+    pub(super) fn row_by_row(&self, node: &Node, levels: usize) -> Option<usize> {
         let levels = levels.checked_sub(1)?;
         let apart = |kept: bool, e: &Node| kept || self.stays_unique(e);
         match &node.kind {
@@ -210,7 +210,7 @@ impl Ctx<'_> {
     }
 
     /// A context for some of the series.
-    fn restricted(&self, part: Part) -> Ctx<'_> {
+    pub(super) fn restricted(&self, part: Part) -> Ctx<'_> {
         let mut ctx = Ctx::new(self.plan, self.inputs.clone(), self.control, self.budget.clone());
         ctx.part = Some(part);
         ctx

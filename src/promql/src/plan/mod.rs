@@ -9,7 +9,10 @@ mod node;
 
 use std::sync::Arc;
 
-use crate::api::{Control, EvalError, Helpers, QueryOutput, QueryParams, Select, SeriesSet, SeriesSource};
+use crate::api::{
+    Control, EvalError, Helpers, Pushable, PushedRows, QueryOutput, QueryParams, Select, SeriesSet,
+    SeriesSource,
+};
 use crate::engine;
 use crate::syntax::ast::{Expr, ValueType};
 
@@ -93,7 +96,7 @@ impl Plan {
         control: &Control,
         helpers: Arc<dyn Helpers>,
     ) -> Result<QueryOutput, EvalError> {
-        engine::run_helped(self, boxed(inputs), control, helpers)
+        engine::run_helped(self, boxed(inputs), Vec::new(), control, helpers)
     }
 
     /// As `evaluate_helped`, over series that are read only when they are needed, and maybe more than once.
@@ -106,7 +109,42 @@ impl Plan {
         control: &Control,
         helpers: Arc<dyn Helpers>,
     ) -> Result<QueryOutput, EvalError> {
-        engine::run_helped(self, inputs, control, helpers)
+        engine::run_helped(self, inputs, Vec::new(), control, helpers)
+    }
+
+    /// The parts that may be evaluated where their series are, each over some of the series and as often as one likes,
+    /// with the same result of the whole to the bit. Each reads a select that nothing else reads.
+    pub fn pushable(&self) -> Vec<Pushable> {
+        crate::stack::with_room(self.height as usize, || engine::pushable(self)).unwrap_or_default()
+    }
+
+    /// Evaluates a part over some of its series; `None` when it has to be evaluated where the rest is.
+    ///
+    /// # Errors
+    /// See `EvalError`.
+    pub fn evaluate_part(
+        &self,
+        what: &Pushable,
+        set: Box<dyn SeriesSet>,
+        control: &Control,
+    ) -> Result<Option<PushedRows>, EvalError> {
+        engine::run_part(self, what, set, control)
+    }
+
+    /// As `evaluate_sets`, with rows for some parts, whose selects are answered with empty sets. All series of such a
+    /// select are in exactly one of the rows' parts.
+    ///
+    /// # Errors
+    /// See `EvalError`.
+    pub fn evaluate_pushed(
+        self: &Arc<Self>,
+        inputs: Vec<Box<dyn SeriesSet>>,
+        pushed: Vec<(Pushable, Vec<PushedRows>)>,
+        control: &Control,
+        helpers: Arc<dyn Helpers>,
+    ) -> Result<QueryOutput, EvalError> {
+        let given = pushed.into_iter().map(|(what, rows)| engine::given(self, &what, rows));
+        engine::run_helped(self, inputs, given.collect::<Result<_, _>>()?, control, helpers)
     }
 }
 

@@ -78,18 +78,36 @@ impl HeadView {
     /// # Errors
     /// `TsdbError::Chunk` when a chunk in memory does not decode.
     pub fn select(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<SeriesChunks>, TsdbError> {
+        self.select_if(matchers, mint, maxt, &|_| true)
+    }
+
+    /// As `select`, but only series that `keep` wants; chunks are read of these alone.
+    ///
+    /// # Errors
+    /// As `select`.
+    pub fn select_if(
+        &self,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+        keep: &dyn Fn(&Labels) -> bool,
+    ) -> Result<Vec<SeriesChunks>, TsdbError> {
         loop {
             let reader = self.isolation.read();
             let mut out = Vec::new();
             let mut chunks = Vec::new();
             let done = self.scan(matchers, &mut |index, ordinal| {
                 let series = &index.series[ordinal as usize];
+                let labels = index.labels(series);
+                if !keep(&labels) {
+                    return Ok(());
+                }
                 if let Some(cell) = index.cell(series.cell) {
                     cell.lock().read(mint, maxt, reader.upto, self.rule, &mut chunks)?;
                 }
                 if !chunks.is_empty() {
                     let chunks: Vec<Chunk> = std::mem::take(&mut chunks);
-                    out.push(SeriesChunks { labels: index.labels(series), slot: series.slot, chunks });
+                    out.push(SeriesChunks { labels, slot: series.slot, chunks });
                 }
                 Ok(())
             })?;
