@@ -169,7 +169,7 @@ fn lose_disk(a: &mut Node) {
 }
 
 #[tokio::test]
-async fn a_peer_adopts_the_log_of_a_lost_node() {
+async fn s15_a_peer_adopts_the_log_of_a_lost_node() {
     let dir = scratch();
     let (mut pair, mut a) = Pair::start(dir.path(), SOON).await;
     // Over a border of two hours, so several blocks are made of it.
@@ -181,10 +181,17 @@ async fn a_peer_adopts_the_log_of_a_lost_node() {
     until("all samples on the peer", PATIENCE, || pair.same(&pair.b)).await;
     assert!(pair.logs().is_empty(), "the objects are gone: {:?}", pair.logs());
     assert!(metric(&pair.b.api(), "koios_wal_adopted_blocks_total").await.expect("metric") >= 2.0);
+    // What was shipped is known to be all but for the window of late samples: no answer before that lacks anything.
+    let whole = until("an answer without a warning", PATIENCE, || async {
+        pair.b.api().number("count(last_over_time(kept[30m]))", now() - 2.0 * 3600.0).await
+    });
+    assert_eq!(whole.await, SERIES as f64);
+    let (status, text) = pair.b.api().get("/api/v1/query", &[("query", "kept")]).await.expect("an answer");
+    assert!(status == 503 && text.contains("a is dead"), "its last moments may be lost: {status} {text}");
 }
 
 #[tokio::test]
-async fn a_node_that_returns_in_time_goes_on_with_its_log() {
+async fn s15_a_node_that_returns_in_time_goes_on_with_its_log() {
     let dir = scratch();
     let (mut pair, mut a) = Pair::start(dir.path(), LATE).await;
     pair.push(&a, 60_000, 20).await;
@@ -208,7 +215,7 @@ async fn a_node_that_returns_in_time_goes_on_with_its_log() {
 }
 
 #[tokio::test]
-async fn a_node_that_returns_late_begins_a_new_log() {
+async fn s15_a_node_that_returns_late_begins_a_new_log() {
     let dir = scratch();
     let (mut pair, mut a) = Pair::start(dir.path(), SOON).await;
     pair.push(&a, 60_000, 20).await;
@@ -228,7 +235,7 @@ async fn a_node_that_returns_late_begins_a_new_log() {
 }
 
 #[tokio::test]
-async fn a_node_that_returns_without_its_disk_adopts_its_own_log() {
+async fn s15_a_node_that_returns_without_its_disk_adopts_its_own_log() {
     let dir = scratch();
     let (mut pair, mut a) = Pair::start(dir.path(), LATE).await;
     pair.push(&a, 60_000, 20).await;

@@ -22,7 +22,7 @@ use koios_objstore::{Bucket, ObjstoreError, transfer};
 use koios_tsdb::{Shard, ShardOptions, cut_block};
 use tokio::runtime::Handle;
 
-use super::catalogue::CatalogueHandle;
+use super::catalogue::{CatalogueHandle, Settled};
 use super::shipper::ShipStats;
 use super::shipping::assembly::Assembly;
 use super::shipping::chain::{self, Committed, Decided};
@@ -33,6 +33,7 @@ use crate::kit::{ComputePool, Flare};
 pub const BOUND: usize = 1;
 const LOOK_MAX: Duration = Duration::from_secs(60);
 const LOOK_MIN: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How far a node is from adopting a log: its place among those who could, 0 first.
 pub type Rank = Arc<dyn Fn(&LogId) -> u64 + Send + Sync>;
@@ -80,8 +81,8 @@ pub struct AdoptStats {
     pub blocks: AtomicU64,
     /// Looks that failed.
     pub failures: AtomicU64,
-    /// Up to which time, milliseconds, the blocks of adopted logs have all that a node acknowledged, by its name. This
-    /// node's catalogue shows those blocks.
+    /// Up to which time, milliseconds, the blocks of adopted logs have all that a node acknowledged, by its name, as the
+    /// catalogue was told last.
     pub settled: ArcSwap<BTreeMap<String, i64>>,
 }
 
@@ -191,10 +192,13 @@ impl AdopterSetup {
             *of_node = until.max(*of_node);
         }
         if **self.stats.settled.load() != settled {
+            let settled = Arc::new(settled);
             if let Some(catalogue) = &self.catalogue {
                 catalogue.fresh().await?;
+                let told = catalogue.room.ask(Settled(settled.clone()), PATIENCE).await;
+                told.map_err(|e| e.to_string())?;
             }
-            self.stats.settled.store(Arc::new(settled));
+            self.stats.settled.store(settled);
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Catalogue: owns the picture of the bucket.
 //!
-//! Takes `Refresh` and `Withdraw`; refreshes by itself every 10 s. Publishes `CatalogueView` (an `ArcSwap` that queries read)
+//! Takes `Refresh`, `Withdraw` and `Settled`; refreshes by itself every 10 s. Publishes `CatalogueView` (an `ArcSwap` that queries read)
 //! and closes shelved blocks that the bucket lost. Bound: 16 messages. On death: starts with the last
 //! published picture still in place and reads the bucket again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ pub struct CatalogueActor {
     shelf: Arc<Shelf>,
     /// Blocks that are about to be deleted: left out of the picture before they go.
     withdrawn: BTreeSet<BlockId>,
+    settled: Arc<BTreeMap<String, i64>>,
     net: Handle,
     _flare: Flare,
 }
@@ -75,7 +76,8 @@ impl CatalogueActor {
         flare: Flare,
     ) -> Self {
         let catalogue = Some(Catalogue::new(bucket.clone()));
-        Self { bucket, catalogue, view, shelf, withdrawn: BTreeSet::new(), net, _flare: flare }
+        let (withdrawn, settled) = (BTreeSet::new(), Arc::default());
+        Self { bucket, catalogue, view, shelf, withdrawn, settled, net, _flare: flare }
     }
 
     /// A refresh that died took the catalogue with it.
@@ -93,7 +95,7 @@ impl CatalogueActor {
         let read = result.map_err(NotRead::Failed)?;
         self.withdrawn.retain(|id| read.blocks().contains_key(id));
         self.shelf.retain(|id| read.blocks().contains_key(&id));
-        let view = read.less(&self.withdrawn, self.shelf.damaged());
+        let view = read.less(&self.withdrawn, self.shelf.damaged()).with_settled(self.settled.clone());
         for (id, why) in view.damaged() {
             if !self.view.load().damaged().contains_key(id) {
                 tracing::error!(block = %id, why, "block is damaged and put aside");
@@ -186,7 +188,24 @@ impl Handler<Letter<Withdraw>> for CatalogueActor {
 
     fn handle(&mut self, m: Letter<Withdraw>, _: &mut Context<Self>) {
         self.withdrawn.extend(m.body.0);
-        let view = self.view.load().less(&self.withdrawn, std::collections::BTreeMap::new());
+        let view = self.view.load().less(&self.withdrawn, BTreeMap::new());
         self.view.store(Arc::new(view));
+    }
+}
+
+/// Up to which time the blocks of adopted logs have everything that a node acknowledged, by its name. Whoever says so has
+/// waited for a fresh picture, so those blocks are in it.
+pub struct Settled(pub Arc<BTreeMap<String, i64>>);
+
+impl Message for Settled {
+    type Result = ();
+}
+
+impl Handler<Letter<Settled>> for CatalogueActor {
+    type Result = ();
+
+    fn handle(&mut self, m: Letter<Settled>, _: &mut Context<Self>) {
+        self.settled = m.body.0;
+        self.view.store(Arc::new(self.view.load().with_settled(self.settled.clone())));
     }
 }

@@ -7,6 +7,7 @@
 
 use koios_cluster::replicas::RING_GRACE_MS;
 use koios_cluster::{Liveness, Member, NodeState};
+use koios_store::CatalogueView;
 
 /// A stretch of time for which data may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +25,16 @@ pub struct Gap {
 impl Gap {
     /// As a warning for the user.
     pub fn to_warning(&self) -> String {
+        let reason = match self.holders.len() {
+            0 | 1 => self.reason.clone(),
+            _ => self.reason.replace("is ", "are ").replace("does ", "do "),
+        };
         format!(
             "incomplete answer: data from {} to {} may be missing, {} {}",
             koios_model::timestamp::rfc3339(self.from),
             koios_model::timestamp::rfc3339(self.until),
             self.holders.join(" and "),
-            self.reason
+            reason
         )
     }
 }
@@ -80,6 +85,15 @@ impl Absent {
             sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
             reason: reason.to_owned(),
         }
+    }
+
+    /// What of it is missing in spite of the blocks that were made of its adopted log.
+    #[must_use]
+    pub fn beyond(mut self, catalogue: &CatalogueView) -> Self {
+        if let (Some(from), Some(settled)) = (self.from, catalogue.settled(&self.name)) {
+            self.from = Some(from.max(settled));
+        }
+        self
     }
 
     /// A node that answers, for a stretch of which it lost what it had.
@@ -145,6 +159,17 @@ mod tests {
         assert_eq!(gaps(&[absent("a", 0, 1000, &[(0, 100)])], 101, 5000), []);
         let empty = Absent { from: None, ..absent("a", 0, 9, &[(0, 9)]) };
         assert_eq!(gaps(&[empty], 0, 10), [], "a node without data misses nothing");
+    }
+
+    #[test]
+    fn an_adopted_log_leaves_only_its_tail_missing() {
+        let adopted = std::sync::Arc::new([("a".to_owned(), 700)].into());
+        let catalogue = CatalogueView::default().with_settled(adopted);
+        let lost = |name: &str| absent(name, 0, 1000, &[(0, 1000)]).beyond(&catalogue);
+        assert_eq!(gaps(&[lost("a")], 0, 699), []);
+        assert_eq!((gaps(&[lost("a")], 0, 5000)[0].from, gaps(&[lost("b")], 0, 699)[0].from), (700, 0));
+        let nothing = Absent { from: None, ..absent("a", 0, 9, &[]) };
+        assert_eq!(nothing.beyond(&catalogue).from, None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Rounds {
             true => vec![(f.node.clone(), want.scope(f.own, f.blocks, f.whole_bucket))],
             false => want.of_peer(&seen, f),
         };
+        let absent = first.absent.into_iter().map(|a| a.beyond(&catalogue)).collect();
         let rounds = Self {
             view: view.clone(),
             want: want.clone(),
@@ -124,7 +125,7 @@ impl Rounds {
             asked_for: cover.into_iter().collect(),
             moved: BTreeSet::new(),
             round: 0,
-            absent: first.absent,
+            absent,
             silent: BTreeSet::new(),
             gaps: Vec::new(),
             todo: BTreeMap::new(),
@@ -155,7 +156,7 @@ impl Rounds {
         let mut absent = self.absent.clone();
         for m in silent {
             if !self.silent.contains(&m.name) {
-                absent.push(Absent::from_member(m, "is late"));
+                absent.push(Absent::from_member(m, "is late").beyond(&self.catalogue));
             }
         }
         gaps(&absent, self.want.mint, self.want.maxt).is_empty()
@@ -265,7 +266,7 @@ impl Rounds {
     /// Once for each node: with itself it would make a pair.
     fn unheard(&mut self, node: &Member, why: &str) {
         if self.silent.insert(node.name.clone()) {
-            self.absent.push(Absent::from_member(node, why));
+            self.absent.push(Absent::from_member(node, why).beyond(&self.catalogue));
         }
     }
 

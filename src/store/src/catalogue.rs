@@ -26,6 +26,7 @@ pub struct CatalogueView {
     damaged: BTreeMap<BlockId, String>,
     /// Blocks of which sound ones hold everything.
     superseded: BTreeSet<BlockId>,
+    settled: Arc<BTreeMap<String, i64>>,
     read: bool,
 }
 
@@ -33,7 +34,19 @@ impl CatalogueView {
     /// What was read of a bucket.
     pub fn new(blocks: BTreeMap<BlockId, Arc<BlockMeta>>, damaged: BTreeMap<BlockId, String>) -> Self {
         let superseded = superseded(&blocks, &damaged);
-        Self { blocks, damaged, superseded, read: true }
+        Self { blocks, damaged, superseded, settled: Arc::default(), read: true }
+    }
+
+    /// The same picture, with the nodes whose logs were made into blocks that it shows.
+    #[must_use]
+    pub fn with_settled(&self, settled: Arc<BTreeMap<String, i64>>) -> Self {
+        Self { settled, ..self.clone() }
+    }
+
+    /// The time before which these blocks have everything that a node acknowledged, because its log was adopted,
+    /// milliseconds; `None` when that is not known.
+    pub fn settled(&self, node: &str) -> Option<i64> {
+        self.settled.get(node).copied()
     }
 
     /// Blocks with a readable meta.json.

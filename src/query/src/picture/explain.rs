@@ -57,7 +57,8 @@ pub fn range(facts: &Facts<'_>, mint: i64, maxt: i64) -> Explained {
         .filter(|m| asked.iter().all(|a| a.node != m.name))
         .map(|m| (m.name.clone(), why_not(m)))
         .collect();
-    let mut missing = gaps(&first.absent, mint, maxt);
+    let absent: Vec<_> = first.absent.into_iter().map(|a| a.beyond(facts.catalogue)).collect();
+    let mut missing = gaps(&absent, mint, maxt);
     missing.extend(
         super::coverage::unreadable_blocks(facts.catalogue)
             .into_iter()
