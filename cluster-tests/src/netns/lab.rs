@@ -1,0 +1,102 @@
+//! A cluster in a network of its own.
+//!
+//! Owns names, addresses and the configuration that the nodes of a lab share: they scrape nothing, gossip each half
+//! second, and listen where every node listens by default, which they can, because each has a machine of its own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Host, Net};
+use crate::binary::koios;
+use crate::{Api, Node, NodeSpec, until};
+
+/// HTTP, gRPC and cluster ports of every node in a lab.
+pub const PORTS: [u16; 3] = [9090, 10_901, 7946];
+/// Longest wait for a cluster to come together on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Hosts, and where their nodes keep what they keep.
+pub struct Lab {
+    /// The network; its thread is this thread.
+    pub net: Net,
+    /// Hosts by number.
+    pub hosts: Vec<Host>,
+    /// Storage of nodes, configuration.
+    pub dir: TempDir,
+}
+
+impl Lab {
+    /// A network of `hosts` hosts without a node; `None` where namespaces are not permitted.
+    pub fn start(hosts: usize, seed: u64) -> Option<Self> {
+        let _ = koios();
+        let net = Net::start(seed)?;
+        let hosts = (0..hosts).map(|id| net.host(id)).collect();
+        let lab = Self { net, hosts, dir: crate::scratch() };
+        lab.configure("");
+        Some(lab)
+    }
+
+    /// Replaces the configuration that nodes started later read; `jobs` are scrape configurations as YAML.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn configure(&self, jobs: &str) {
+        let text = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+             koios: {{cluster: {{gossip_interval: 500ms}}}}\n\
+             scrape_configs: [{jobs}]\n"
+        );
+        std::fs::write(self.config(), text).expect("configuration");
+    }
+
+    /// Path of the configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("lab.yml")
+    }
+
+    /// How the node `n<id>` starts on host `id`; joins the first one.
+    pub fn spec(&self, id: usize) -> NodeSpec {
+        let spec = self.lone(id);
+        if id == 0 { spec } else { spec.arg(format!("--join={}:{}", self.hosts[0].v4(), PORTS[2])) }
+    }
+
+    /// How the node `n<id>` starts on host `id`, joining nobody.
+    pub fn lone(&self, id: usize) -> NodeSpec {
+        let host = &self.hosts[id];
+        let spec = NodeSpec::at(&format!("n{id}"), self.dir.path(), host.v4(), PORTS);
+        spec.inside(&host.space).config(&self.config())
+    }
+
+    /// Starts the nodes of these specifications and waits until each knows all as ready.
+    pub async fn cluster(&self, specs: &[NodeSpec]) -> Vec<Node> {
+        let nodes: Vec<Node> = specs.iter().map(NodeSpec::start).collect();
+        all_ready(&nodes).await;
+        nodes
+    }
+
+    /// The nodes `n0` and up on all hosts.
+    pub async fn whole(&self) -> Vec<Node> {
+        let specs: Vec<NodeSpec> = (0..self.hosts.len()).map(|id| self.spec(id)).collect();
+        self.cluster(&specs).await
+    }
+}
+
+/// Waits until every node says that all of them are ready, and no more.
+pub async fn all_ready(nodes: &[Node]) {
+    for node in nodes {
+        let api = node.api();
+        let what = format!("{} lists {} ready nodes", node.spec.name, nodes.len());
+        until(&what, PATIENCE, || api.all_ready(nodes.len())).await;
+    }
+}
+
+/// Waits until `api` says that `name` is in `state`.
+pub async fn state_is(api: &Api, name: &str, state: &str) {
+    until(&format!("{name} is {state}"), PATIENCE, || async {
+        let states = api.nodes().await?;
+        if states.get(name).is_some_and(|s| s == state) { Ok(()) } else { Err(format!("{states:?}")) }
+    })
+    .await;
+}
