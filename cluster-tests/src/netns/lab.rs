@@ -1,14 +1,16 @@
 //! A cluster in a network of its own.
 //!
-//! Owns names, addresses and the configuration that the nodes of a lab share: they scrape nothing, gossip each half
-//! second, and listen where every node listens by default, which they can, because each has a machine of its own.
+//! Owns names, addresses and the configuration that the nodes of a lab share: they scrape nothing
+//! and listen where every node listens by default, which they can, because each has a machine of its own.
 
+use std::cell::Cell;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::{Host, Net};
+use crate::api::now;
 use crate::binary::koios;
 use crate::{Api, Node, NodeSpec, until};
 
@@ -16,6 +18,11 @@ use crate::{Api, Node, NodeSpec, until};
 pub const PORTS: [u16; 3] = [9090, 10_901, 7946];
 /// Longest wait for a cluster to come together on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longest wait for things to settle: a node that lost peers while all of them started claims more than a minute.
+const SETTLES: Duration = Duration::from_secs(180);
+/// Nothing has happened for this long when things have settled.
+const STILL: Duration = Duration::from_secs(3);
 
 /// Hosts, and where their nodes keep what they keep.
 pub struct Lab {
@@ -45,7 +52,6 @@ impl Lab {
     pub fn configure(&self, jobs: &str) {
         let text = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-             koios: {{cluster: {{gossip_interval: 500ms}}}}\n\
              scrape_configs: [{jobs}]\n"
         );
         std::fs::write(self.config(), text).expect("configuration");
@@ -99,4 +105,33 @@ pub async fn state_is(api: &Api, name: &str, state: &str) {
         if states.get(name).is_some_and(|s| s == state) { Ok(()) } else { Err(format!("{states:?}")) }
     })
     .await;
+}
+
+/// Waits until nobody holds anything alone any more and nothing happens: what is pushed from now on has its copies.
+pub async fn settled(nodes: &[Node]) {
+    for node in nodes {
+        let api = node.api();
+        let last = Cell::new((0, Instant::now()));
+        until(&format!("{} has seen things settle", node.spec.name), SETTLES, || {
+            let api = api.clone();
+            let last = &last;
+            async move {
+                let data = api.data("/api/v1/cluster/nodes", &[]).await?;
+                let now = (now() * 1000.0) as i64;
+                let mut sole = data["nodes"].as_array().into_iter().flatten().flat_map(|n| {
+                    n["head"]["sole"].as_array().into_iter().flatten().map(|r| r["until"].as_i64())
+                });
+                if sole.any(|until| until.is_none_or(|t| t >= now)) {
+                    return Err(data.to_string());
+                }
+                let data = api.data("/api/v1/cluster/events", &[]).await?;
+                let events = data["events"].as_array().map_or(0, Vec::len);
+                if events != last.get().0 {
+                    last.set((events, Instant::now()));
+                }
+                if last.get().1.elapsed() > STILL { Ok(()) } else { Err(format!("{events} events")) }
+            }
+        })
+        .await;
+    }
 }

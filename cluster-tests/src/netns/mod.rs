@@ -61,7 +61,7 @@ pub fn v4(id: usize) -> IpAddr {
 /// A network; taken down when dropped. The thread that makes it is in the observer's namespace until then.
 pub struct Net {
     /// Carries the packets.
-    pub router: Router,
+    pub router: Arc<Router>,
     observer: Host,
     _home: space::Home,
 }
@@ -74,7 +74,7 @@ impl Net {
     pub fn start(seed: u64) -> Option<Self> {
         space::delete_leftovers();
         let home = space::Home::here();
-        let router = Router::start(seed);
+        let router = Arc::new(Router::start(seed));
         let observer = match host(&router, HOSTS_MAX - 1) {
             Ok(host) => host,
             Err(why) => {

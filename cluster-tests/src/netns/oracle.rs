@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::Api;
 use crate::push::{self, Push, ms};
+use crate::{Api, Node, until};
 
 /// The one value that series `n` can have at `t`, milliseconds.
 pub fn value(n: usize, t: i64) -> f64 {
@@ -25,29 +25,56 @@ pub fn value(n: usize, t: i64) -> f64 {
 /// Batches by time: whether they were acknowledged.
 pub type Batches = BTreeMap<i64, bool>;
 
-/// Pushes batches to a few nodes in turn until it is stopped.
+/// Pushes batches until it is stopped, to each of a few nodes by itself, so that a node that stays silent holds up
+/// nobody else.
 pub struct Writer {
     /// Name of the series.
     pub name: String,
     /// Number of series in each batch.
     pub series: usize,
     batches: Arc<Mutex<Batches>>,
+    acked: Arc<Vec<AtomicUsize>>,
     stop: Arc<AtomicBool>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts to push to `nodes`, one batch to each of them in turn.
-    pub fn start(name: &str, series: usize, nodes: Vec<SocketAddr>) -> Self {
-        Self::paced(name, series, nodes, Duration::from_millis(50))
+    /// Starts to push to `nodes`, with a pause after each answer.
+    pub fn start(name: &str, series: usize, nodes: &[Node]) -> Self {
+        let nodes: Vec<SocketAddr> = nodes.iter().map(|n| n.spec.http()).collect();
+        let batches = Arc::new(Mutex::new(Batches::new()));
+        let acked: Arc<Vec<AtomicUsize>> = Arc::new(nodes.iter().map(|_| AtomicUsize::new(0)).collect());
+        let stop = Arc::new(AtomicBool::new(false));
+        let last = Arc::new(AtomicI64::new(0));
+        let tasks = nodes.iter().enumerate().map(|(at, to)| {
+            let pen = Pen {
+                name: name.to_owned(),
+                series,
+                to: *to,
+                last: last.clone(),
+                batches: batches.clone(),
+                stop: stop.clone(),
+            };
+            let acked = acked.clone();
+            tokio::spawn(async move { pen.write(&acked[at]).await })
+        });
+        let tasks = tasks.collect();
+        Self { name: name.to_owned(), series, batches, acked, stop, tasks }
     }
 
-    /// As `start`, with a pause between batches.
-    pub fn paced(name: &str, series: usize, nodes: Vec<SocketAddr>, pause: Duration) -> Self {
-        let batches = Arc::new(Mutex::new(Batches::new()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(name.to_owned(), series, nodes, pause, batches.clone(), stop.clone()));
-        Self { name: name.to_owned(), series, batches, stop, task }
+    /// Waits until node `at` has acknowledged `more` batches more than now.
+    pub async fn goes_on(&self, at: usize, more: usize, patience: Duration) {
+        let begun = self.acked_by(at);
+        until(&format!("node {at} acknowledges {more} more batches"), patience, || async {
+            let now = self.acked_by(at) - begun;
+            if now >= more { Ok(()) } else { Err(format!("{now} batches")) }
+        })
+        .await;
+    }
+
+    /// Batches that node `at` acknowledged so far.
+    pub fn acked_by(&self, at: usize) -> usize {
+        self.acked[at].load(Ordering::SeqCst)
     }
 
     /// What was sent so far.
@@ -60,13 +87,15 @@ impl Writer {
         self.batches().values().filter(|acked| **acked).count()
     }
 
-    /// Ends after the batch that is on its way.
+    /// Ends after the batches that are on their way.
     ///
     /// # Panics
     /// When the writer did.
     pub async fn stop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        (&mut self.task).await.expect("the writer");
+        for task in self.tasks.drain(..) {
+            task.await.expect("the writer");
+        }
     }
 
     /// Asks for everything and holds the answer against what was acknowledged before the question.
@@ -75,8 +104,11 @@ impl Writer {
     /// What is wrong, or why there is no answer.
     pub async fn check(&self, api: &Api) -> Result<Answer, String> {
         let before = self.batches();
-        let now = format!("{:.3}", crate::api::now());
-        let question = format!("{}[30m]", self.name);
+        let now = crate::api::now();
+        // From its own beginning: what was before may be flagged for other reasons.
+        let age = now - before.keys().next().map_or(now, |t| *t as f64 / 1000.0);
+        let (now, question) =
+            (format!("{now:.3}"), format!("{}[{}ms]", self.name, (age * 1000.0) as i64 + 5));
         let (status, body) = api.get("/api/v1/query", &[("query", &question), ("time", &now)]).await?;
         let json: Value = serde_json::from_str(&body).map_err(|_| format!("{status}: {body}"))?;
         if status == 503 {
@@ -105,7 +137,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -120,29 +152,37 @@ pub enum Answer {
     Refused(String),
 }
 
-async fn write(
+/// What a pause between two batches is.
+const PAUSE: Duration = Duration::from_millis(100);
+
+struct Pen {
     name: String,
     series: usize,
-    nodes: Vec<SocketAddr>,
-    pause: Duration,
+    to: SocketAddr,
+    last: Arc<AtomicI64>,
     batches: Arc<Mutex<Batches>>,
     stop: Arc<AtomicBool>,
-) {
-    let mut last = 0;
-    let note = |t, acked| batches.lock().unwrap_or_else(PoisonError::into_inner).insert(t, acked);
-    for to in nodes.iter().cycle() {
-        if stop.load(Ordering::SeqCst) {
-            return;
+}
+
+impl Pen {
+    async fn write(self, acked: &AtomicUsize) {
+        while !self.stop.load(Ordering::SeqCst) {
+            // No two batches have the same time.
+            let now = ms();
+            let t = self.last.fetch_max(now, Ordering::SeqCst).max(now - 1) + 1;
+            self.last.fetch_max(t, Ordering::SeqCst);
+            let row = |n: usize| {
+                push::series(&[("__name__", &self.name), ("n", &n.to_string())], &[(t, value(n, t))])
+            };
+            let note = |acked| self.batches.lock().unwrap_or_else(PoisonError::into_inner).insert(t, acked);
+            note(false);
+            let reply = Push::v1((0..self.series).map(row).collect()).to(self.to).await;
+            if reply.is_ok_and(|r| r.status == 204) {
+                note(true);
+                acked.fetch_add(1, Ordering::SeqCst);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        let t = ms().max(last + 1);
-        last = t;
-        let row = |n: usize| push::series(&[("__name__", &name), ("n", &n.to_string())], &[(t, value(n, t))]);
-        note(t, false);
-        let reply = Push::v1((0..series).map(row).collect()).to(*to).await;
-        if reply.is_ok_and(|r| r.status == 204) {
-            note(t, true);
-        }
-        tokio::time::sleep(pause).await;
     }
 }
 

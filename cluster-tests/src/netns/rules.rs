@@ -27,8 +27,10 @@ pub enum Cut {
 pub struct Link {
     /// What does not pass.
     pub cut: Cut,
-    /// Packets lost of a hundred.
+    /// Packets lost of a hundred, but those of TCP.
     pub loss: u64,
+    /// Packets of TCP lost of a hundred.
+    pub tcp_loss: u64,
     /// Packets that come twice of a hundred.
     pub double: u64,
     /// Packets of a hundred that are overtaken by those of the next `late_by`.
@@ -61,7 +63,8 @@ impl Link {
             Cut::Tcp => packet.protocol == TCP,
         };
         let swallowed = self.mtu.is_some_and(|m| len > m || packet.is_fragment);
-        if blocked || swallowed || rng.chance(self.loss) {
+        let loss = if packet.protocol == TCP { self.tcp_loss } else { self.loss };
+        if blocked || swallowed || rng.chance(loss) {
             return [None, None];
         }
         let once = |rng: &mut Rng| {
@@ -91,6 +94,7 @@ mod tests {
         let link = Link { loss: 40, late: 10, late_by: Duration::from_millis(5), ..Link::open() };
         let (got, late) = arrived(&link, UDP, 100, false);
         assert!((5_700..6_300).contains(&got) && (450..750).contains(&late), "{got} {late}");
+        assert_eq!(arrived(&link, TCP, 100, false).0, 10_000);
         let double = Link { double: 25, ..Link::open() };
         assert!((12_200..12_800).contains(&arrived(&double, TCP, 100, false).0));
         for (cut, udp, tcp) in [(Cut::All, 0, 0), (Cut::Udp, 0, 10_000), (Cut::Tcp, 10_000, 0)] {
