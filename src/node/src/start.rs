@@ -197,9 +197,11 @@ impl Node {
 
     fn open_doorbell(&self, listener: std::net::TcpListener) {
         let (name, keys) = (self.me.name.clone(), self.settings.ring.clone());
+        let gossip = self.gossiping.gossip.clone();
+        let known = move |asked: &str| gossip.view().members.get(asked).map(|m| m.gossip);
         self.foundation.net.spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(l) => doorbell::serve(l, name, keys).await,
+                Ok(l) => doorbell::serve(l, name, keys, Arc::new(known)).await,
                 Err(e) => tracing::error!(error = %e, "doorbell does not open"),
             }
         });
