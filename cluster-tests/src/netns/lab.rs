@@ -45,14 +45,15 @@ impl Lab {
         Some(lab)
     }
 
-    /// Replaces the configuration that nodes started later read; `jobs` are scrape configurations as YAML.
+    /// Replaces the configuration that nodes started later read; `jobs` are scrape configurations as YAML. One without
+    /// targets is always there: it says how fast scraping, and with it a handover, is here.
     ///
     /// # Panics
     /// When it cannot be written.
     pub fn configure(&self, jobs: &str) {
         let text = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-             scrape_configs: [{jobs}]\n"
+             scrape_configs: [{{job_name: none}}, {jobs}]\n"
         );
         std::fs::write(self.config(), text).expect("configuration");
     }

@@ -92,6 +92,51 @@ pub fn udp(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8
     p
 }
 
+/// Where an IPv4 header keeps an address.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    /// The sender.
+    From,
+    /// The receiver.
+    To,
+}
+
+/// Replaces an address of an IPv4 packet, and mends the sums of the header and of TCP or UDP (RFC 1624), as a translating
+/// gateway does. Other packets stay as they are.
+pub fn translate(p: &mut [u8], side: Side, to: Ipv4Addr) {
+    let at = match side {
+        Side::From => 12,
+        Side::To => 16,
+    };
+    if p.len() < 20 || p[0] >> 4 != 4 {
+        return;
+    }
+    let old: [u8; 4] = [p[at], p[at + 1], p[at + 2], p[at + 3]];
+    p[at..at + 4].copy_from_slice(&to.octets());
+    mend(p, 10, old, to.octets());
+    let header = usize::from(p[0] & 15) * 4;
+    match p[9] {
+        TCP => mend(p, header + 16, old, to.octets()),
+        // UDP without a sum stays without one.
+        UDP if p.get(header + 6..header + 8).is_some_and(|s| s != [0, 0]) => {
+            mend(p, header + 6, old, to.octets());
+        }
+        _ => {}
+    }
+}
+
+fn mend(p: &mut [u8], at: usize, old: [u8; 4], new: [u8; 4]) {
+    let Some(sum) = p.get(at..at + 2).map(|s| u16::from_be_bytes([s[0], s[1]])) else { return };
+    let words = |b: [u8; 4]| [u16::from_be_bytes([b[0], b[1]]), u16::from_be_bytes([b[2], b[3]])];
+    let mut acc = u32::from(!sum);
+    acc += words(old).iter().map(|w| u32::from(!w)).sum::<u32>();
+    acc += words(new).iter().map(|w| u32::from(*w)).sum::<u32>();
+    while acc > 0xffff {
+        acc = (acc & 0xffff) + (acc >> 16);
+    }
+    p[at..at + 2].copy_from_slice(&(!(acc as u16)).to_be_bytes());
+}
+
 /// RFC 1071.
 fn checksum(header: &[u8]) -> u16 {
     let words = header.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)])));
@@ -117,12 +162,19 @@ mod tests {
         );
         assert_eq!(udp_payload(&made), Some(&b"hello"[..]));
         assert_eq!(checksum(&made[..20]), 0, "a header with its sum has the sum of zero");
+        let mut moved = made.clone();
+        let c = Ipv4Addr::new(192, 168, 7, 9);
+        translate(&mut moved, Side::From, c);
+        assert_eq!(moved, udp((c, 5), (b, 7946), b"hello"));
+        translate(&mut moved, Side::To, a);
+        assert_eq!(moved, udp((c, 5), (a, 7946), b"hello"));
         let mut part = made.clone();
         part[6] = 0x20;
         assert!(Packet::read(&part).unwrap().is_fragment);
         for len in 0..made.len() {
             let _ = Packet::read(&made[..len]);
             let _ = udp_payload(&made[..len]);
+            translate(&mut made[..len].to_vec(), Side::To, c);
         }
         assert_eq!(Packet::read(&[]), None);
         assert_eq!(udp((a, 1), (b, 2), &[0; 70_000]).len(), 65_535);

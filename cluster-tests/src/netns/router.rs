@@ -4,7 +4,7 @@
 //! their way, more are lost as on any full link. Ends when dropped.
 
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::SyncDevice;
 
-use super::packet::{Packet, TCP, UDP};
+use super::packet::{Packet, Side, TCP, UDP, translate};
 use super::rules::Link;
 use crate::sim::rng::Rng;
 
@@ -43,6 +43,8 @@ pub struct Count {
 struct State {
     devices: BTreeMap<usize, Arc<SyncDevice>>,
     homes: BTreeMap<IpAddr, usize>,
+    /// Outside addresses of hosts behind a translating gateway.
+    outside: BTreeMap<usize, Ipv4Addr>,
     links: BTreeMap<(usize, usize), Link>,
     /// By from, to, protocol and destination port.
     counts: BTreeMap<(usize, usize, u8, u16), Count>,
@@ -89,6 +91,14 @@ impl Router {
         s.homes.insert(super::v4(id), id);
         let v6 = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, id as u16 + 1);
         s.homes.insert(v6.into(), id);
+    }
+
+    /// Puts a host behind a gateway: others see it as `outside`, and nothing reaches its own address any more.
+    pub fn translate(&self, id: usize, outside: Ipv4Addr) {
+        let mut s = locked(&self.state);
+        s.homes.remove(&super::v4(id));
+        s.homes.insert(outside.into(), id);
+        s.outside.insert(id, outside);
     }
 
     /// Sets one direction.
@@ -234,12 +244,19 @@ impl Carrier {
             }
         }
         let Some(device) = s.devices.get(&to).cloned() else { return };
+        let mut bytes = bytes.to_vec();
+        if let (Some(outside), true) = (s.outside.get(&from), packet.src == super::v4(from)) {
+            translate(&mut bytes, Side::From, *outside);
+        }
+        if let (true, IpAddr::V4(inside)) = (s.outside.contains_key(&to), super::v4(to)) {
+            translate(&mut bytes, Side::To, inside);
+        }
         drop(s);
         for after in arrivals.into_iter().flatten() {
             if self.way.len() < WAY_MAX {
                 self.sent += 1;
                 let at = Instant::now() + after;
-                self.way.push(Due { at, order: self.sent, to: device.clone(), bytes: bytes.to_vec() });
+                self.way.push(Due { at, order: self.sent, to: device.clone(), bytes: bytes.clone() });
             }
         }
     }
