@@ -2,7 +2,7 @@
 //!
 //! Owns one channel per peer address and what a call costs at most. A peer that cannot be reached is told to
 //! `Reach`, so the next query leaves it alone at once. Bounds: answers by the scope's limits, messages of
-//! 16 MiB, 1 s to connect.
+//! 16 MiB, 1 s to connect, 1 s in all for a peer that was not reached lately.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,6 +28,8 @@ pub const CLUSTER: &str = "x-koios-cluster";
 /// Largest message either way.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT: Duration = Duration::from_secs(1);
+/// How long a peer gets that was not reached in the last ten seconds.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// Why a peer gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl Peers {
         labels_only: bool,
         patience: Duration,
     ) -> Result<Answer, CallError> {
+        let patience = self.patience(node, patience);
         let request = pb::SelectRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
             matchers: wire::matchers_to_pb(matchers),
@@ -106,6 +109,7 @@ impl Peers {
         matchers: &[Matcher],
         patience: Duration,
     ) -> Result<Words, CallError> {
+        let patience = self.patience(node, patience);
         let request = pb::LabelsRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
             matchers: wire::matchers_to_pb(matchers),
@@ -167,6 +171,12 @@ impl Peers {
             Ok(if reply.not_now.is_empty() { Ok(reply.outcome) } else { Err(reply.not_now) })
         })
         .await
+    }
+
+    /// A peer that could not be reached a moment ago must prove quickly that it can be: it is asked because only it has its
+    /// head, and gossip may say for ever that it lives.
+    fn patience(&self, node: &Member, patience: Duration) -> Duration {
+        if self.reach.is_ejected(&node.name, node.generation) { patience.min(PROBE) } else { patience }
     }
 
     async fn call<T>(
