@@ -64,6 +64,9 @@ pub struct Gossip {
 
 const ROUND: Duration = Duration::from_millis(100);
 const GREETINGS: u32 = 8;
+/// Rounds after which the peer book is written, and after which it is when somebody is new.
+const BOOK_ROUNDS: u64 = 100;
+const NEWS_ROUNDS: u64 = 10;
 /// Rounds between two calls to peers that are not heard.
 const CALLS: u64 = 30;
 /// Peers told at once of a change of the own record.
@@ -236,7 +239,8 @@ impl Keeper {
             if round.is_multiple_of(CALLS) {
                 self.call_silent();
             }
-            if round.is_multiple_of(100) {
+            let is_due = round.is_multiple_of(BOOK_ROUNDS) || self.book.has_news();
+            if is_due && round.is_multiple_of(NEWS_ROUNDS) {
                 self.book.prune(self.options.clock.now_ms());
                 if let Err(e) = self.book.save() {
                     tracing::warn!(error = %e, "peer book not saved");
