@@ -68,8 +68,12 @@ async fn s14_storage_copied_to_two_nodes() {
     copy(&nodes[1].spec.dir, &lab.dir.path().join("successor"));
     let successor = moved(&lab, 2, "successor").start();
     nodes[1] = successor;
+    until("the successor's address", lab::PATIENCE, || async {
+        let (_, gossip, _) = who(&api, "n1").await;
+        if gossip == "10.77.0.3:7946" { Ok(()) } else { Err(gossip) }
+    })
+    .await;
     lab::all_ready(&nodes).await;
-    assert_eq!(who(&api, "n1").await.1, "10.77.0.3:7946");
     for node in &nodes {
         let api = node.api();
         until("every acknowledged sample", lab::PATIENCE, || writer.whole(&api)).await;

@@ -43,11 +43,11 @@ async fn false_deaths(nodes: &[Node], time: Duration) -> (usize, usize) {
     (looks, dead)
 }
 
-/// Fault: between all nodes 300 ms round trip, 40 % of the datagrams lost, 10 % doubled, 20 % overtaken; of TCP 1 % lost, and doubled
-/// and overtaken as much. Expected: fewer than 1 % false deaths, writes go on, and questions take at most twice
-/// as long as before plus the round trips of asking. Then 30 % of TCP lost as well: slow is allowed, a wrong or silently
+/// Fault: between all nodes 300 ms round trip; 40 % of the datagrams lost, 10 % of all packets doubled, 20 % overtaken, 1 % of TCP's
+/// lost. Expected: fewer than 1 % false deaths, writes go on, and questions take at most twice as long as over links that
+/// are as slow and lose nothing. Then 30 % of TCP lost as well: slow is allowed, a wrong or silently
 /// short answer and a lost acknowledged sample are not. Observed: each node's list of nodes over and over; times of
-/// questions before and during; the acknowledgement log.
+/// questions on both kinds of links; the acknowledgement log.
 #[tokio::test]
 async fn s32_loss_reordering_duplication_and_delay() {
     let Some(lab) = Lab::start(3, 32) else { return };
@@ -56,16 +56,11 @@ async fn s32_loss_reordering_duplication_and_delay() {
     let mut writer = Writer::start("lossy", 20, &nodes);
     writer.goes_on(2, 10, lab::PATIENCE).await;
     let api = nodes[0].api();
+    let slow = Link { delay: Duration::from_millis(150), ..Link::open() };
+    everywhere(&lab, &slow);
     let before = median(&api, &writer, 15).await;
-    let link = Link {
-        loss: 40,
-        tcp_loss: 1,
-        double: 10,
-        late: 20,
-        late_by: Duration::from_millis(40),
-        delay: Duration::from_millis(150),
-        ..Link::open()
-    };
+    let link =
+        Link { loss: 40, tcp_loss: 1, double: 10, late: 20, late_by: Duration::from_millis(40), ..slow };
     everywhere(&lab, &link);
     let (deaths, during) = tokio::join!(false_deaths(&nodes, Duration::from_secs(20)), async {
         writer.goes_on(0, 5, lab::PATIENCE).await;
@@ -74,11 +69,10 @@ async fn s32_loss_reordering_duplication_and_delay() {
     let (looks, dead) = deaths;
     let well = writer.check(&api).await.expect("a true answer");
     eprintln!(
-        "32: {dead} false deaths in {looks} looks, median question {before:?} before, {during:?} during, {well:?}"
+        "32: {dead} false deaths in {looks} looks, median question {before:?} without loss, {during:?} with, {well:?}"
     );
-    assert!(dead * 100 < looks, "{dead} false deaths in {looks} looks");
-    // One round trip to ask, another when the connection is new; the rest is what twice the time and a busy machine may take.
-    assert!(during < 2 * before + Duration::from_millis(800), "{before:?} before, {during:?} during");
+    assert!(looks > 100 && dead * 100 < looks, "{dead} false deaths in {looks} looks");
+    assert!(during < 2 * before, "{before:?} without loss, {during:?} with");
 
     everywhere(&lab, &Link { tcp_loss: 30, ..link });
     for _ in 0..4 {

@@ -67,7 +67,7 @@ async fn s38_all_nodes_start_again_at_once() {
     writer.stop().await;
     whole_everywhere(&nodes, &writer).await;
     eprintln!("38: five nodes ready {ready:?} after a kill of all, {} batches acknowledged", writer.acked());
-    // Without the first one, which is the seed of all others.
+    // Without the first one, which is the seed of all others. Each has known the others for a second or more.
     nodes.iter_mut().for_each(Node::kill);
     let rest: Vec<Node> = nodes[1..].iter().map(|n| n.spec.start()).collect();
     for node in &rest {
