@@ -1,11 +1,24 @@
 //! The gRPC listener.
+//!
+//! A connection that says nothing is no peer: it is cut after `FIRST_WORD`, and at most `SILENT_MAX` of them are waited for at a
+//! time. One that has spoken is asked for a sign of life every `ALIVE`, and cut without one.
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
 use koios_query::PeerService;
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+
+const FIRST_WORD: Duration = Duration::from_secs(5);
+const SILENT_MAX: usize = 1024;
+const ALIVE: Duration = Duration::from_secs(20);
+/// Connections that have spoken and wait to be served.
+const BACKLOG: usize = 64;
 
 /// Serves peers until the runtime ends.
 ///
@@ -14,16 +27,65 @@ use tonic::transport::Server;
 pub fn serve(net: &Handle, listener: TcpListener, service: PeerService) -> Result<(), String> {
     let _entered = net.enter();
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| format!("gRPC listener: {e}"))?;
+    let (spoken, speakers) = mpsc::channel(BACKLOG);
+    net.spawn(accept(listener, spoken, FIRST_WORD));
     let server = Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(ALIVE))
+        .http2_keepalive_timeout(Some(ALIVE))
         .max_concurrent_streams(Some(256))
         .add_service(service.into_server())
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(ReceiverStream::new(speakers));
     net.spawn(async move {
         if let Err(e) = server.await {
             tracing::error!(error = %e, "gRPC server ended");
         }
     });
     Ok(())
+}
+
+/// Hands on connections once the other side has said something.
+async fn accept(
+    listener: tokio::net::TcpListener,
+    spoken: mpsc::Sender<std::io::Result<TcpStream>>,
+    patience: Duration,
+) {
+    let silent = Arc::new(Semaphore::new(SILENT_MAX));
+    while !spoken.is_closed() {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = silent.clone().try_acquire_owned() else { continue };
+        let spoken = spoken.clone();
+        tokio::spawn(async move {
+            let speaks = tokio::time::timeout(patience, stream.peek(&mut [0])).await;
+            if matches!(speaks, Ok(Ok(n)) if n > 0) && stream.set_nodelay(true).is_ok() {
+                let _ = spoken.send(Ok(stream)).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn who_says_nothing_is_cut_and_who_speaks_is_served() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (spoken, mut speakers) = mpsc::channel(1);
+        tokio::spawn(accept(listener, spoken, Duration::from_millis(300)));
+        let mut silent = TcpStream::connect(addr).await.unwrap();
+        let mut loud = TcpStream::connect(addr).await.unwrap();
+        loud.write_all(b"PRI").await.unwrap();
+        let mut served = speakers.recv().await.unwrap().unwrap();
+        let mut word = [0; 3];
+        served.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"PRI", "nothing of what it said is lost");
+        assert_eq!(silent.read(&mut word).await.unwrap(), 0);
+        assert!(speakers.try_recv().is_err());
+    }
 }
