@@ -229,6 +229,7 @@ async fn s31_seed_dead_gone_for_ever_and_reused() {
     }
     let mut nodes = vec![lab.spec(0).start(), early, lab.spec(2).start()];
     lab::all_ready(&nodes).await;
+    lab::settled(&nodes).await;
     let mut writer = Writer::start("seedless", 20, &nodes[1..]);
     writer.goes_on(0, 10, lab::PATIENCE).await;
     writer.stop().await;

@@ -42,6 +42,9 @@ pub struct Answer {
     pub cluster: String,
     /// Whether a secret is required.
     pub secret: bool,
+    /// Which start of the node this is; 0 when it does not say.
+    #[serde(default)]
+    pub generation: u64,
     /// Where a node of the caller's name was seen last.
     #[serde(default)]
     pub namesake: Option<SocketAddr>,
@@ -51,8 +54,13 @@ pub struct Answer {
 /// Where a node of some name was seen last.
 pub type Known = Arc<dyn Fn(&str) -> Option<SocketAddr> + Send + Sync>;
 
-/// Answers rings until the listener's task is dropped.
-pub async fn serve(listener: TcpListener, node: String, ring: Arc<KeyRing>, known: Known) {
+/// Answers rings as `node`, in the start `generation`, until the listener's task is dropped.
+pub async fn serve(
+    listener: TcpListener,
+    (node, generation): (String, u64),
+    ring: Arc<KeyRing>,
+    known: Known,
+) {
     let callers = Arc::new(Semaphore::new(CALLERS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -63,12 +71,18 @@ pub async fn serve(listener: TcpListener, node: String, ring: Arc<KeyRing>, know
         let (node, ring, known) = (node.clone(), ring.clone(), known.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let _ = tokio::time::timeout(RING_TIMEOUT, answer(stream, &node, &ring, &known)).await;
+            let _ =
+                tokio::time::timeout(RING_TIMEOUT, answer(stream, (&node, generation), &ring, &known)).await;
         });
     }
 }
 
-async fn answer(stream: TcpStream, node: &str, ring: &KeyRing, known: &Known) -> Option<()> {
+async fn answer(
+    stream: TcpStream,
+    (node, generation): (&str, u64),
+    ring: &KeyRing,
+    known: &Known,
+) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await.ok()?;
@@ -78,6 +92,7 @@ async fn answer(stream: TcpStream, node: &str, ring: &KeyRing, known: &Known) ->
         node: node.to_owned(),
         cluster: ring.cluster().to_owned(),
         secret: ring.has_secret(),
+        generation,
         namesake: known(&ask.node),
         proof: ring.proof(&[b"doorbell", ask.nonce.as_bytes(), node.as_bytes()]),
     };
@@ -144,7 +159,7 @@ mod tests {
         let secrets: Vec<String> = secrets.iter().map(|s| (*s).to_owned()).collect();
         tokio::spawn(serve(
             listener,
-            "host".into(),
+            ("host".into(), 1),
             Arc::new(KeyRing::new(cluster, &secrets)),
             Arc::new(|_: &str| None),
         ));

@@ -106,7 +106,7 @@ impl Reassembler {
     /// Takes one datagram; returns a message when it was the last missing part.
     ///
     /// # Errors
-    /// `Rejected` says why the datagram was dropped; state is then unchanged.
+    /// `Rejected` says why the datagram was dropped; nothing is put together from it.
     pub fn accept(
         &mut self,
         ring: &KeyRing,
@@ -208,7 +208,7 @@ mod tests {
         let (last, first) = frames.split_last().unwrap();
         for f in first {
             assert_eq!(r.accept(&ring, from(), f, NOW, 0), Ok(None));
-            assert_eq!(r.accept(&ring, from(), f, NOW, 0), Ok(None), "a duplicate changes nothing");
+            assert_eq!(r.accept(&ring, from(), f, NOW, 0), Err(Rejected::Replayed), "a copy changes nothing");
         }
         assert_eq!(r.accept(&ring, from(), last, NOW, 0), Ok(Some(message)));
         assert!(r.pending.is_empty());
@@ -240,6 +240,7 @@ mod tests {
         }
         let f = seal(&ring, &big, 9999, NOW).unwrap();
         assert_eq!(r.accept(&ring, from(), &f[0], NOW, 0), Err(Rejected::BadParts));
+        let f = seal(&ring, &big, 9999, NOW).unwrap();
         assert_eq!(r.accept(&ring, from(), &f[0], NOW, PENDING_NS_MAX), Ok(None));
         assert_eq!(r.pending.len(), 1);
     }

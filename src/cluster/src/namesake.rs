@@ -19,20 +19,21 @@ use crate::secret::KeyRing;
 /// Most nodes that are asked.
 pub const ASKED_MAX: usize = 16;
 
-/// Asks `peers` for a living node called `me` at another address than `own`.
+/// Asks `peers` for a living node called `me` at another address than `own`, and in another start than `generation`.
 ///
 /// # Errors
 /// `JoinProblem::SameName` when there is one.
 pub async fn refuse(
-    me: &str,
+    (me, generation): (&str, u64),
     own: SocketAddr,
     peers: &[SocketAddr],
     keys: &KeyRing,
 ) -> Result<(), JoinProblem> {
     let asked: BTreeSet<SocketAddr> = peers.iter().copied().filter(|a| *a != own).take(ASKED_MAX).collect();
     let answers = ring_all(me, asked, keys).await;
-    let living =
-        |answers: &[(SocketAddr, Answer)]| answers.iter().find(|(_, a)| a.node == me).map(|(at, _)| *at);
+    let living = |answers: &[(SocketAddr, Answer)]| {
+        answers.iter().find(|(_, a)| a.node == me && a.generation != generation).map(|(at, _)| *at)
+    };
     let found = match living(&answers) {
         Some(addr) => Some(addr),
         None => {
@@ -66,7 +67,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let keys = Arc::new(KeyRing::new("c", &[]));
         let known = Arc::new(move |asked: &str| knows.filter(|_| asked == "twin"));
-        tokio::spawn(doorbell::serve(listener, name.into(), keys, known));
+        tokio::spawn(doorbell::serve(listener, (name.into(), 1), keys, known));
         addr
     }
 
@@ -77,13 +78,18 @@ mod tests {
         let twin = house("twin", None).await;
         let knowing = house("other", Some(twin)).await;
         for peers in [vec![twin], vec![knowing]] {
-            let e = refuse("twin", own, &peers, &keys).await.unwrap_err();
+            let e = refuse(("twin", 2), own, &peers, &keys).await.unwrap_err();
             assert!(e == JoinProblem::SameName { name: "twin".into(), addr: twin } && !e.may_heal(), "{e}");
         }
-        assert_eq!(refuse("twin", twin, &[twin, knowing], &keys).await, Ok(()), "it is itself");
-        assert_eq!(refuse("another", own, &[twin, knowing], &keys).await, Ok(()));
+        assert_eq!(refuse(("twin", 2), twin, &[twin, knowing], &keys).await, Ok(()), "it is itself");
+        assert_eq!(
+            refuse(("twin", 1), own, &[twin, knowing], &keys).await,
+            Ok(()),
+            "it is itself, by another way"
+        );
+        assert_eq!(refuse(("another", 2), own, &[twin, knowing], &keys).await, Ok(()));
         let gone = house("other", Some("127.0.0.1:2".parse().unwrap())).await;
-        assert_eq!(refuse("twin", own, &[gone], &keys).await, Ok(()), "it lives no more");
-        assert_eq!(refuse("twin", own, &[], &keys).await, Ok(()));
+        assert_eq!(refuse(("twin", 2), own, &[gone], &keys).await, Ok(()), "it lives no more");
+        assert_eq!(refuse(("twin", 2), own, &[], &keys).await, Ok(()));
     }
 }

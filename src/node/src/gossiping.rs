@@ -49,7 +49,7 @@ pub async fn start(
     let advertise = told.unwrap_or_else(|| join::advertised(listen, towards));
     let (listen, advertise, warnings) = exposure(settings, listen, advertise)?;
     let asked: Vec<SocketAddr> = seeds.iter().chain(&saved).copied().collect();
-    let alone = namesake::refuse(&me.name, advertise, &asked, &settings.ring).await;
+    let alone = namesake::refuse((&me.name, me.generation.value), advertise, &asked, &settings.ring).await;
     alone.map_err(|problem| format!("cannot join: {problem}"))?;
     // Whoever reaches this node by another address than its own finds all its ports there.
     let same_ip = |a: SocketAddr| {
