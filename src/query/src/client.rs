@@ -195,12 +195,19 @@ impl Peers {
             }
             Ok(Err(status)) => {
                 let text = format!("{name}: {}", status.message());
+                // The transport has codes of its own for what the peer never said: HTTP/2's ENHANCE_YOUR_CALM is no limit of
+                // the query. Such a status has a source.
+                let is_told = std::error::Error::source(&status).is_none();
                 Err(match status.code() {
-                    Code::ResourceExhausted => CallError::Limit(status.message().to_owned()),
+                    Code::ResourceExhausted if is_told => CallError::Limit(status.message().to_owned()),
                     Code::Unauthenticated
                     | Code::PermissionDenied
                     | Code::InvalidArgument
-                    | Code::Unimplemented => CallError::Refused(text),
+                    | Code::Unimplemented
+                        if is_told =>
+                    {
+                        CallError::Refused(text)
+                    }
                     _ => {
                         self.reach.failed(name, generation);
                         CallError::Unreachable(text)
@@ -265,4 +272,43 @@ async fn collect(stream: &mut tonic::Streaming<pb::SelectReply>, scope: &Scope) 
         }
     }
     if ended { Ok(answer) } else { Err(Status::unavailable("the answer broke off")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use koios_model::SystemClock;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A peer that ends every connection with ENHANCE_YOUR_CALM (RFC 9113, 7), as one does after many requests that
+    /// were given up on a cut link and came all at once when it healed.
+    async fn annoyed() -> SocketAddr {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(&SETTINGS).await;
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(&GOAWAY).await;
+                let _ = stream.read(&mut [0; 4096]).await;
+            }
+        });
+        addr
+    }
+
+    #[tokio::test]
+    async fn what_the_transport_says_is_no_limit_of_the_query() {
+        let clock = SystemClock::shared();
+        let reach = Arc::new(Reach::new(clock.clone()));
+        let peers = Peers::new(Arc::new(KeyRing::new("c", &[])), clock, reach.clone());
+        let mut member = crate::testing::member("n", "b");
+        member.record.rpc = annoyed().await;
+        let answer = peers.report(&member, "x", Duration::from_secs(5)).await;
+        assert!(matches!(answer, Err(CallError::Unreachable(_))), "{answer:?}");
+        assert!(reach.is_ejected("n", 1));
+    }
 }
