@@ -34,8 +34,8 @@ async fn frames(api: &Api, what: &str) -> f64 {
     line.trim().parse().expect("a number")
 }
 
-/// Everything that a stranger can send: noise of all sizes, frames whose seal is wrong at one place each, frames sealed with
-/// a key that nobody has, and datagrams larger than any frame.
+/// Everything that a stranger can send: noise of all sizes, frames whose seal is wrong at one place each, frames
+/// sealed with a key that nobody has, and datagrams larger than any frame.
 fn forged(genuine: &[Vec<u8>], from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
     let packet = |payload: &[u8]| udp((from, GOSSIP), (to, GOSSIP), payload);
     let mut out = Vec::new();
@@ -55,12 +55,12 @@ fn forged(genuine: &[Vec<u8>], from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
     out
 }
 
-/// Fault: 50,000 datagrams a second at one node's gossip port for five seconds each: noise, forgeries made of real frames, oversized ones,
-/// and then real frames of its peers, replayed. All say that they come from a peer. Expected: everything but the real ones
-/// is dropped before the gossip engine sees it, the membership does not change at any node, writes go on, and the
-/// processor time for a datagram stays small (10 % of a core at this rate in a release build; a build for tests gets
-/// 5 times that, and the system's own work for each datagram is in it). Observed: event logs, the counters of rejected frames,
-/// processor time of the process before and after.
+/// Fault: 50,000 datagrams a second at one node's gossip port for five seconds each: noise, forgeries made of real
+/// frames, oversized ones, and then real frames of its peers, replayed. All say that they come from a peer. Expected:
+/// everything but the real ones is dropped before the gossip engine sees it, the membership does not change at any
+/// node, writes go on, and the processor time for a datagram stays small (10 % of a core at this rate in a release
+/// build; a build for tests gets 5 times that, and the system's own work for each datagram is in it). Observed: event
+/// logs, the counters of rejected frames, processor time of the process before and after.
 #[tokio::test]
 async fn s34_garbage_forged_oversized_and_replayed_gossip() {
     let Some(lab) = Lab::start(3, 34) else { return };

@@ -80,9 +80,10 @@ async fn s14_storage_copied_to_two_nodes() {
     }
 }
 
-/// Fault: nodes that misstate who or where they are. Expected: a second node of a living name is refused, whether it joins that node or
-/// another, and a zone that is no name as well, each with what, why and the fix; a changed zone and a changed
-/// address are taken over. Observed: exit and log of those that are refused; what the others say of the rest.
+/// Fault: nodes that misstate who or where they are. Expected: a second node of a living name is refused, whether it
+/// joins that node or another, and a zone that is no name as well, each with what, why and the fix; a changed zone
+/// and a changed address are taken over. Observed: exit and log of those that are refused; what the others say of the
+/// rest.
 #[tokio::test]
 async fn s42_duplicate_name_wrong_zone_and_changed_address() {
     let Some(lab) = Lab::start(3, 42) else { return };
@@ -133,9 +134,9 @@ async fn s42_ipv6_only() {
     assert_eq!(who(&nodes[1].api(), "n0").await.1, "[fd77::1]:7946");
 }
 
-/// Fault: a node is behind a gateway that translates its address, and listens on all of its own. Expected: told its address
-/// outside it is reached there and nowhere else; an address that nobody can call is refused. Observed: what the other says of
-/// its address, writes and answers through both; nothing is routed to the inner address.
+/// Fault: a node is behind a gateway that translates its address, and listens on all of its own. Expected: told its
+/// address outside it is reached there and nowhere else; an address that nobody can call is refused. Observed: what
+/// the other says of its address, writes and answers through both; nothing is routed to the inner address.
 #[tokio::test]
 async fn s42_behind_a_translating_gateway() {
     let Some(lab) = Lab::start(2, 427) else { return };
@@ -174,9 +175,9 @@ async fn pushed_and_answered(nodes: &[Node]) {
     }
 }
 
-/// Fault: two and two of four nodes are cut apart for longer than gossip remembers the dead (ten minutes, eight seconds here). Expected:
-/// when the network is back they find each other by what they have written down, within a minute, without an
-/// operator; nothing acknowledged is lost. Observed: node lists, time; acknowledgement log.
+/// Fault: two and two of four nodes are cut apart for longer than gossip remembers the dead (ten minutes, eight
+/// seconds here). Expected: when the network is back they find each other by what they have written down, within a
+/// minute, without an operator; nothing acknowledged is lost. Observed: node lists, time; acknowledgement log.
 #[tokio::test]
 async fn s30_partition_longer_than_the_grace() {
     let Some(lab) = Lab::start(4, 30) else { return };
@@ -208,10 +209,11 @@ async fn s30_partition_longer_than_the_grace() {
     eprintln!("30: met again after {met:?}");
 }
 
-/// Fault: the seed is not there when a node starts for the first time; later it is there; then it is gone for ever, and its address
-/// belongs to another cluster. Expected: a new node waits, says so, and never serves alone; nodes that have run before find
-/// each other without the seed; a new node that meets the other cluster ends with the reason; one that has run before goes on
-/// with its peers; neither cluster takes up a node of the other. Observed: logs, readiness, node lists on both sides.
+/// Fault: the seed is not there when a node starts for the first time; later it is there; then it is gone for ever,
+/// and its address belongs to another cluster. Expected: a new node waits, says so, and never serves alone; nodes
+/// that have run before find each other without the seed; a new node that meets the other cluster ends with the
+/// reason; one that has run before goes on with its peers; neither cluster takes up a node of the other. Observed:
+/// logs, readiness, node lists on both sides.
 #[tokio::test]
 async fn s31_seed_dead_gone_for_ever_and_reused() {
     let Some(lab) = Lab::start(4, 31) else { return };

@@ -182,7 +182,7 @@ async fn s29_pair_cut() {
     let before = owners(&nodes[0].api()).await.unwrap();
     let seq = [events(&api1, 0).await.1, events(&api2, 0).await.1];
     lab.net.router.between(&[1], &[2], &Link::cut(Cut::All));
-    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(15)).await;
+    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(10)).await;
     for (api, seq, other) in [(&api1, seq[0], "n2"), (&api2, seq[1], "n1")] {
         let (new, _) = events(api, seq).await;
         let ejected = format!("{other} cannot be reached");
@@ -213,8 +213,8 @@ async fn s29_mute_node() {
     .await;
 }
 
-/// Fault: n3 of four is heard by everybody and hears nobody. Expected and observed as for the mute one, but gossip may go on to
-/// say that it lives: then calls to it must be given up.
+/// Fault: n3 of four is heard by everybody and hears nobody. Expected and observed as for the mute one, but gossip
+/// may go on to say that it lives: then calls to it must be given up.
 #[tokio::test]
 async fn s29_deaf_node() {
     one_sided(293, |lab| {
@@ -232,7 +232,7 @@ async fn one_sided(seed: u64, spoil: impl Fn(&Lab)) {
     let api = nodes[0].api();
     let seq = events(&api, 0).await.1;
     spoil(&lab);
-    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(20)).await;
+    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(14)).await;
     writer.goes_on(0, 5, Duration::from_secs(30)).await;
     let (new, _) = events(&api, seq).await;
     let about = |kind: &str, word: &str| new.iter().filter(|(k, w)| k == kind && w.contains(word)).count();
@@ -246,10 +246,11 @@ async fn one_sided(seed: u64, spoil: impl Fn(&Lab)) {
     eprintln!("29 one-sided: {new:?}, whole answers {whole:?}, slowest {longest:?}, healed after {healed:?}");
 }
 
-/// Fault: of five nodes in three zones (2 + 2 + 1) one zone is lost, then a second. Expected: with one zone lost every
-/// answer is complete and writes go on; with two lost writes get 503 and reads are flagged or refused, with names. After
-/// healing everything acknowledged is there. Observed: acknowledgement log; status codes of the zone that is left. The
-/// first zone is the one of a single node: two nodes that are away make answers flagged, even when they are in one zone.
+/// Fault: of five nodes in three zones (2 + 2 + 1) one zone is lost, then a second. Expected: with one zone lost
+/// every answer is complete and writes go on; with two lost writes get 503 and reads are flagged or refused, with
+/// names. After healing everything acknowledged is there. Observed: acknowledgement log; status codes of the zone
+/// that is left. The first zone is the one of a single node: two nodes that are away make answers flagged, even when
+/// they are in one zone.
 #[tokio::test]
 async fn s41_zones_are_lost() {
     let Some(lab) = Lab::start(5, 41) else { return };

@@ -19,10 +19,10 @@ async fn whole_everywhere(nodes: &[Node], writer: &Writer) {
     }
 }
 
-/// Fault: the only node is killed (SIGKILL) in the middle of pushes, five times, as soon as a few more were acknowledged. Expected: after
-/// each start every acknowledged sample is there, once, with its value; a torn end of the log is dropped and
-/// said. Observed: the acknowledgement log of self-describing samples against a query for all of them; no other node
-/// has a copy that could stand in.
+/// Fault: the only node is killed (SIGKILL) in the middle of pushes, five times, as soon as a few more were
+/// acknowledged. Expected: after each start every acknowledged sample is there, once, with its value; a torn end of
+/// the log is dropped and said. Observed: the acknowledgement log of self-describing samples against a query for all
+/// of them; no other node has a copy that could stand in.
 #[tokio::test]
 async fn s01_killed_while_it_appends() {
     let Some(lab) = Lab::start(1, 1) else { return };
@@ -44,9 +44,9 @@ async fn s01_killed_while_it_appends() {
     eprintln!("1: {} of {} batches acknowledged over five kills", writer.acked(), writer.batches().len());
 }
 
-/// Fault: all five nodes are killed at once while they are pushed to, and started at once. Expected: all are ready within two
-/// minutes, nothing acknowledged is lost, and every node gives the same answer. Observed: time until each lists five ready nodes; the
-/// acknowledgement log.
+/// Fault: all five nodes are killed at once while they are pushed to, and started at once. Expected: all are ready
+/// within two minutes, nothing acknowledged is lost, and every node gives the same answer. Observed: time until each
+/// lists five ready nodes; the acknowledgement log.
 #[tokio::test]
 async fn s38_all_nodes_start_again_at_once() {
     let Some(lab) = Lab::start(5, 38) else { return };
@@ -84,11 +84,12 @@ async fn s38_all_nodes_start_again_at_once() {
     }
 }
 
-/// Fault: the node that all pushes go to, and that is asked, is stopped (SIGSTOP) for ten seconds and goes on, with gossip
-/// and connections of before. Expected: the others say that it is dead and take writes meanwhile; what it acknowledges late is kept;
-/// nothing is lost and nothing is there twice, not even a batch that was sent again by hand because no answer came.
-/// Observed: acknowledgement log, a batch pushed to the stopped node and again to another, node lists. (Five minutes are not
-/// run: no timer of a node lies between the two but the ring's, of ten minutes.)
+/// Fault: the node that all pushes go to, and that is asked, is stopped (SIGSTOP) for ten seconds and goes on, with
+/// gossip and connections of before. Expected: the others say that it is dead and take writes meanwhile; what it
+/// acknowledges late is kept; nothing is lost and nothing is there twice, not even a batch that was sent again by
+/// hand because no answer came. Observed: acknowledgement log, a batch pushed to the stopped node and again to
+/// another, node lists. (Five minutes are not run: no timer of a node lies between the two but the ring's, of ten
+/// minutes.)
 #[tokio::test]
 async fn s46_stopped_for_ten_seconds() {
     let Some(lab) = Lab::start(3, 46) else { return };

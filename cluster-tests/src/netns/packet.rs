@@ -101,8 +101,8 @@ pub enum Side {
     To,
 }
 
-/// Replaces an address of an IPv4 packet, and mends the sums of the header and of TCP or UDP (RFC 1624), as a translating
-/// gateway does. Other packets stay as they are.
+/// Replaces an address of an IPv4 packet, and mends the sums of the header and of TCP or UDP (RFC 1624), as a
+/// translating gateway does. Other packets stay as they are.
 pub fn translate(p: &mut [u8], side: Side, to: Ipv4Addr) {
     let at = match side {
         Side::From => 12,

@@ -1,9 +1,9 @@
 //! One name, one living node.
 //!
-//! Two processes of one name (a copied disk, a copied command line) would take each other's place in every view, back and forth. So a
-//! node that starts asks the cluster, before it says a word in gossip, whether somebody of its name lives elsewhere. The
-//! word of others is only a hint: the one they name is rung, and only when it answers with that name does the newcomer give
-//! up. Its own address never counts: there it was itself, before a restart.
+//! Two processes of one name (a copied disk, a copied command line) would take each other's place in every view, back
+//! and forth. So a node that starts asks the cluster, before it says a word in gossip, whether somebody of its name
+//! lives elsewhere. The word of others is only a hint: the one they name is rung, and only when it answers with that
+//! name does the newcomer give up. Its own address never counts: there it was itself, before a restart.
 //!
 //! Bounds: `ASKED_MAX` nodes are asked, all at once, each for `doorbell::RING_TIMEOUT`.
 

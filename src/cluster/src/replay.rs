@@ -1,10 +1,10 @@
 //! Frames that were opened before. Pure.
 //!
-//! A sealed frame can be recorded and sent again as long as its minute is accepted. Each would cost a message to the gossip
-//! engine and an answer to whoever the sender says it is. So the nonces of opened frames are remembered for as long as their frames
-//! would be accepted. A stranger cannot fill the memory: only frames that were opened enter it. Bound: two
-//! generations of `NONCES_MAX`; when one is full the older one is forgotten early, and what is replayed from then is
-//! as harmless as it is to a gossip engine, whose merges are monotone.
+//! A sealed frame can be recorded and sent again as long as its minute is accepted. Each would cost a message to the
+//! gossip engine and an answer to whoever the sender says it is. So the nonces of opened frames are remembered for as
+//! long as their frames would be accepted. A stranger cannot fill the memory: only frames that were opened enter it.
+//! Bound: two generations of `NONCES_MAX`; when one is full the older one is forgotten early, and what is replayed
+//! from then is as harmless as it is to a gossip engine, whose merges are monotone.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! The gRPC listener.
 //!
-//! A connection that says nothing is no peer: it is cut after `FIRST_WORD`, and at most `SILENT_MAX` of them are waited for at a
-//! time. One that has spoken is asked for a sign of life every `ALIVE`, and cut without one.
+//! A connection that says nothing is no peer: it is cut after `FIRST_WORD`, and at most `SILENT_MAX` of them are
+//! waited for at a time. One that has spoken is asked for a sign of life every `ALIVE`, and cut without one.
 
 use std::net::TcpListener;
 use std::sync::Arc;
