@@ -17,12 +17,13 @@ fn everywhere(lab: &Lab, link: &Link) {
     pairs(lab.hosts.len()).for_each(|(a, b)| lab.net.router.one_way(a, b, link));
 }
 
-/// The median time of whole answers to a question at a node.
-async fn median(api: &Api, writer: &Writer, count: usize) -> Duration {
+/// The median time of a question that has one whole answer for ever.
+async fn median(api: &Api, at: f64, count: usize) -> Duration {
     let mut took = Vec::new();
     for _ in 0..count {
         let asked = Instant::now();
-        writer.check(api).await.expect("a true answer");
+        let answer = api.vector("count_over_time(lossy[3s])", at).await.expect("a whole answer");
+        assert!(answer.len() == 20 && answer.values().all(|n| n != "0"), "{answer:?}");
         took.push(asked.elapsed());
     }
     took.sort();
@@ -55,16 +56,16 @@ async fn s32_loss_reordering_duplication_and_delay() {
     lab::settled(&nodes).await;
     let mut writer = Writer::start("lossy", 20, &nodes);
     writer.goes_on(2, 10, lab::PATIENCE).await;
-    let api = nodes[0].api();
+    let (api, at) = (nodes[0].api(), koios_cluster_tests::api::now());
     let slow = Link { delay: Duration::from_millis(150), ..Link::open() };
     everywhere(&lab, &slow);
-    let before = median(&api, &writer, 15).await;
+    let before = median(&api, at, 15).await;
     let link =
         Link { loss: 40, tcp_loss: 1, double: 10, late: 20, late_by: Duration::from_millis(40), ..slow };
     everywhere(&lab, &link);
     let (deaths, during) = tokio::join!(false_deaths(&nodes, Duration::from_secs(15)), async {
         writer.goes_on(0, 5, lab::PATIENCE).await;
-        median(&api, &writer, 15).await
+        median(&api, at, 15).await
     });
     let (looks, dead) = deaths;
     let well = writer.check(&api).await.expect("a true answer");
@@ -171,13 +172,17 @@ async fn s44_half_open_connections() {
     let api = nodes[0].api();
     until("a whole answer", lab::PATIENCE, || writer.whole(&api)).await;
     lab.net.router.between(&[0], &[1], &Link::cut(Cut::Tcp));
-    let (begun, mut longest, mut whole) = (Instant::now(), Duration::ZERO, 0);
+    let (begun, mut took, mut whole) = (Instant::now(), Vec::new(), 0);
     while begun.elapsed() < Duration::from_secs(12) {
         let asked = Instant::now();
         whole += usize::from(writer.check(&api).await.expect("a true answer") == Answer::Whole);
-        longest = longest.max(asked.elapsed());
+        took.push(asked.elapsed());
     }
-    assert!(whole > 5 && longest < Duration::from_secs(8), "{whole} whole answers, slowest {longest:?}");
+    // The first one learns what the others are spared.
+    took.sort();
+    let (usual, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    assert!(whole >= 3 && usual < Duration::from_secs(3), "{whole} whole answers, {took:?}");
+    assert!(longest < Duration::from_secs(8), "{took:?}");
     writer.goes_on(0, 5, Duration::from_secs(30)).await;
     assert_eq!(api.nodes().await.unwrap()["n1"], "ready", "gossip passes");
     lab.net.router.heal();
@@ -186,7 +191,7 @@ async fn s44_half_open_connections() {
         let api = node.api();
         until("every acknowledged sample", lab::PATIENCE, || writer.whole(&api)).await;
     }
-    eprintln!("44 half-open: {whole} whole answers, slowest {longest:?}");
+    eprintln!("44 half-open: {whole} whole answers, {usual:?} each, slowest {longest:?}");
 }
 
 /// How many of these connections the other side has ended.

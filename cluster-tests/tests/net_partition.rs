@@ -262,9 +262,9 @@ async fn s41_zones_are_lost() {
     writer.goes_on(4, 10, lab::PATIENCE).await;
     lab.net.router.between(&[0], &[1, 2, 3, 4], &Link::cut(Cut::All));
     lab::state_is(&nodes[4].api(), "n0", "dead").await;
-    for at in 1..5 {
+    for (at, node) in nodes.iter().enumerate().skip(1) {
         writer.goes_on(at, 5, Duration::from_secs(30)).await;
-        let api = nodes[at].api();
+        let api = node.api();
         until("complete answers without a zone", lab::PATIENCE, || writer.whole(&api)).await;
     }
     lab.net.router.between(&[1, 2], &[3, 4], &Link::cut(Cut::All));

@@ -26,7 +26,8 @@ pub fn flood(router: &Router, to: usize, packets: &[Vec<u8>], rate: u64, time: D
             continue;
         }
         // What a busy machine could not send in time is sent later, a little at a time.
-        for _ in sent..due.min(sent + 256) {
+        let until = due.min(sent + 256);
+        while sent < until {
             taken += u64::from(router.inject(to, &packets[(sent % packets.len() as u64) as usize]));
             sent += 1;
         }
