@@ -20,6 +20,7 @@ impl Api {
     /// Over an HTTP address.
     pub fn new(addr: SocketAddr) -> Self {
         let client = reqwest::Client::builder()
+            .no_proxy()
             .timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(0)
             .build()

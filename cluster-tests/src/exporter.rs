@@ -35,7 +35,12 @@ pub struct Exporter {
 impl Exporter {
     /// Starts a target called `name`.
     pub async fn start(name: &str, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at(([127, 0, 0, 1], 0).into(), name, behaviour).await
+    }
+
+    /// Starts a target called `name` at an address; port 0 is a free one.
+    pub async fn start_at(at: SocketAddr, name: &str, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind(at).await.expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let scrapes = Arc::new(AtomicU64::new(0));
         let (counter, name) = (scrapes.clone(), name.to_owned());

@@ -1,4 +1,5 @@
-//! Real processes for tests: Koios nodes, exporters and peers on loopback; and a simulated cluster (`sim`).
+//! Real processes for tests: Koios nodes, exporters and peers on loopback, or in a network that a test can spoil
+//! (`netns`); and a simulated cluster (`sim`).
 //!
 //! Owns starting them on free ports, waiting for conditions (never sleeping and hoping), and stopping what
 //! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary,
@@ -12,6 +13,7 @@ pub mod binary;
 pub mod exporter;
 pub mod generate;
 pub mod made;
+pub mod netns;
 pub mod node;
 pub mod peers;
 pub mod push;

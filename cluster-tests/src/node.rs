@@ -1,13 +1,15 @@
 //! One Koios process.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Api;
 use crate::binary::koios;
+use crate::netns::Space;
 use crate::{free_ports, within};
 
 /// How to start a node; kept for restarts.
@@ -15,8 +17,12 @@ use crate::{free_ports, within};
 pub struct NodeSpec {
     /// Name.
     pub name: String,
+    /// Address of all three ports.
+    pub ip: IpAddr,
     /// HTTP, gRPC and cluster ports.
     pub ports: [u16; 3],
+    /// Network that it lives in; this machine's when missing.
+    pub space: Option<Arc<Space>>,
     /// Storage.
     pub dir: PathBuf,
     /// Further flags.
@@ -26,7 +32,17 @@ pub struct NodeSpec {
 impl NodeSpec {
     /// A node with free ports and its own storage below `root`.
     pub fn new(name: &str, root: &Path) -> Self {
-        Self { name: name.to_owned(), ports: free_ports(), dir: root.join(name), args: Vec::new() }
+        Self::at(name, root, Ipv4Addr::LOCALHOST.into(), free_ports())
+    }
+
+    /// A node on given ports, with its own storage below `root`.
+    pub fn at(name: &str, root: &Path, ip: IpAddr, ports: [u16; 3]) -> Self {
+        Self { name: name.to_owned(), ip, ports, space: None, dir: root.join(name), args: Vec::new() }
+    }
+
+    /// Lives in another network.
+    pub fn inside(self, space: &Arc<Space>) -> Self {
+        Self { space: Some(space.clone()), ..self }
     }
 
     /// Adds a flag.
@@ -37,7 +53,7 @@ impl NodeSpec {
 
     /// Joins another node.
     pub fn join(self, seed: &NodeSpec) -> Self {
-        let flag = format!("--join=127.0.0.1:{}", seed.ports[2]);
+        let flag = format!("--join={}", SocketAddr::new(seed.ip, seed.ports[2]));
         self.arg(flag)
     }
 
@@ -49,15 +65,16 @@ impl NodeSpec {
 
     /// HTTP address.
     pub fn http(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.ports[0]).into()
+        SocketAddr::new(self.ip, self.ports[0])
     }
 
     /// The command line.
     pub fn command(&self) -> Command {
         let mut c = Command::new(koios());
-        c.arg(format!("--web.listen-address=127.0.0.1:{}", self.ports[0]))
-            .arg(format!("--grpc.listen-address=127.0.0.1:{}", self.ports[1]))
-            .arg(format!("--cluster.listen-address=127.0.0.1:{}", self.ports[2]))
+        let listen = |at: usize| SocketAddr::new(self.ip, self.ports[at]);
+        c.arg(format!("--web.listen-address={}", listen(0)))
+            .arg(format!("--grpc.listen-address={}", listen(1)))
+            .arg(format!("--cluster.listen-address={}", listen(2)))
             .arg(format!("--storage.path={}", self.dir.display()))
             .arg(format!("--node.name={}", self.name))
             .args(&self.args)
@@ -76,14 +93,14 @@ impl NodeSpec {
     pub fn start_with(&self, environment: &[(&str, String)]) -> Node {
         std::fs::create_dir_all(&self.dir).expect("storage directory");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("log file");
-        let child = self
-            .command()
-            .envs(environment.iter().map(|(k, v)| (k, v)))
-            .stdout(log.try_clone().expect("log file"))
-            .stderr(log)
-            .spawn()
-            .expect("koios starts");
-        Node { spec: self.clone(), child }
+        let mut command = self.command();
+        command.envs(environment.iter().map(|(k, v)| (k, v)));
+        command.stdout(log.try_clone().expect("log file")).stderr(log);
+        let started = match &self.space {
+            Some(space) => space.run(|| command.spawn()),
+            None => command.spawn(),
+        };
+        Node { spec: self.clone(), child: started.expect("koios starts") }
     }
 
     /// Runs the node to its own end, at most `patience`; what it printed.

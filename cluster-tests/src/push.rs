@@ -69,8 +69,10 @@ impl Push {
         static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
         let client = CLIENT.get_or_init(|| {
             // Each test has a runtime of its own, so connections are not kept between them.
-            let client =
-                reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(20));
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+                .timeout(Duration::from_secs(20));
             client.build().expect("HTTP client")
         });
         let mut request = client.post(format!("http://{http}{}", self.path)).body(self.body);

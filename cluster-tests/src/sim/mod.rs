@@ -14,7 +14,7 @@ mod net;
 mod node;
 mod oracle;
 mod querying;
-mod rng;
+pub(crate) mod rng;
 mod storing;
 mod striking;
 mod types;

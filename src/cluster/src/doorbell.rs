@@ -2,8 +2,8 @@
 //!
 //! Gossip frames that do not fit are dropped in silence, as they must be. The doorbell gives the human
 //! answer: who is here, which cluster, whether a secret is needed and whether it is the same one (each side
-//! proves it over the other's nonce; the secret itself never travels). Bounds: one line of 512 bytes each
-//! way, 3 s, 32 callers at a time.
+//! proves it over the other's nonce; the secret itself never travels). It also says where else it knows a node of the
+//! caller's name (`namesake`). Bounds: one line of 512 bytes each way, 3 s, 32 callers at a time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const CALLERS_MAX: usize = 32;
 struct Ask {
     koios: u32,
     nonce: String,
+    /// The caller's name; older nodes do not say it.
+    #[serde(default)]
+    node: String,
 }
 
 /// What the node behind a doorbell says.
@@ -39,11 +42,25 @@ pub struct Answer {
     pub cluster: String,
     /// Whether a secret is required.
     pub secret: bool,
+    /// Which start of the node this is; 0 when it does not say.
+    #[serde(default)]
+    pub generation: u64,
+    /// Where a node of the caller's name was seen last.
+    #[serde(default)]
+    pub namesake: Option<SocketAddr>,
     proof: String,
 }
 
-/// Answers rings until the listener's task is dropped.
-pub async fn serve(listener: TcpListener, node: String, ring: Arc<KeyRing>) {
+/// Where a node of some name was seen last.
+pub type Known = Arc<dyn Fn(&str) -> Option<SocketAddr> + Send + Sync>;
+
+/// Answers rings as `node`, in the start `generation`, until the listener's task is dropped.
+pub async fn serve(
+    listener: TcpListener,
+    (node, generation): (String, u64),
+    ring: Arc<KeyRing>,
+    known: Known,
+) {
     let callers = Arc::new(Semaphore::new(CALLERS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -51,15 +68,21 @@ pub async fn serve(listener: TcpListener, node: String, ring: Arc<KeyRing>) {
             continue;
         };
         let Ok(permit) = callers.clone().try_acquire_owned() else { continue };
-        let (node, ring) = (node.clone(), ring.clone());
+        let (node, ring, known) = (node.clone(), ring.clone(), known.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let _ = tokio::time::timeout(RING_TIMEOUT, answer(stream, &node, &ring)).await;
+            let _ =
+                tokio::time::timeout(RING_TIMEOUT, answer(stream, (&node, generation), &ring, &known)).await;
         });
     }
 }
 
-async fn answer(stream: TcpStream, node: &str, ring: &KeyRing) -> Option<()> {
+async fn answer(
+    stream: TcpStream,
+    (node, generation): (&str, u64),
+    ring: &KeyRing,
+    known: &Known,
+) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await.ok()?;
@@ -69,6 +92,8 @@ async fn answer(stream: TcpStream, node: &str, ring: &KeyRing) -> Option<()> {
         node: node.to_owned(),
         cluster: ring.cluster().to_owned(),
         secret: ring.has_secret(),
+        generation,
+        namesake: known(&ask.node),
         proof: ring.proof(&[b"doorbell", ask.nonce.as_bytes(), node.as_bytes()]),
     };
     let mut text = serde_json::to_string(&answer).ok()?;
@@ -76,11 +101,11 @@ async fn answer(stream: TcpStream, node: &str, ring: &KeyRing) -> Option<()> {
     write.write_all(text.as_bytes()).await.ok()
 }
 
-/// Rings at `addr` and checks that this node belongs there.
+/// Rings at `addr` as the node `me` and checks that this node belongs there.
 ///
 /// # Errors
 /// The step that failed, as a `JoinProblem`.
-pub async fn ring(addr: SocketAddr, seed: &str, keys: &KeyRing) -> Result<Answer, JoinProblem> {
+pub async fn ring(addr: SocketAddr, seed: &str, me: &str, keys: &KeyRing) -> Result<Answer, JoinProblem> {
     let connect = |detail: String| JoinProblem::Connect { seed: seed.to_owned(), addr, detail };
     let stream = tokio::time::timeout(RING_TIMEOUT, TcpStream::connect(addr))
         .await
@@ -90,7 +115,7 @@ pub async fn ring(addr: SocketAddr, seed: &str, keys: &KeyRing) -> Result<Answer
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| connect("no randomness".into()))?;
     let nonce = hex(&nonce);
     let stranger = |detail: &str| JoinProblem::NotKoios { addr, detail: detail.to_owned() };
-    let line = tokio::time::timeout(RING_TIMEOUT, exchange(stream, &nonce))
+    let line = tokio::time::timeout(RING_TIMEOUT, exchange(stream, me, &nonce))
         .await
         .map_err(|_| stranger("it stays silent"))?
         .map_err(|e| stranger(&e.to_string()))?;
@@ -99,9 +124,9 @@ pub async fn ring(addr: SocketAddr, seed: &str, keys: &KeyRing) -> Result<Answer
     Ok(answer)
 }
 
-async fn exchange(stream: TcpStream, nonce: &str) -> std::io::Result<String> {
+async fn exchange(stream: TcpStream, me: &str, nonce: &str) -> std::io::Result<String> {
     let (read, mut write) = stream.into_split();
-    let mut ask = serde_json::to_string(&Ask { koios: 1, nonce: nonce.to_owned() })?;
+    let mut ask = serde_json::to_string(&Ask { koios: 1, nonce: nonce.to_owned(), node: me.to_owned() })?;
     ask.push('\n');
     write.write_all(ask.as_bytes()).await?;
     let mut line = String::new();
@@ -132,7 +157,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let secrets: Vec<String> = secrets.iter().map(|s| (*s).to_owned()).collect();
-        tokio::spawn(serve(listener, "host".into(), Arc::new(KeyRing::new(cluster, &secrets))));
+        tokio::spawn(serve(
+            listener,
+            ("host".into(), 1),
+            Arc::new(KeyRing::new(cluster, &secrets)),
+            Arc::new(|_: &str| None),
+        ));
         addr
     }
 
@@ -142,17 +172,17 @@ mod tests {
         let addr = house("prod", &[&good]).await;
         let ring_with = |cluster: &str, secret: &[String]| KeyRing::new(cluster, secret);
         assert_eq!(
-            ring(addr, "s", &ring_with("prod", std::slice::from_ref(&good))).await.unwrap().node,
+            ring(addr, "s", "me", &ring_with("prod", std::slice::from_ref(&good))).await.unwrap().node,
             "host"
         );
-        let e = ring(addr, "s", &ring_with("test", std::slice::from_ref(&good))).await.unwrap_err();
+        let e = ring(addr, "s", "me", &ring_with("test", std::slice::from_ref(&good))).await.unwrap_err();
         assert!(e.to_string().contains("--cluster.name=prod"), "{e}");
-        let e = ring(addr, "s", &ring_with("prod", &[])).await.unwrap_err();
+        let e = ring(addr, "s", "me", &ring_with("prod", &[])).await.unwrap_err();
         assert!(matches!(e, JoinProblem::SecretMissing { .. }), "{e}");
-        let e = ring(addr, "s", &ring_with("prod", &["another secret 16".into()])).await.unwrap_err();
+        let e = ring(addr, "s", "me", &ring_with("prod", &["another secret 16".into()])).await.unwrap_err();
         assert!(matches!(e, JoinProblem::WrongSecret { .. }) && !e.may_heal(), "{e}");
         let open = house("prod", &[]).await;
-        let e = ring(open, "s", &ring_with("prod", &[good])).await.unwrap_err();
+        let e = ring(open, "s", "me", &ring_with("prod", &[good])).await.unwrap_err();
         assert!(matches!(e, JoinProblem::SecretUnexpected { .. }), "{e}");
     }
 
@@ -165,10 +195,10 @@ mod tests {
             let _ = s.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         });
         let keys = KeyRing::new("prod", &[]);
-        let e = ring(addr, "s", &keys).await.unwrap_err();
+        let e = ring(addr, "s", "me", &keys).await.unwrap_err();
         assert!(matches!(e, JoinProblem::NotKoios { .. }), "{e}");
         stranger.await.unwrap();
-        let e = ring(addr, "s", &keys).await.unwrap_err();
+        let e = ring(addr, "s", "me", &keys).await.unwrap_err();
         assert!(matches!(e, JoinProblem::Connect { .. }) && e.may_heal(), "{e}");
     }
 }

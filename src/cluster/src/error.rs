@@ -90,6 +90,17 @@ pub enum JoinProblem {
         /// Cluster name.
         cluster: String,
     },
+    /// A living node has this node's name.
+    #[error(
+        "step identity: a node that calls itself {name:?} lives at {addr}; fix: give each node another --node.name, and, when \
+         --storage.path is a copy of that node's, an empty one"
+    )]
+    SameName {
+        /// The name.
+        name: String,
+        /// Where it answers.
+        addr: SocketAddr,
+    },
 }
 
 impl JoinProblem {

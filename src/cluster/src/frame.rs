@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The first 12 bytes and the cluster's name are authenticated with it. A frame whose minute is more than
-//! two away is dropped, which bounds replay. Pure: no socket, no clock.
+//! two away is dropped, and so is one that was opened before (`replay`). Pure: no socket, no clock.
 //!
 //! Bounds: 64 parts a message, 256 messages in reassembly, 2 s each.
 
@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 
 use aws_lc_rs::aead::{Aad, Nonce};
 
+use crate::replay::{NONCE_BYTES, Seen};
 use crate::secret::{CLOCK_MINUTES_MAX, KeyRing};
 
 /// Largest datagram sent.
@@ -45,6 +46,8 @@ pub enum Rejected {
     Stale,
     /// Authentication failed.
     BadSeal,
+    /// Opened before.
+    Replayed,
     /// Part numbers make no sense, or too much is in reassembly.
     BadParts,
 }
@@ -96,13 +99,14 @@ struct Pending {
 #[derive(Default)]
 pub struct Reassembler {
     pending: HashMap<(SocketAddr, u64), Pending>,
+    seen: Seen,
 }
 
 impl Reassembler {
     /// Takes one datagram; returns a message when it was the last missing part.
     ///
     /// # Errors
-    /// `Rejected` says why the datagram was dropped; state is then unchanged.
+    /// `Rejected` says why the datagram was dropped; nothing is put together from it.
     pub fn accept(
         &mut self,
         ring: &KeyRing,
@@ -111,7 +115,13 @@ impl Reassembler {
         now_ms: i64,
         mono_ns: u64,
     ) -> Result<Option<Vec<u8>>, Rejected> {
+        let nonce: Option<[u8; NONCE_BYTES]> = datagram.get(12..HEAD).and_then(|n| n.try_into().ok());
+        let nonce = nonce.ok_or(Rejected::NotAFrame)?;
+        if self.seen.has(&nonce) {
+            return Err(Rejected::Replayed);
+        }
         let inner = open(ring, datagram, now_ms)?;
+        self.seen.note(nonce, mono_ns);
         let message_id = u64::from_be_bytes(inner[..8].try_into().map_err(|_| Rejected::BadParts)?);
         let part = u16::from_be_bytes([inner[8], inner[9]]);
         let parts = u16::from_be_bytes([inner[10], inner[11]]);
@@ -198,7 +208,7 @@ mod tests {
         let (last, first) = frames.split_last().unwrap();
         for f in first {
             assert_eq!(r.accept(&ring, from(), f, NOW, 0), Ok(None));
-            assert_eq!(r.accept(&ring, from(), f, NOW, 0), Ok(None), "a duplicate changes nothing");
+            assert_eq!(r.accept(&ring, from(), f, NOW, 0), Err(Rejected::Replayed), "a copy changes nothing");
         }
         assert_eq!(r.accept(&ring, from(), last, NOW, 0), Ok(Some(message)));
         assert!(r.pending.is_empty());
@@ -230,6 +240,7 @@ mod tests {
         }
         let f = seal(&ring, &big, 9999, NOW).unwrap();
         assert_eq!(r.accept(&ring, from(), &f[0], NOW, 0), Err(Rejected::BadParts));
+        let f = seal(&ring, &big, 9999, NOW).unwrap();
         assert_eq!(r.accept(&ring, from(), &f[0], NOW, PENDING_NS_MAX), Ok(None));
         assert_eq!(r.pending.len(), 1);
     }

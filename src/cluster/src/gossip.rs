@@ -41,6 +41,8 @@ pub struct GossipOptions {
     pub interval: Duration,
     /// Suspicion threshold of the failure detector, in mean intervals.
     pub phi: f64,
+    /// How long gossip itself remembers a dead node; the peer book does longer.
+    pub dead_grace: Duration,
     /// Keys.
     pub ring: Arc<KeyRing>,
     /// Where generation and peer book are kept.
@@ -60,9 +62,13 @@ pub struct Gossip {
     task: JoinHandle<()>,
 }
 
-const DEAD_GRACE: Duration = Duration::from_secs(600);
 const ROUND: Duration = Duration::from_millis(100);
 const GREETINGS: u32 = 8;
+/// Rounds after which the peer book is written, and after which it is when somebody is new.
+const BOOK_ROUNDS: u64 = 100;
+const NEWS_ROUNDS: u64 = 10;
+/// Rounds between two calls to peers that are not heard.
+const CALLS: u64 = 30;
 /// Peers told at once of a change of the own record.
 const PEERS_TOLD: usize = 8;
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
@@ -97,6 +103,7 @@ impl Gossip {
             greet_rx,
             stats: stats.clone(),
             book,
+            called: 0,
             dead_since: BTreeMap::new(),
         };
         let task = tokio::spawn(keeper.run());
@@ -164,10 +171,10 @@ async fn spawn(
         failure_detector_config: FailureDetectorConfig {
             phi_threshold: o.phi,
             initial_interval: o.interval,
-            dead_node_grace_period: DEAD_GRACE,
+            dead_node_grace_period: o.dead_grace,
             ..FailureDetectorConfig::default()
         },
-        marked_for_deletion_grace_period: DEAD_GRACE,
+        marked_for_deletion_grace_period: o.dead_grace,
         catchup_callback: None,
         // A node is invisible until peers know how to call it.
         extra_liveness_predicate: Some(Box::new(|state| REQUIRED.iter().all(|k| state.get(k).is_some()))),
@@ -190,6 +197,7 @@ struct Keeper {
     greet_rx: mpsc::Receiver<SocketAddr>,
     stats: Arc<TransportStats>,
     book: PeerBook,
+    called: usize,
     dead_since: BTreeMap<(String, u64), i64>,
 }
 
@@ -228,7 +236,11 @@ impl Keeper {
             }
             self.assert_own_state().await;
             self.publish_view().await;
-            if round.is_multiple_of(100) {
+            if round.is_multiple_of(CALLS) {
+                self.call_silent();
+            }
+            let is_due = round.is_multiple_of(BOOK_ROUNDS) || self.book.has_news();
+            if is_due && round.is_multiple_of(NEWS_ROUNDS) {
                 self.book.prune(self.options.clock.now_ms());
                 if let Err(e) = self.book.save() {
                     tracing::warn!(error = %e, "peer book not saved");
@@ -242,6 +254,19 @@ impl Keeper {
         let view = self.view_tx.borrow().clone();
         for m in view.members.values().filter(|m| m.is_alive() && m.name != view.me).take(PEERS_TOLD) {
             let _ = self.handle.gossip(m.gossip);
+        }
+    }
+
+    /// Calls one peer of the book that is not heard, the next one each time: after a cut that was longer than gossip
+    /// remembers nobody else would, and the two sides would stay two clusters.
+    fn call_silent(&mut self) {
+        let view = self.view_tx.borrow().clone();
+        let is_heard = |name: &str| view.members.get(name).is_some_and(|m| m.is_alive());
+        let silent: Vec<SocketAddr> =
+            self.book.iter().filter(|(n, _)| **n != view.me && !is_heard(n)).map(|(_, p)| p.gossip).collect();
+        if let Some(addr) = silent.get(self.called % silent.len().max(1)) {
+            let _ = self.handle.gossip(*addr);
+            self.called += 1;
         }
     }
 

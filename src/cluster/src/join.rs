@@ -32,7 +32,7 @@ pub async fn attempt(seed: &str, me: &str, keys: &KeyRing) -> Result<Attempt, Jo
         tokio::net::lookup_host(target.as_str()).await.map_err(|e| resolve(e.to_string()))?.collect();
     let mut problem = resolve("the name has no address".into());
     for addr in addrs {
-        match doorbell::ring(addr, seed, keys).await {
+        match doorbell::ring(addr, seed, me, keys).await {
             Ok(answer) if answer.node == me => return Ok(Attempt::Myself),
             Ok(answer) => return Ok(Attempt::Peer(addr, answer.node)),
             Err(p) => problem = p,

@@ -41,6 +41,7 @@ pub struct PeerBook {
     path: PathBuf,
     peers: BTreeMap<String, KnownPeer>,
     dirty: bool,
+    has_news: bool,
 }
 
 impl PeerBook {
@@ -54,7 +55,7 @@ impl PeerBook {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { path, peers, dirty: false }
+        Self { path, peers, dirty: false, has_news: false }
     }
 
     /// Notes that a peer is alive.
@@ -65,6 +66,7 @@ impl PeerBook {
             p.generation != m.generation || p.pairs != pairs || now_ms - p.last_alive > 60_000
         });
         if fresh {
+            self.has_news |= self.peers.get(&m.name).is_none_or(|p| p.gossip != m.gossip);
             let peer = KnownPeer { generation: m.generation, gossip: m.gossip, last_alive: now_ms, pairs };
             self.peers.insert(m.name.clone(), peer);
             self.dirty = true;
@@ -80,6 +82,11 @@ impl PeerBook {
             oldest.map(|n| self.peers.remove(&n));
         }
         self.dirty |= self.peers.len() != before;
+    }
+
+    /// Whether it has a peer, or an address, that is not on disk: a node that dies now would look for it in vain.
+    pub fn has_news(&self) -> bool {
+        self.has_news
     }
 
     /// All known peers by name.
@@ -102,7 +109,7 @@ impl PeerBook {
         if self.dirty {
             let text = serde_json::to_string_pretty(&self.peers).unwrap_or_default();
             replace_file(&self.path, &text)?;
-            self.dirty = false;
+            (self.dirty, self.has_news) = (false, false);
         }
         Ok(())
     }
@@ -118,7 +125,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut book = PeerBook::open(dir.path());
         book.saw_alive(&member("a", "z", 1), 1000);
+        assert!(book.has_news());
         book.save().unwrap();
+        book.saw_alive(&member("a", "z", 2), 1000);
+        assert!(!book.has_news(), "the same peer at the same address can wait");
         let mut again = PeerBook::open(dir.path());
         assert_eq!(again.seeds().len(), 1);
         again.prune(1000 + PEER_AGE_MS_MAX);

@@ -50,6 +50,7 @@ impl House {
             seeds: seeds.to_vec(),
             interval: Duration::from_millis(100),
             phi: 8.0,
+            dead_grace: Duration::from_secs(600),
             ring: Arc::new(KeyRing::new("test", &[secret.to_owned()])),
             state_dir: self.dir.path().join(name),
             clock: SystemClock::shared(),

@@ -29,6 +29,8 @@ pub struct ClusterSection {
     pub secret_file: Option<PathBuf>,
     /// Time between gossip rounds, milliseconds.
     pub gossip_interval_ms: i64,
+    /// How long gossip remembers a node that is dead, milliseconds.
+    pub dead_node_grace_ms: i64,
     /// Copies of pushed data.
     pub replication_factor: u64,
 }
@@ -41,6 +43,7 @@ impl Default for ClusterSection {
             join: Vec::new(),
             secret_file: None,
             gossip_interval_ms: 1000,
+            dead_node_grace_ms: 600_000,
             replication_factor: 3,
         }
     }
@@ -280,6 +283,7 @@ fn cluster(mut s: Section<'_>) -> ClusterSection {
         join,
         secret_file: s.path("secret_file"),
         gossip_interval_ms: positive(&mut s, "gossip_interval", d.gossip_interval_ms),
+        dead_node_grace_ms: positive(&mut s, "dead_node_grace", d.dead_node_grace_ms),
         replication_factor: s
             .integer_in("replication_factor", 1..=u64::from(Slot::MAX))
             .unwrap_or(d.replication_factor),

@@ -50,6 +50,10 @@ pub struct RunArgs {
     /// Address of the cluster port (gossip over UDP, joining over TCP).
     #[arg(long = "cluster.listen-address", default_value = "0.0.0.0:7946", value_name = "ADDR", value_parser = listen_address)]
     pub cluster_listen: SocketAddr,
+    /// Address of the cluster port as other nodes reach it, when that is not an address of this machine (NAT, containers).
+    /// The HTTP and gRPC ports must be reachable at the same IP.
+    #[arg(long = "cluster.advertise-address", env = "KOIOS_CLUSTER_ADVERTISE_ADDRESS", value_name = "ADDR", value_parser = advertise_address)]
+    pub cluster_advertise: Option<SocketAddr>,
     /// Name of the cluster; nodes of another name are kept out.
     #[arg(long = "cluster.name", env = "KOIOS_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
@@ -130,6 +134,17 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let found =
         full.to_socket_addrs().map_err(|e| format!("{e}; want HOST:PORT, e.g. 0.0.0.0:9090 or :9090"))?;
     found.into_iter().next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+/// An address that others can call: not the wildcard, and with a port.
+fn advertise_address(text: &str) -> Result<SocketAddr, String> {
+    let addr = listen_address(text)?;
+    if addr.ip().is_unspecified() || addr.port() == 0 {
+        return Err(
+            "nobody can call that; want the address and port by which other nodes reach this one".to_owned()
+        );
+    }
+    Ok(addr)
 }
 
 /// Commands beside running a node.

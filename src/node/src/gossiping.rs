@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::peers::PeerBook;
-use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, SoleTracker, join};
+use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, SoleTracker, join, namesake};
 use parking_lot::Mutex;
 
 use crate::identity::Identity;
@@ -42,12 +42,19 @@ pub async fn start(
 ) -> Result<Gossiping, String> {
     let state_dir = settings.args.storage_path.join("cluster");
     let saved = PeerBook::open(&state_dir).seeds();
-    let towards = first_seed(settings).await.or_else(|| saved.first().copied());
+    let seeds = seeds(settings).await;
+    let towards = seeds.first().or_else(|| saved.first()).copied();
     let listen = settings.args.cluster_listen;
-    let advertise = join::advertised(listen, towards);
+    let told = settings.args.cluster_advertise;
+    let advertise = told.unwrap_or_else(|| join::advertised(listen, towards));
     let (listen, advertise, warnings) = exposure(settings, listen, advertise)?;
-    let same_ip =
-        |a: SocketAddr| if a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a };
+    let asked: Vec<SocketAddr> = seeds.iter().chain(&saved).copied().collect();
+    let alone = namesake::refuse((&me.name, me.generation.value), advertise, &asked, &settings.ring).await;
+    alone.map_err(|problem| format!("cannot join: {problem}"))?;
+    // Whoever reaches this node by another address than its own finds all its ports there.
+    let same_ip = |a: SocketAddr| {
+        if told.is_some() || a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a }
+    };
     let http = same_ip(web);
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -70,6 +77,7 @@ pub async fn start(
         seeds: saved,
         interval: interval(settings),
         phi: PHI,
+        dead_grace: Duration::from_millis(settings.config.koios.cluster.dead_node_grace_ms.max(1) as u64),
         ring: settings.ring.clone(),
         state_dir,
         clock: f.clock.clone(),
@@ -87,9 +95,13 @@ fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     HeadSummary { min_time, sole: ranges(&f.sole), holes: ranges(&f.holes), ..HeadSummary::default() }
 }
 
-async fn first_seed(settings: &Settings) -> Option<SocketAddr> {
-    let seed = join::with_port(settings.join.first()?);
-    tokio::net::lookup_host(seed).await.ok()?.next()
+/// Where the names to join lead to now; joining goes on to look.
+async fn seeds(settings: &Settings) -> Vec<SocketAddr> {
+    let mut out = Vec::new();
+    for seed in settings.join.iter().take(namesake::ASKED_MAX) {
+        out.extend(tokio::net::lookup_host(join::with_port(seed)).await.into_iter().flatten());
+    }
+    out
 }
 
 /// Without a secret, gossip stays on loopback and private ranges.

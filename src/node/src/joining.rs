@@ -26,6 +26,8 @@ pub enum Joined {
     Rejoining,
 }
 
+/// How long gossip may take once a seed has answered over TCP.
+const GOSSIP_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(300);
 const SAY_AGAIN: u32 = 33;
 /// Longest wait for one peer to say whom it sees.
@@ -72,8 +74,7 @@ pub async fn join(
                 }
             }
         }
-        if met {
-            wait_for_peer(gossip).await;
+        if met && wait_for_peer(gossip).await {
             return Ok(Joined::Met);
         }
         if myself == seeds.len() {
@@ -83,12 +84,15 @@ pub async fn join(
         if peers(gossip) > 0 {
             return Ok(Joined::Met);
         }
+        let waited = clock.mono_ns() - start_ns > REJOIN_PATIENCE_NS;
+        // One that has run before gets time to meet its peers: another cluster may be where its seed was.
         if hopeless.len() + myself == seeds.len()
+            && (waited || !restarted)
             && let Some(problem) = hopeless.into_iter().next()
         {
             return Err(problem);
         }
-        if restarted && clock.mono_ns() - start_ns > REJOIN_PATIENCE_NS {
+        if restarted && waited {
             tracing::warn!("no seed answers; this node has run before and serves what it has");
             return Ok(Joined::Rejoining);
         }
@@ -130,13 +134,16 @@ fn peers(gossip: &Gossip) -> usize {
     view.members.values().filter(|m| m.name != view.me && m.is_alive()).count()
 }
 
-/// A seed answered over TCP; gossip follows within a second or two unless UDP is blocked.
-async fn wait_for_peer(gossip: &Gossip) {
+/// A seed answered over TCP; gossip follows within a second or two unless UDP is blocked. Without it this node would be a
+/// cluster of its own beside the one it was told to join.
+async fn wait_for_peer(gossip: &Gossip) -> bool {
     let mut views = gossip.subscribe();
     let met = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive()));
-    if tokio::time::timeout(Duration::from_secs(10), met).await.is_err() {
+    let met = tokio::time::timeout(GOSSIP_PATIENCE, met).await.is_ok();
+    if !met {
         tracing::error!(
             "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes"
         );
     }
+    met
 }

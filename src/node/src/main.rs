@@ -9,6 +9,7 @@ mod banner;
 mod bench;
 mod cli;
 mod commands;
+mod counted;
 mod features;
 mod gossiping;
 mod identity;

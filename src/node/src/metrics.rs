@@ -18,7 +18,7 @@ use koios_store::{CatalogueView, Shelf};
 use koios_telemetry::{Emitter, Registry, process_collector};
 use parking_lot::RwLock;
 
-use crate::rpc::PeerBytes;
+use crate::counted::PeerBytes;
 
 /// What the collectors read.
 pub struct Sources {

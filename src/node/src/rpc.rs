@@ -1,30 +1,27 @@
-//! The gRPC listener, and how many bytes go over the connections that peers open to it.
+//! The gRPC listener.
+//!
+//! A connection that says nothing is no peer: it is cut after `FIRST_WORD`, and at most `SILENT_MAX` of them are
+//! waited for at a time. One that has spoken is asked for a sign of life every `ALIVE`, and cut without one.
 
-use std::io;
 use std::net::TcpListener;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::StreamExt;
 use koios_query::PeerService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Bytes between this node and the peers that asked it something. Each connection is counted on the side that was
-/// called, so the sum over all nodes is what goes between them.
-#[derive(Debug, Default)]
-pub struct PeerBytes {
-    /// Questions and pushed samples.
-    pub received: AtomicU64,
-    /// Answers.
-    pub sent: AtomicU64,
-}
+use crate::counted::{Counted, PeerBytes};
+
+const FIRST_WORD: Duration = Duration::from_secs(5);
+const SILENT_MAX: usize = 1024;
+const ALIVE: Duration = Duration::from_secs(20);
+/// Connections that have spoken and wait to be served.
+const BACKLOG: usize = 64;
 
 /// Serves peers until the runtime ends.
 ///
@@ -38,16 +35,17 @@ pub fn serve(
 ) -> Result<(), String> {
     let _entered = net.enter();
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| format!("gRPC listener: {e}"))?;
-    let incoming = TcpListenerStream::new(listener).map(move |accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok::<_, io::Error>(Counted { stream, bytes: bytes.clone() })
-    });
+    let (spoken, speakers) = mpsc::channel(BACKLOG);
+    let counted = move |stream: std::io::Result<TcpStream>| {
+        Ok::<_, std::io::Error>(Counted { stream: stream?, bytes: bytes.clone() })
+    };
+    net.spawn(accept(listener, spoken, FIRST_WORD));
     let server = Server::builder()
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(ALIVE))
+        .http2_keepalive_timeout(Some(ALIVE))
         .max_concurrent_streams(Some(256))
         .add_service(service.into_server())
-        .serve_with_incoming(incoming);
+        .serve_with_incoming(ReceiverStream::new(speakers).map(counted));
     net.spawn(async move {
         if let Err(e) = server.await {
             tracing::error!(error = %e, "gRPC server ended");
@@ -56,67 +54,49 @@ pub fn serve(
     Ok(())
 }
 
-/// A connection whose bytes are counted.
-struct Counted {
-    stream: TcpStream,
-    bytes: Arc<PeerBytes>,
-}
-
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+/// Hands on connections once the other side has said something.
+async fn accept(
+    listener: tokio::net::TcpListener,
+    spoken: mpsc::Sender<std::io::Result<TcpStream>>,
+    patience: Duration,
+) {
+    let silent = Arc::new(Semaphore::new(SILENT_MAX));
+    while !spoken.is_closed() {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = silent.clone().try_acquire_owned() else { continue };
+        let spoken = spoken.clone();
+        tokio::spawn(async move {
+            let speaks = tokio::time::timeout(patience, stream.peek(&mut [0])).await;
+            if matches!(speaks, Ok(Ok(n)) if n > 0) && stream.set_nodelay(true).is_ok() {
+                let _ = spoken.send(Ok(stream)).await;
+            }
+            drop(place);
+        });
     }
 }
 
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let more = buf.filled().len() - before;
-        self.bytes.received.fetch_add(more as u64, Ordering::Relaxed);
-        read
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-impl Counted {
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(n)) = &written {
-            self.bytes.sent.fetch_add(*n as u64, Ordering::Relaxed);
-        }
-        written
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[tokio::test]
+    async fn who_says_nothing_is_cut_and_who_speaks_is_served() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (spoken, mut speakers) = mpsc::channel(1);
+        tokio::spawn(accept(listener, spoken, Duration::from_millis(300)));
+        let mut silent = TcpStream::connect(addr).await.unwrap();
+        let mut loud = TcpStream::connect(addr).await.unwrap();
+        loud.write_all(b"PRI").await.unwrap();
+        let mut served = speakers.recv().await.unwrap().unwrap();
+        let mut word = [0; 3];
+        served.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"PRI", "nothing of what it said is lost");
+        assert_eq!(silent.read(&mut word).await.unwrap(), 0);
+        assert!(speakers.try_recv().is_err());
     }
 }

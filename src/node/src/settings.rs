@@ -117,6 +117,7 @@ impl Settings {
         let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
         let addr = |a: SocketAddr| a.to_string();
         [
+            ("cluster.advertise-address", a.cluster_advertise.map(addr).unwrap_or_default()),
             ("cluster.listen-address", addr(a.cluster_listen)),
             ("cluster.name", self.ring.cluster().to_owned()),
             ("cluster.secret-file", path(&a.cluster_secret_file)),

@@ -3,16 +3,17 @@
 //! Settings, lock, identity, listeners (so that a taken port is the first thing said), bucket, gossip as
 //! `starting`, HTTP and gRPC (which say "not ready"), logs replayed, actors, joining, ready. Then signals.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
-use koios_cluster::{EventLog, NodeState, doorbell};
+use koios_cluster::{EventLog, Gossip, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
@@ -84,9 +85,12 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let bucket = open_bucket(&settings, &*clock, &net).await?;
     let foundation = Arc::new(Foundation::lay(&settings, clock.clone(), net, bucket));
     let (web_addr, grpc_addr) = (settings.args.web_listen, settings.args.grpc_listen);
+    // Open before the others are rung: nodes that start together would wait for each other.
+    let met = open_doorbell(listeners.doorbell, &settings, &me, &foundation);
     let gossiping = gossiping::start(&settings, &me, &foundation, web_addr, grpc_addr).await?;
+    let _ = met.set(gossiping.gossip.clone());
     let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
-    let faces = node.show_faces(listeners)?;
+    let faces = node.show_faces(listeners.web, listeners.grpc)?;
     let ending = node.open_engines(faces.http, &faces.port).await?;
     let joined = node.join(&ending, &faces.port.peers).await?;
     if let Some(joined) = joined {
@@ -96,6 +100,25 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     }
     node.end(ending).await;
     Ok(())
+}
+
+/// Answers the doorbell; knows other nodes as soon as what it gives back is set.
+fn open_doorbell(
+    listener: TcpListener,
+    settings: &Settings,
+    me: &Identity,
+    f: &Foundation,
+) -> Arc<OnceLock<Arc<Gossip>>> {
+    let met = Arc::new(OnceLock::<Arc<Gossip>>::new());
+    let (node, keys, gossip) = ((me.name.clone(), me.generation.value), settings.ring.clone(), met.clone());
+    let known = move |asked: &str| gossip.get()?.view().members.get(asked).map(|m| m.gossip);
+    f.net.spawn(async move {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(l) => doorbell::serve(l, node, keys, Arc::new(known)).await,
+            Err(e) => tracing::error!(error = %e, "doorbell does not open"),
+        }
+    });
+    met
 }
 
 struct Node {
@@ -113,10 +136,9 @@ struct Faces {
 }
 
 impl Node {
-    /// Doorbell, HTTP and gRPC; all say "not ready" until the node is.
-    fn show_faces(&self, listeners: Listeners) -> Result<Faces, String> {
+    /// HTTP and gRPC; both say "not ready" until the node is.
+    fn show_faces(&self, web: TcpListener, grpc: TcpListener) -> Result<Faces, String> {
         let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
-        self.open_doorbell(listeners.doorbell);
         let (front, peers) = f.front(s, gossip, &s.ring);
         let hostname = hostname();
         let now = f.clock.now_ms();
@@ -162,7 +184,7 @@ impl Node {
             owning: f.owning.subscribe(),
             receiver,
         });
-        let http = serve::http(listeners.web, state)?;
+        let http = serve::http(web, state)?;
         let service = PeerService {
             node: self.me.name.clone(),
             generation: self.me.generation.value,
@@ -174,7 +196,7 @@ impl Node {
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
             writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
-        rpc::serve(&f.net, listeners.grpc, service, f.peer_bytes.clone())?;
+        rpc::serve(&f.net, grpc, service, f.peer_bytes.clone())?;
         Ok(Faces { http, port })
     }
 
@@ -193,16 +215,6 @@ impl Node {
             heads: f.heads.clone(),
             admin,
         })
-    }
-
-    fn open_doorbell(&self, listener: std::net::TcpListener) {
-        let (name, keys) = (self.me.name.clone(), self.settings.ring.clone());
-        self.foundation.net.spawn(async move {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(l) => doorbell::serve(l, name, keys).await,
-                Err(e) => tracing::error!(error = %e, "doorbell does not open"),
-            }
-        });
     }
 
     /// Replays the logs and starts what keeps and cuts samples.

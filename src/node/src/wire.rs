@@ -68,7 +68,7 @@ pub struct Foundation {
     /// How often the head could not be cut and uploaded.
     pub cuts_failed: Arc<AtomicU64>,
     /// What goes over the connections of peers.
-    pub peer_bytes: Arc<crate::rpc::PeerBytes>,
+    pub peer_bytes: Arc<crate::counted::PeerBytes>,
     /// What queries asked of this node.
     pub served: Arc<ServedStats>,
     /// What is told about the log's copy in the bucket.

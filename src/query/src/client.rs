@@ -2,7 +2,7 @@
 //!
 //! Owns one channel per peer address and what a call costs at most. A peer that cannot be reached is told to
 //! `Reach`, so the next query leaves it alone at once. Bounds: answers by the scope's limits, messages of
-//! 16 MiB, 1 s to connect.
+//! 16 MiB, 1 s to connect, 1 s in all for a peer that was not reached lately.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub const FULL: &str = "x-koios-full";
 /// Largest message either way.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT: Duration = Duration::from_secs(1);
+/// How long a peer gets that was not reached in the last ten seconds.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// Why a peer gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Peers {
         patience: Duration,
         spent: &Spent,
     ) -> Result<Answer, CallError> {
+        let patience = self.patience(node, patience);
         let request = pb::SelectRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
             matchers: wire::matchers_to_pb(matchers),
@@ -147,6 +150,7 @@ impl Peers {
         matchers: &[Matcher],
         patience: Duration,
     ) -> Result<Words, CallError> {
+        let patience = self.patience(node, patience);
         let request = pb::LabelsRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
             matchers: wire::matchers_to_pb(matchers),
@@ -210,6 +214,12 @@ impl Peers {
         .await
     }
 
+    /// A peer that could not be reached a moment ago must prove quickly that it can be: it is asked because only it has its
+    /// head, and gossip may say for ever that it lives.
+    fn patience(&self, node: &Member, patience: Duration) -> Duration {
+        if self.reach.is_ejected(&node.name, node.generation) { patience.min(PROBE) } else { patience }
+    }
+
     async fn call<T>(
         &self,
         node: &Member,
@@ -229,12 +239,19 @@ impl Peers {
                 if status.metadata().contains_key(FULL) {
                     return Err(CallError::Full(text));
                 }
+                // The transport has codes of its own for what the peer never said: HTTP/2's ENHANCE_YOUR_CALM is no limit of
+                // the query. Such a status has a source.
+                let is_told = std::error::Error::source(&status).is_none();
                 Err(match status.code() {
-                    Code::ResourceExhausted => CallError::Limit(status.message().to_owned()),
+                    Code::ResourceExhausted if is_told => CallError::Limit(status.message().to_owned()),
                     Code::Unauthenticated
                     | Code::PermissionDenied
                     | Code::InvalidArgument
-                    | Code::Unimplemented => CallError::Refused(text),
+                    | Code::Unimplemented
+                        if is_told =>
+                    {
+                        CallError::Refused(text)
+                    }
                     _ => {
                         self.reach.failed(name, generation);
                         CallError::Unreachable(text)
@@ -321,4 +338,43 @@ async fn collect(
         }
     }
     if ended { Ok(answer) } else { Err(Status::unavailable("the answer broke off")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use koios_model::SystemClock;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A peer that ends every connection with ENHANCE_YOUR_CALM (RFC 9113, 7), as one does after many requests that
+    /// were given up on a cut link and came all at once when it healed.
+    async fn annoyed() -> SocketAddr {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(&SETTINGS).await;
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(&GOAWAY).await;
+                let _ = stream.read(&mut [0; 4096]).await;
+            }
+        });
+        addr
+    }
+
+    #[tokio::test]
+    async fn what_the_transport_says_is_no_limit_of_the_query() {
+        let clock = SystemClock::shared();
+        let reach = Arc::new(Reach::new(clock.clone()));
+        let peers = Peers::new(Arc::new(KeyRing::new("c", &[])), clock, reach.clone());
+        let mut member = crate::testing::member("n", "b");
+        member.record.rpc = annoyed().await;
+        let answer = peers.report(&member, "x", Duration::from_secs(5)).await;
+        assert!(matches!(answer, Err(CallError::Unreachable(_))), "{answer:?}");
+        assert!(reach.is_ejected("n", 1));
+    }
 }
