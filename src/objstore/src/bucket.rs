@@ -21,6 +21,8 @@ use crate::error::ObjstoreError;
 pub const WHOLE_BYTES_MAX: u64 = 64 << 20;
 /// Folder of everything that is Koios' own.
 pub const OWN: &str = "_koios";
+/// The bucket's own name, below `OWN`.
+const IDENTITY: &str = "bucket-id";
 
 /// An open bucket. Clones share it.
 #[derive(Clone)]
@@ -61,7 +63,7 @@ impl Bucket {
     }
 
     async fn identity(&self, fresh: BlockId) -> Result<String, ObjstoreError> {
-        let path = format!("{OWN}/bucket-id");
+        let path = format!("{OWN}/{IDENTITY}");
         match self.create(&path, fresh.to_string().into_bytes()).await {
             // A lost reply also looks like "exists": whatever is there is the truth.
             Ok(()) | Err(ObjstoreError::Exists(_)) => {}
@@ -69,6 +71,20 @@ impl Bucket {
         }
         let bytes = self.get(&path).await?;
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// A directory that is gone, or another in its place (a volume that is not mounted), would look like an empty bucket,
+    /// and take writes that nobody ever finds again.
+    fn present(&self) -> Result<(), ObjstoreError> {
+        let Some(root) = self.local_root.as_ref().filter(|_| !self.id.is_empty()) else { return Ok(()) };
+        let file = root.join(OWN).join(IDENTITY);
+        match std::fs::read_to_string(&file) {
+            Ok(id) if id.trim() == &*self.id => Ok(()),
+            Ok(id) => {
+                Err(ObjstoreError::Replaced { path: root.display().to_string(), found: id.trim().to_owned() })
+            }
+            Err(e) => Err(ObjstoreError::local("the bucket is away: read", &file, e)),
+        }
     }
 
     /// Identity shared by all who open this bucket.
@@ -91,6 +107,7 @@ impl Bucket {
     /// # Errors
     /// When the store does not answer.
     pub async fn list_blocks(&self) -> Result<Vec<BlockId>, ObjstoreError> {
+        self.present()?;
         let root = Path::default();
         let list =
             self.store.list_with_delimiter(None).await.map_err(|e| ObjstoreError::store("list", &root, e))?;
@@ -105,6 +122,7 @@ impl Bucket {
     /// # Errors
     /// When the store does not answer.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, ObjstoreError> {
+        self.present()?;
         let path = Path::from(prefix);
         let all: Vec<_> = self
             .store
@@ -134,6 +152,7 @@ impl Bucket {
     /// # Errors
     /// What the store says.
     pub async fn put(&self, path: &str, bytes: impl Into<PutPayload>) -> Result<(), ObjstoreError> {
+        self.present()?;
         let path = Path::from(path);
         failpoint::pass("bucket put");
         self.store.put(&path, bytes.into()).await.map(drop).map_err(|e| ObjstoreError::store("put", &path, e))
@@ -144,6 +163,7 @@ impl Bucket {
     /// # Errors
     /// `Exists` when somebody was first, else what the store says.
     pub async fn create(&self, path: &str, bytes: Vec<u8>) -> Result<(), ObjstoreError> {
+        self.present()?;
         let path = Path::from(path);
         failpoint::pass("bucket create");
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -164,8 +184,12 @@ impl Bucket {
         }
     }
 
-    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.store
+    /// The store itself, where there is one.
+    ///
+    /// # Errors
+    /// When a local bucket is away.
+    pub(crate) fn store(&self) -> Result<&Arc<dyn ObjectStore>, ObjstoreError> {
+        self.present().map(|()| &self.store)
     }
 }
 
@@ -186,6 +210,25 @@ mod tests {
         assert_eq!(first.id(), second.id());
         let other = Bucket::open(&BucketConfig::directory(dir.path().join("c")), id(3)).await.unwrap();
         assert_ne!(first.id(), other.id());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_away_is_no_empty_bucket() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, away) = (dir.path().join("here"), dir.path().join("away"));
+        let bucket = Bucket::open(&BucketConfig::directory(&here), id(1)).await.unwrap();
+        bucket.put(&format!("{}/meta.json", id(9)), b"{}".to_vec()).await.unwrap();
+        std::fs::rename(&here, &away).unwrap();
+        assert!(bucket.list_blocks().await.unwrap_err().to_string().contains("away"));
+        assert!(
+            bucket.put("x", b"".to_vec()).await.is_err() && bucket.create("x", Vec::new()).await.is_err()
+        );
+        assert!(bucket.list("").await.is_err() && !here.exists(), "nothing was begun in its place");
+        drop(Bucket::open(&BucketConfig::directory(&here), id(2)).await.unwrap());
+        assert!(matches!(bucket.list_blocks().await, Err(ObjstoreError::Replaced { .. })));
+        std::fs::remove_dir_all(&here).unwrap();
+        std::fs::rename(&away, &here).unwrap();
+        assert_eq!(bucket.list_blocks().await.unwrap(), [id(9)]);
     }
 
     #[tokio::test]

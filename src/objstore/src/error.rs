@@ -41,6 +41,14 @@ pub enum ObjstoreError {
         /// The store's words.
         detail: String,
     },
+    /// The directory is another bucket's now.
+    #[error("{path} is not the bucket that was opened but bucket {found}: is its volume mounted?")]
+    Replaced {
+        /// Directory.
+        path: String,
+        /// Identity found there.
+        found: String,
+    },
     /// A local file.
     #[error("{op} {path}: {detail}")]
     Local {
@@ -73,7 +81,9 @@ impl Coded for ObjstoreError {
             ObjstoreError::Config { .. } => Code::BadData,
             ObjstoreError::NotFound(_) => Code::NotFound,
             ObjstoreError::Exists(_) | ObjstoreError::TooLarge { .. } => Code::Execution,
-            ObjstoreError::Store { .. } | ObjstoreError::Local { .. } => Code::Unavailable,
+            ObjstoreError::Store { .. } | ObjstoreError::Replaced { .. } | ObjstoreError::Local { .. } => {
+                Code::Unavailable
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ async fn upload_file(bucket: &Bucket, file: &FsPath, object: &str) -> Result<u64
     }
     let path = Path::from(object);
     let failed = |e| ObjstoreError::store("upload", &path, e);
-    let upload = bucket.store().put_multipart(&path).await.map_err(failed)?;
+    let upload = bucket.store()?.put_multipart(&path).await.map_err(failed)?;
     let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     let mut buf = vec![0u8; 1 << 20];
     loop {
@@ -132,7 +132,7 @@ async fn fetch_file(bucket: &Bucket, object: &str, file: &FsPath) -> Result<(), 
     if let Some(parent) = file.parent() {
         std::fs::create_dir_all(parent).map_err(local)?;
     }
-    let mut stream = bucket.store().get(&path).await.map_err(failed)?.into_stream();
+    let mut stream = bucket.store()?.get(&path).await.map_err(failed)?.into_stream();
     let mut out = tokio::fs::File::create(file).await.map_err(local)?;
     while let Some(part) = stream.next().await {
         out.write_all(&part.map_err(failed)?).await.map_err(local)?;
