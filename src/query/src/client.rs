@@ -75,7 +75,7 @@ impl Peers {
         &self.reach
     }
 
-    /// Series of a scope at `node`.
+    /// Series of a scope at `node`, within `patience` and what others left of the query's bytes.
     ///
     /// # Errors
     /// See `CallError`.
@@ -86,8 +86,7 @@ impl Peers {
         scope: &Scope,
         matchers: &[Matcher],
         labels_only: bool,
-        patience: Duration,
-        spent: &Spent,
+        (patience, spent): (Duration, &Spent),
     ) -> Result<Answer, CallError> {
         let request = pb::SelectRequest {
             scope: Some(wire::scope_to_pb(scope, node, ring_hash, patience.as_millis() as u64)),
