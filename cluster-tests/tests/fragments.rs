@@ -96,7 +96,7 @@ async fn range(api: &Api, query: &str, hours: i64, step: &str) -> Value {
 async fn rows_parts_and_chunks_come_to_the_same() {
     let dir = scratch();
     let small = "push_down: false, fragment_series: 7, fragment_bytes: 2KiB";
-    let nodes = three(dir.path(), 6, ["push_down: true", small, small]).await;
+    let nodes = three(dir.path(), 12, ["push_down: true", small, small]).await;
     let (pushing, fetching) = (nodes[0].api(), nodes[1].api());
     for query in [
         "count by (job) (rate(made_total[5m]))",
@@ -107,7 +107,7 @@ async fn rows_parts_and_chunks_come_to_the_same() {
         "quantile by (job) (0.5, delta(made_total[20m]))",
     ] {
         for step in ["15", "600"] {
-            let (a, b) = (range(&pushing, query, 6, step).await, range(&fetching, query, 6, step).await);
+            let (a, b) = (range(&pushing, query, 12, step).await, range(&fetching, query, 12, step).await);
             assert_eq!(a, b, "{query} every {step} s");
             assert!(!a["result"].as_array().expect("a matrix").is_empty(), "{query}");
         }

@@ -77,7 +77,7 @@ impl Peers {
         &self.reach
     }
 
-    /// Series of a scope at `node`.
+    /// Series of a scope at `node`, within `patience` and what others left of the query's bytes.
     ///
     /// # Errors
     /// See `CallError`.
@@ -88,8 +88,7 @@ impl Peers {
         scope: &Scope,
         matchers: &[Matcher],
         labels_only: bool,
-        patience: Duration,
-        spent: &Spent,
+        (patience, spent): (Duration, &Spent),
     ) -> Result<Answer, CallError> {
         let patience = self.patience(node, patience);
         let request = pb::SelectRequest {

@@ -88,7 +88,7 @@ impl Coordinator {
                 } else {
                     let matchers = &want.matchers;
                     self.peers
-                        .select(&node, ring_hash, &scope, matchers, labels_only, patience, spent)
+                        .select(&node, ring_hash, &scope, matchers, labels_only, (patience, spent))
                         .await?
                 };
                 let account = Account {

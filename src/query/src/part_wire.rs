@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn peers_are_not_trusted() {
-        let odd = pb::PushedRow { values: vec![1; 9].into(), ..Default::default() };
+        let odd = pb::PushedRow { values: vec![1; 9], ..Default::default() };
         assert!(row_from_pb(odd).is_err());
         assert!(row_from_pb(pb::PushedRow { key: vec!["a".into()], ..Default::default() }).is_err());
         let own = crate::scope::Scope { own: true, ..scope() };
