@@ -182,7 +182,7 @@ async fn s29_pair_cut() {
     let before = owners(&nodes[0].api()).await.unwrap();
     let seq = [events(&api1, 0).await.1, events(&api2, 0).await.1];
     lab.net.router.between(&[1], &[2], &Link::cut(Cut::All));
-    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(10)).await;
+    let (whole, longest) = truthful(&nodes, &writer, Duration::from_secs(12)).await;
     for (api, seq, other) in [(&api1, seq[0], "n2"), (&api2, seq[1], "n1")] {
         let (new, _) = events(api, seq).await;
         let ejected = format!("{other} cannot be reached");
