@@ -32,6 +32,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 pub struct TransportStats {
     /// Frames sent.
     pub sent: AtomicU64,
+    /// Bytes of frames sent, with their seals.
+    pub sent_bytes: AtomicU64,
     /// Frames opened.
     pub received: AtomicU64,
     /// Datagrams dropped before they reached the gossip engine.
@@ -56,10 +58,7 @@ impl SealedTransport {
 impl Transport for SealedTransport {
     async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let outer = UdpSocket::bind(listen_addr).await?;
-        let codec = CodecSocket::open(LOOPBACK).await?;
-        let bridge = UdpSocket::bind(LOOPBACK).await?;
-        let codec_addr = codec.local_addr()?;
-        bridge.connect(codec_addr).await?;
+        let (codec, bridge) = codec().await?;
         Ok(Box::new(SealedSocket {
             ring: self.ring.clone(),
             clock: self.clock.clone(),
@@ -70,9 +69,18 @@ impl Transport for SealedTransport {
             bridge,
             reassembler: Reassembler::default(),
             next_id: 0,
+            encoded: vec![0; DATAGRAM_BYTES_MAX],
             pending: None,
         }))
     }
+}
+
+/// The codec and the socket it is spoken to through.
+async fn codec() -> anyhow::Result<(CodecSocket, UdpSocket)> {
+    let codec = CodecSocket::open(LOOPBACK).await?;
+    let bridge = UdpSocket::bind(LOOPBACK).await?;
+    bridge.connect(codec.local_addr()?).await?;
+    Ok((codec, bridge))
 }
 
 struct SealedSocket {
@@ -85,11 +93,23 @@ struct SealedSocket {
     bridge_addr: SocketAddr,
     reassembler: Reassembler,
     next_id: u64,
+    /// What the codec made of the message in hand.
+    encoded: Vec<u8>,
     /// Sender and size of the message that the codec is decoding.
     pending: Option<(SocketAddr, usize)>,
 }
 
 impl SealedSocket {
+    /// Takes a fresh codec. What the old one still had would be taken for the answer to a later question, and every
+    /// message from then on would go to, or seem to come from, the wrong peer.
+    async fn renew_codec(&mut self) -> anyhow::Result<()> {
+        self.pending = None;
+        let (codec, bridge) = codec().await?;
+        self.bridge_addr = bridge.local_addr()?;
+        (self.codec, self.bridge) = (codec, bridge);
+        Ok(())
+    }
+
     /// Waits for a whole, authentic message and hands its bytes to the codec.
     async fn next_message(&mut self) -> anyhow::Result<()> {
         let mut buf = [0u8; FRAME_BYTES_MAX + 1];
@@ -136,18 +156,21 @@ impl Socket for SealedSocket {
 
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
         self.codec.send(self.bridge_addr, envelope).await?;
-        let mut buf = vec![0u8; DATAGRAM_BYTES_MAX];
-        let Ok(encoded) = tokio::time::timeout(CODEC_TIMEOUT, self.bridge.recv(&mut buf)).await else {
+        let Ok(encoded) = tokio::time::timeout(CODEC_TIMEOUT, self.bridge.recv(&mut self.encoded)).await
+        else {
             return Ok(SendOutcome { num_bytes_sent: 0 });
         };
         let len = encoded?;
         self.next_id += 1;
         let mut num_bytes_sent = 0;
-        for frame in seal(&self.ring, &buf[..len], self.next_id, self.clock.now_ms()).unwrap_or_default() {
+        for frame in
+            seal(&self.ring, &self.encoded[..len], self.next_id, self.clock.now_ms()).unwrap_or_default()
+        {
             // A peer that is gone answers with ICMP; gossip lives with lost datagrams.
             if self.outer.send_to(&frame, to).await.is_ok() {
                 num_bytes_sent += frame.len();
                 self.stats.sent.fetch_add(1, Ordering::Relaxed);
+                self.stats.sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
             }
         }
         Ok(SendOutcome { num_bytes_sent })
@@ -169,7 +192,7 @@ impl Socket for SealedSocket {
                     self.stats.rejected.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Err(e)) => return Err(e),
-                Err(_) => self.pending = None,
+                Err(_) => self.renew_codec().await?,
             }
         }
     }

@@ -70,6 +70,7 @@ pub async fn start(
         seeds: saved,
         interval: interval(settings),
         phi: PHI,
+        dead_grace: koios_cluster::gossip::DEAD_GRACE,
         ring: settings.ring.clone(),
         state_dir,
         clock: f.clock.clone(),
