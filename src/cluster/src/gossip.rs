@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::error::ClusterError;
 use crate::keys::NodeRecord;
 use crate::secret::KeyRing;
-use crate::transport::TransportStats;
+use crate::transport::{TransportStats, Weather};
 use crate::view::ClusterView;
 
 pub use pulse::Rival;
@@ -52,6 +52,8 @@ pub struct GossipOptions {
     pub clock: Arc<dyn Clock>,
     /// First generation to use.
     pub generation: u64,
+    /// A network worse than the real one, for tests.
+    pub weather: Option<Weather>,
 }
 
 /// How long a dead identity is remembered unless told otherwise.

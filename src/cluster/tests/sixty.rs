@@ -74,6 +74,7 @@ impl Sixty {
                 ring: options.ring.clone(),
                 state_dir: options.state_dir.clone(),
                 clock: options.clock.clone(),
+                weather: None,
                 ..options
             };
             match Gossip::start(options, full_record(i)).await {

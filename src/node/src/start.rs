@@ -140,6 +140,7 @@ impl Node {
             gossip: gossip.clone(),
             peers,
             discovery: f.open_discovery(s, &hostname),
+            keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),

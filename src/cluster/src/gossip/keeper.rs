@@ -42,6 +42,8 @@ const INTRODUCED: usize = 8;
 /// How often.
 const INTRODUCTIONS: u32 = 15;
 const INTRODUCTION_ROUNDS: u64 = 2;
+/// One of the peers that gossip has forgotten is tried again after this many intervals.
+const SEARCH_INTERVALS: u32 = 2;
 /// Of what an identity costs in a message, beside its name; the crate compresses generations and addresses.
 const ID_BYTES: u64 = 12;
 /// While there are too many identities, the dead are forgotten this much sooner.
@@ -80,6 +82,8 @@ pub struct Keeper {
     /// A higher generation of this node's own past, when one was met.
     past: u64,
     crowded: bool,
+    /// Version of the own keys as they were left here.
+    own_version: u64,
     introductions: u32,
     started_ns: u64,
     pause: Duration,
@@ -114,6 +118,7 @@ impl Keeper {
             pulses: Pulses::default(),
             past: 0,
             crowded: false,
+            own_version: 0,
             introductions: INTRODUCTIONS,
             pause: RESTART_PAUSE,
         })
@@ -167,12 +172,30 @@ impl Keeper {
                 self.restart().await;
                 ended = Box::pin(self.handle.termination_watcher());
             }
+            if round.is_multiple_of(self.rounds_in(SEARCH_INTERVALS)) {
+                self.search(round);
+            }
             if round.is_multiple_of(100) {
                 self.book.prune(self.options.clock.now_ms());
                 if let Err(e) = self.book.save() {
                     tracing::warn!(error = %e, "peer book not saved");
                 }
             }
+        }
+    }
+
+    fn rounds_in(&self, intervals: u32) -> u64 {
+        ((self.options.interval * intervals).as_nanos() / ROUND.as_nanos()).max(1) as u64
+    }
+
+    /// Tries one peer of the book that gossip has forgotten. Two halves of a cluster that were apart for longer than the
+    /// grace would otherwise never find each other again, and neither would who lost its only seed.
+    fn search(&self, turn: u64) {
+        let forgotten = |(name, _): &(&String, _)| !self.heard.keys().any(|id| *id.node_id == ***name);
+        let addresses: Vec<SocketAddr> = self.book.iter().filter(forgotten).map(|(_, p)| p.gossip).collect();
+        let turn = turn / self.rounds_in(SEARCH_INTERVALS);
+        if let Some(address) = addresses.get(turn as usize % addresses.len().max(1)) {
+            let _ = self.handle.gossip(*address);
         }
     }
 
@@ -223,7 +246,7 @@ impl Keeper {
                 Ok(handle) => {
                     tracing::warn!(generation, "gossip runs again");
                     (self.handle, self.id) = (handle, id);
-                    self.introductions = INTRODUCTIONS;
+                    (self.introductions, self.own_version) = (INTRODUCTIONS, 0);
                     self.started_ns = self.options.clock.mono_ns();
                     self.health.generation.store(generation, Ordering::Relaxed);
                     self.health.silent.store(false, Ordering::Relaxed);
@@ -261,19 +284,28 @@ impl Keeper {
         false
     }
 
-    /// Writes this node's keys; equal values are no change to chitchat.
+    /// Writes this node's keys; equal values are no change to chitchat. When somebody else wrote here (peers do, who
+    /// remember an earlier process of the same generation) every key is written anew, or those that they do not get a
+    /// newer version of would keep the old value with them.
     async fn assert_own_state(&mut self) {
         let record = self.ends.record_rx.borrow_and_update().clone();
         let (pairs, blocked) = own_pairs(&record, self.options.generation);
         if blocked > 0 {
             self.health.blocked.fetch_add(blocked, Ordering::Relaxed);
         }
-        self.handle
+        let left = self.own_version;
+        self.own_version = self
+            .handle
             .with_chitchat(|c| {
                 let state = c.self_node_state();
+                let foreign = state.max_version() > left;
                 for (key, value) in &pairs {
+                    if foreign {
+                        state.set(key, "");
+                    }
                     state.set(key, value);
                 }
+                state.max_version()
             })
             .await;
     }
@@ -466,7 +498,8 @@ async fn spawn(
         protocol_version: ProtocolVersion::V1,
     };
     let pairs = own_pairs(record, o.generation).0.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let transport = SealedTransport::new(o.ring.clone(), o.clock.clone(), stats.clone());
+    let transport =
+        SealedTransport::new(o.ring.clone(), o.clock.clone(), stats.clone()).in_weather(o.weather.clone());
     spawn_chitchat(config, pairs, &transport).await.map_err(|e| match e.downcast_ref::<std::io::Error>() {
         Some(io) => ClusterError::Bind { addr: o.listen, detail: io.to_string() },
         None => ClusterError::Gossip(e.to_string()),

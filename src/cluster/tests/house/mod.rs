@@ -80,6 +80,7 @@ impl House {
             state_dir: self.dir.path().join(name),
             clock: SystemClock::shared(),
             generation,
+            weather: None,
         }
     }
 
