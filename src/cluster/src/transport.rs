@@ -145,6 +145,7 @@ impl SealedSocket {
                 self.clock.now_ms(),
                 self.clock.mono_ns(),
             );
+            koios_model::failpoint::fault("gossip receive");
             let counter = if accepted.is_ok() { &self.stats.received } else { &self.stats.rejected };
             counter.fetch_add(1, Ordering::Relaxed);
             if let Ok(Some(message)) = accepted {

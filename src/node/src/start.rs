@@ -28,7 +28,7 @@ use crate::admin::Admin;
 use crate::banner::Banner;
 use crate::cli::RunArgs;
 use crate::gossiping::{self, Gossiping};
-use crate::identity::{Identity, hostname};
+use crate::identity::{Identity, displaced, hostname};
 use crate::joining::{self, Joined};
 use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
@@ -92,7 +92,12 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     if let Some(joined) = joined {
         let seconds = (node.foundation.clock.mono_ns() - start_ns) as f64 / 1e9;
         node.banner(seconds, &joined).print();
-        node.signals.serve(&faces.port).await;
+        let rival = displaced(&node.gossiping.gossip);
+        tokio::select! {
+            () = node.signals.serve(&faces.port) => {}
+            // Without a drain: whatever it would do in the bucket, it would do to the other one's things.
+            why = rival => return Err(why),
+        }
     }
     node.end(ending).await;
     Ok(())
@@ -243,7 +248,9 @@ impl Node {
             }
             joined
         };
+        let rival = displaced(&self.gossiping.gossip);
         tokio::select! {
+            why = rival => Err(why),
             joined = self.foundation.net.spawn(work) => {
                 let joined = joined.map_err(|e| e.to_string())?.map_err(|problem| format!("cannot join: {problem}"))?;
                 set(NodeState::Ready).await.map_err(|e| e.to_string())?;

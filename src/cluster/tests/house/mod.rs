@@ -12,7 +12,7 @@ use koios_model::SystemClock;
 
 pub const SECRET: &str = "0123456789abcdef";
 /// How long anything may take on a busy machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn record(zone: &str) -> NodeRecord {
     let any: SocketAddr = ([127, 0, 0, 1], 1).into();
