@@ -208,7 +208,7 @@ async fn a_node_that_returns_in_time_goes_on_with_its_log() {
 }
 
 #[tokio::test]
-async fn a_node_that_returns_late_begins_a_new_log() {
+async fn s15_a_node_that_returns_late_begins_a_new_log() {
     let dir = scratch();
     let (mut pair, mut a) = Pair::start(dir.path(), SOON).await;
     pair.push(&a, 60_000, 20).await;

@@ -54,6 +54,8 @@ pub fn register(registry: &Registry, s: Sources) {
         crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
         crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
+        let help = "Slots scraped here only until their new owner has begun.";
+        e.gauge("koios_scrape_slots_lingering", help, &[], s.board.lingering() as f64);
         for (slot, targets) in s.board.counts().0 {
             let labels = [("slot", &*slot.to_string())];
             e.gauge("koios_scrape_slots", "Targets scraped by this node, by slot.", &labels, targets as f64);

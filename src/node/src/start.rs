@@ -143,8 +143,8 @@ impl Node {
             heads: f.heads.clone(),
             registry,
             gossip: gossip.clone(),
-            peers,
-            discovery: f.open_discovery(s, &hostname),
+            peers: peers.clone(),
+            discovery: f.open_discovery(s, &hostname, (gossip, &peers)),
             keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
@@ -197,6 +197,7 @@ impl Node {
             gossip: self.gossiping.gossip.clone(),
             board: f.board.clone(),
             heads: f.heads.clone(),
+            relief: f.relief.clone(),
             admin,
         })
     }

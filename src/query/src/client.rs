@@ -190,6 +190,8 @@ impl Peers {
                     Code::Unauthenticated
                     | Code::PermissionDenied
                     | Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::NotFound
                     | Code::Unimplemented => CallError::Refused(text),
                     _ => {
                         self.reach.failed(name, generation);
