@@ -48,6 +48,8 @@ pub struct JobBoard {
     pub dropped: Vec<DroppedTarget>,
     /// How many were dropped.
     pub dropped_count: usize,
+    /// Slots that are another node's now and are scraped here until that node has begun.
+    pub lingering: usize,
 }
 
 /// What is said about each family.
@@ -77,6 +79,11 @@ impl TargetBoard {
     /// Targets scraped here.
     pub fn active(&self) -> usize {
         self.jobs.lock().values().map(|j| j.active.len()).sum()
+    }
+
+    /// Slots that are scraped here only until their new owner has begun.
+    pub fn lingering(&self) -> usize {
+        self.jobs.lock().values().map(|j| j.lingering).sum()
     }
 
     /// What all targets say, by family, each different saying once, sorted: of one family or of all, at most

@@ -7,7 +7,9 @@
 pub mod board;
 pub mod discovery;
 pub mod pool;
+pub mod relief;
 pub mod scraper;
 
 pub use board::TargetBoard;
 pub use discovery::{Apply, Discovery, ScrapeSetup, StopAll};
+pub use relief::Relief;

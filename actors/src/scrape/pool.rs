@@ -2,11 +2,13 @@
 //!
 //! Takes `SetJob` from discovery; follows by itself, twice a second, the view that ownership goes by. Which targets are
 //! scraped here in which slot is `koios_cluster::Handover`, which is pure: a target that vanished from discovery
-//! ends with stale markers; a slot that another node took over goes on for a while and ends without. Bound: 16
+//! ends with stale markers; a slot that another node took over goes on until that node says that it has stored a
+//! scrape (`relief`), or for a while, and ends without. Bound: 16
 //! messages. On death: the scrapers' rooms are dropped with it and discovery posts the job again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
@@ -20,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::board::{BoardTarget, JobBoard, SharedStatus, TargetBoard};
+use super::relief::{self, Covered, Relief, SLOTS_PER_MESSAGE};
 use super::scraper::{self, JobRuntime, Reconfigure, Scraper, ScraperSetup, Stop};
 use crate::ingest::Distributor;
 use crate::kit::{Flare, Letter, Mailroom, Warden};
@@ -47,7 +50,14 @@ pub struct PoolSetup {
     pub board: Arc<TargetBoard>,
     /// Name of this machine in global URLs.
     pub external_host: String,
+    /// What new owners of this node's slots say.
+    pub relief: Arc<Relief>,
+    /// Tells a node something; whether it arrives is not waited for.
+    pub tell: Tell,
 }
+
+/// Sends a message to a node by name.
+pub type Tell = Arc<dyn Fn(String, String) + Send + Sync>;
 
 struct Loop {
     target: Arc<Target>,
@@ -55,6 +65,9 @@ struct Loop {
     warden: Warden,
     status: SharedStatus,
     families: SharedFamilies,
+    /// Scheduled time of the last scrape that was stored, and the last of them that the handover knows of.
+    stored: Arc<AtomicI64>,
+    known: i64,
 }
 
 /// The actor.
@@ -90,27 +103,62 @@ impl ScrapePool {
             set.active.iter().map(|t| Wanted { key: t.key, interval_ms: t.interval_ms }).collect();
         let targets: BTreeMap<u64, &Target> = set.active.iter().map(|t| (t.key, t)).collect();
         let now_ns = self.setup.clock.mono_ns();
-        for step in self.handover.look(now_ns, &view, self.setup.replicas, &wanted) {
+        let steps = self.handover.look(now_ns, &view, self.setup.replicas, &wanted);
+        for step in &steps {
+            if let Step::Start { key, slot } = *step {
+                let started = self.open_loop(slot, Arc::new(targets[&key].clone()), runtime.clone());
+                self.loops.insert((key, slot), started);
+            }
+        }
+        self.stop_and_tell(steps);
+        self.post(&config, &set);
+    }
+
+    /// Ends loops, and tells old owners what is covered here now.
+    fn stop_and_tell(&mut self, steps: Vec<Step>) {
+        let mut told: BTreeMap<String, Vec<Covered>> = BTreeMap::new();
+        for step in steps {
             match step {
-                Step::Start { key, slot } => {
-                    let started = self.open_loop(slot, Arc::new(targets[&key].clone()), runtime.clone());
-                    self.loops.insert((key, slot), started);
-                }
+                Step::Start { .. } => {}
                 Step::Stop { key, slot, mark_stale } => {
                     if let Some(mut l) = self.loops.remove(&(key, slot)) {
                         l.end(mark_stale);
                     }
                 }
-                // The old owner ends by itself soon enough; until then both scrape.
-                Step::Tell { .. } => {}
+                Step::Tell { to, key, slot, since_ms } => {
+                    told.entry(to).or_default().push(Covered { key, slot, since_ms });
+                }
             }
         }
-        self.post(&config, &set);
+        for (to, slots) in told {
+            for part in slots.chunks(SLOTS_PER_MESSAGE) {
+                (self.setup.tell)(to.clone(), relief::message(&self.name, part));
+            }
+        }
+    }
+
+    /// Takes what was stored here and what others say they have stored; whether a loop ended.
+    fn hand_over(&mut self) -> bool {
+        let mut steps = Vec::new();
+        for (&(key, slot), l) in &mut self.loops {
+            let stored = l.stored.load(Ordering::Acquire);
+            if stored > l.known {
+                l.known = stored;
+                steps.extend(self.handover.stored(key, slot, stored));
+            }
+        }
+        for c in self.setup.relief.take(&self.name) {
+            steps.extend(self.handover.covered(c.key, c.slot, c.since_ms));
+        }
+        let ended = steps.iter().any(|s| matches!(s, Step::Stop { .. }));
+        self.stop_and_tell(steps);
+        ended
     }
 
     fn open_loop(&self, slot: Slot, target: Arc<Target>, job: Arc<JobRuntime>) -> Loop {
         let status = Arc::new(Mutex::new(TargetStatus::new(&target, &self.setup.external_host)));
         let families = SharedFamilies::default();
+        let stored = Arc::new(AtomicI64::new(i64::MIN));
         let setup = ScraperSetup {
             job,
             target: target.clone(),
@@ -120,12 +168,13 @@ impl ScrapePool {
             net: self.setup.net.clone(),
             status: status.clone(),
             families: families.clone(),
+            stored: stored.clone(),
         };
         let arbiter = &self.setup.arbiters[(target.key % self.setup.arbiters.len() as u64) as usize];
         let room = Mailroom::new("scraper", scraper::BOUND);
         let warden =
             Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
-        Loop { target, room, warden, status, families }
+        Loop { target, room, warden, status, families, stored, known: i64::MIN }
     }
 
     fn post(&self, config: &ScrapeConfig, set: &TargetSet) {
@@ -139,6 +188,7 @@ impl ScrapePool {
             .take(keep)
             .map(|l| DroppedTarget { discovered_labels: l.clone(), scrape_pool: self.name.clone() })
             .collect();
+        let lingering = self.loops.keys().filter(|(key, slot)| self.handover.lingers(*key, *slot)).count();
         let active = self
             .loops
             .iter()
@@ -150,7 +200,9 @@ impl ScrapePool {
                 families: l.families.clone(),
             })
             .collect();
-        self.setup.board.post(&self.name, JobBoard { active, dropped, dropped_count: set.dropped_count });
+        self.setup
+            .board
+            .post(&self.name, JobBoard { active, dropped, dropped_count: set.dropped_count, lingering });
     }
 }
 
@@ -180,7 +232,7 @@ impl Actor for ScrapePool {
 fn follow(ctx: &mut Context<ScrapePool>) {
     ctx.run_later(FOLLOW, |me, ctx| {
         let changed = me.ring_hash != Some(me.setup.views.borrow().ring_hash());
-        if changed || me.handover.is_waiting() {
+        if me.hand_over() || changed || me.handover.is_waiting() {
             me.reconcile();
         }
         follow(ctx);

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
@@ -52,6 +53,8 @@ pub struct ScraperSetup {
     pub status: SharedStatus,
     /// Where what the target says about its families is shown.
     pub families: SharedFamilies,
+    /// Scheduled time of the last scrape that was stored, milliseconds.
+    pub stored: Arc<AtomicI64>,
 }
 
 /// What one scrape writes: floats, then histograms.
@@ -251,9 +254,12 @@ impl Scraper {
     }
 
     fn finish(&mut self, due: i64, seconds: f64, mut report: ScrapeReport, result: Result<(), IngestError>) {
-        if let Err(e) = result {
-            report.up = false;
-            report.error = Some(format!("the samples were not stored: {e}"));
+        match result {
+            Ok(()) => self.setup.stored.store(due, Ordering::Release),
+            Err(e) => {
+                report.up = false;
+                report.error = Some(format!("the samples were not stored: {e}"));
+            }
         }
         for (why, samples) in self.refused.drain() {
             tracing::warn!(url = self.setup.target.url, samples, reason = %why, "samples refused");

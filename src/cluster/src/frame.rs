@@ -58,14 +58,14 @@ pub fn seal(ring: &KeyRing, message: &[u8], message_id: u64, now_ms: i64) -> Opt
     if parts > usize::from(PARTS_MAX) {
         return None;
     }
-    let (key_id, key) = ring.primary();
+    let key = ring.primary();
     let minute = u32::try_from(now_ms.div_euclid(60_000)).unwrap_or(0);
     let mut frames = Vec::with_capacity(parts);
     for part in 0..parts {
         let payload = &message[part * PAYLOAD_MAX..message.len().min((part + 1) * PAYLOAD_MAX)];
         let mut frame = Vec::with_capacity(HEAD + INNER + payload.len() + TAG);
         frame.extend_from_slice(MAGIC);
-        frame.extend_from_slice(&key_id.to_be_bytes());
+        frame.extend_from_slice(&key.id.to_be_bytes());
         frame.extend_from_slice(&minute.to_be_bytes());
         let mut nonce = [0u8; 12];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
@@ -76,7 +76,9 @@ pub fn seal(ring: &KeyRing, message: &[u8], message_id: u64, now_ms: i64) -> Opt
         inner.extend_from_slice(&(part as u16).to_be_bytes());
         inner.extend_from_slice(&(parts as u16).to_be_bytes());
         inner.extend_from_slice(payload);
-        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut inner).ok()?;
+        key.aead
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut inner)
+            .ok()?;
         frame.extend_from_slice(&inner);
         frames.push(frame);
     }
@@ -171,6 +173,7 @@ fn open(ring: &KeyRing, datagram: &[u8], now_ms: i64) -> Result<Vec<u8>, Rejecte
     let nonce: [u8; 12] = datagram[12..24].try_into().map_err(|_| Rejected::NotAFrame)?;
     let mut sealed = datagram[HEAD..].to_vec();
     let len = key
+        .aead
         .open_in_place(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(aad(&datagram[..12], ring.cluster())),

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 pub const KEYS_MAX: usize = 16;
 /// Longest value.
 pub const VALUE_BYTES_MAX: usize = 512;
+/// Longest text of one list of ranges; a head summary has two of them.
+const RANGES_BYTES_MAX: usize = 232;
 /// Most ranges kept in `SoleRange` lists; older ones are merged.
 pub const SOLE_RANGES_MAX: usize = 8;
 
@@ -24,6 +26,8 @@ const STATE: &str = "s";
 const HEAD: &str = "h";
 const BUCKET: &str = "b";
 const RING: &str = "e";
+/// Generation of the process, which outlives a gossip identity.
+pub const PROCESS: &str = "g";
 
 /// Keys without which peers cannot use a node at all.
 pub const REQUIRED: [&str; 3] = [ROLES, ADDRESSES, STATE];
@@ -231,12 +235,36 @@ impl NodeRecord {
             http: addresses.get(1)?.parse().ok()?,
             state: NodeState::parse(state.first()?)?,
             since: state.get(1)?.parse().ok()?,
-            head: fields(HEAD).and_then(|f| parse_head(&f)).unwrap_or_default(),
+            // Not heard yet, or not understood: it may hold anything.
+            head: fields(HEAD)
+                .and_then(|f| parse_head(&f))
+                .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() }),
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
         })
     }
+}
+
+/// The pair that says which start of the process speaks.
+pub fn process_pair(generation: u64) -> (&'static str, String) {
+    (PROCESS, format!("1|{generation}"))
+}
+
+/// What `process_pair` says; `None` for nodes that do not say it.
+pub fn parse_process(value: &str) -> Option<u64> {
+    let mut fields = value.split('|');
+    (fields.next() == Some("1")).then(|| fields.next()?.parse().ok())?
+}
+
+/// Leaves out what must not be gossiped: values over `VALUE_BYTES_MAX` and pairs beyond `KEYS_MAX`; and how many. One
+/// value that fits into no datagram would hold back everything that its node says after it, for ever.
+pub fn within_bounds(pairs: Vec<(&'static str, String)>) -> (Vec<(&'static str, String)>, u64) {
+    let all = pairs.len();
+    let fits = |(_, value): &(&str, String)| value.len() <= VALUE_BYTES_MAX;
+    let kept: Vec<_> = pairs.into_iter().filter(fits).take(KEYS_MAX).collect();
+    let blocked = (all - kept.len()) as u64;
+    (kept, blocked)
 }
 
 fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
@@ -258,7 +286,14 @@ fn ranges_text(ranges: &[SoleRange]) -> String {
         i64::MAX => format!("{}-", r.from),
         until => format!("{}-{until}", r.from),
     };
-    bounded(ranges).iter().map(text).collect::<Vec<_>>().join(",")
+    let mut few = bounded(ranges, SOLE_RANGES_MAX);
+    loop {
+        let all = few.iter().map(text).collect::<Vec<_>>().join(",");
+        if all.len() <= RANGES_BYTES_MAX {
+            return all;
+        }
+        few = bounded(&few, few.len() - 1);
+    }
 }
 
 fn parse_ranges(field: &str) -> Option<Vec<SoleRange>> {
@@ -271,10 +306,10 @@ fn parse_ranges(field: &str) -> Option<Vec<SoleRange>> {
     Some(ranges)
 }
 
-/// At most `SOLE_RANGES_MAX` ranges; the oldest are merged, which may only claim too much, never too little.
-fn bounded(ranges: &[SoleRange]) -> Vec<SoleRange> {
+/// At most `most` ranges; the oldest are merged, which may only claim too much, never too little.
+fn bounded(ranges: &[SoleRange], most: usize) -> Vec<SoleRange> {
     let mut out = ranges.to_vec();
-    while out.len() > SOLE_RANGES_MAX {
+    while out.len() > most.max(1) {
         let second = out.remove(1);
         out[0].until = out[0].until.max(second.until);
     }
@@ -328,6 +363,40 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_summary_still_fits_into_its_value() {
+        let wide: Vec<_> =
+            (0..8).map(|i| SoleRange { from: i64::MIN + i, until: i64::MAX - 9 + i }).collect();
+        let head =
+            HeadSummary { min_time: Some(i64::MIN), sole: wide.clone(), series_log2: 255, holes: wide };
+        let pairs = NodeRecord { head, ..record() }.to_pairs();
+        assert_eq!(within_bounds(pairs.clone()), (pairs.clone(), 0));
+        let map: HashMap<_, _> = pairs.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let read = NodeRecord::from_lookup(|k| map.get(k).copied()).unwrap().head;
+        assert_eq!((read.sole[0].from, read.holes[0].from), (i64::MIN, i64::MIN));
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_much_is_kept_back() {
+        let mut pairs = vec![("a", "x".repeat(VALUE_BYTES_MAX)), ("b", "x".repeat(66_000))];
+        pairs.extend((0..KEYS_MAX).map(|_| ("c", String::new())));
+        let (kept, blocked) = within_bounds(pairs);
+        assert_eq!((kept.len(), blocked), (KEYS_MAX, 2));
+        assert!(kept.iter().all(|(k, _)| *k != "b"));
+    }
+
+    #[test]
+    fn a_head_that_was_not_heard_may_hold_anything() {
+        let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
+        map.remove("h");
+        assert_eq!(
+            NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head.min_time,
+            Some(0)
+        );
+        assert_eq!(parse_process(&process_pair(17).1), Some(17));
+        assert_eq!((parse_process("2|1"), parse_process("1|x"), parse_process("")), (None, None, None));
+    }
+
+    #[test]
     fn unknown_fields_are_ignored_and_bad_ones_hide_the_node() {
         let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
         map.insert("s", "1|ready|5|future|fields".into());
@@ -355,7 +424,7 @@ mod tests {
     #[test]
     fn sole_ranges_are_merged_towards_claiming_more() {
         let many: Vec<_> = (0..20).map(|i| SoleRange { from: i * 10, until: i * 10 + 5 }).collect();
-        let few = bounded(&many);
+        let few = bounded(&many, SOLE_RANGES_MAX);
         assert_eq!(few.len(), SOLE_RANGES_MAX);
         assert_eq!(few[0].from, 0);
         assert!(many.iter().all(|m| few.iter().any(|f| f.from <= m.from && f.until >= m.until)));

@@ -43,7 +43,7 @@ pub use change::{Change, diff};
 pub use error::{ClusterError, JoinProblem};
 pub use events::EventLog;
 pub use freeze::Freeze;
-pub use gossip::{Gossip, GossipOptions};
+pub use gossip::{Gossip, GossipHealth, GossipOptions, Rival};
 pub use handover::Handover;
 pub use keys::{HeadSummary, NodeRecord, NodeState, Roles, SoleRange};
 pub use ownership::{owners, ranked};

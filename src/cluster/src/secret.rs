@@ -1,5 +1,9 @@
 //! The cluster's keys: one ring from which every sealed thing is derived.
 //!
+//! The ring turns while it is used: `turn` reads the secret file again, and from then on the first secret seals and all of
+//! them open. To change a secret without losing anybody: append the new one everywhere, move it to the front
+//! everywhere, remove the old one everywhere; after each step every node reads its file again.
+//!
 //! Owns reading the secret file, deriving keys (HMAC-SHA-256 as an extract step, RFC 5869), the proofs of
 //! the doorbell and the tokens of node RPCs. Refuses to print any of it. Without a secret the ring still
 //! holds one key, derived from the cluster name alone: that keeps two clusters apart and junk out, but is no
@@ -7,7 +11,9 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use aws_lc_rs::hmac;
 
@@ -20,9 +26,10 @@ pub const SECRETS_MAX: usize = 8;
 /// How many minutes two clocks may differ.
 pub const CLOCK_MINUTES_MAX: i64 = 2;
 
-struct Key {
-    id: u32,
-    aead: LessSafeKey,
+/// What one secret gives.
+pub(crate) struct Key {
+    pub(crate) id: u32,
+    pub(crate) aead: LessSafeKey,
     mac: hmac::Key,
 }
 
@@ -30,16 +37,26 @@ struct Key {
 pub struct KeyRing {
     cluster: String,
     secret: bool,
-    keys: Vec<Key>,
+    keys: ArcSwap<Vec<Arc<Key>>>,
+}
+
+/// What reading the secret file again changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// Another secret seals now.
+    pub primary: bool,
+    /// Secrets that are accepted now and were not before.
+    pub added: usize,
+    /// Secrets that are no longer accepted.
+    pub removed: usize,
 }
 
 impl KeyRing {
     /// A ring for `cluster`; `secrets` empty means no protection.
     pub fn new(cluster: &str, secrets: &[String]) -> Self {
-        let material: Vec<&str> =
-            if secrets.is_empty() { vec![""] } else { secrets.iter().map(String::as_str).collect() };
-        let keys = material.into_iter().map(|m| derive(cluster, m)).collect();
-        Self { cluster: cluster.to_owned(), secret: !secrets.is_empty(), keys }
+        let none = [String::new()];
+        let keys = keys(cluster, if secrets.is_empty() { &none } else { secrets });
+        Self { cluster: cluster.to_owned(), secret: !secrets.is_empty(), keys: ArcSwap::from_pointee(keys) }
     }
 
     /// Reads a secret file: one secret a line, `#` starts a comment line.
@@ -47,24 +64,30 @@ impl KeyRing {
     /// # Errors
     /// `ClusterError::Secret` when it cannot be read, holds none, too many or a short one.
     pub fn from_file(cluster: &str, path: &Path) -> Result<Self, ClusterError> {
-        let fail = |detail: String| ClusterError::Secret { path: path.display().to_string(), detail };
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let secrets: Vec<String> = text
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty() && !l.starts_with('#'))
-            .map(str::to_owned)
-            .collect();
-        if secrets.is_empty() || secrets.len() > SECRETS_MAX {
-            return Err(fail(format!("holds {} secrets, want 1 to {SECRETS_MAX}", secrets.len())));
+        Ok(Self::new(cluster, &read_secrets(path)?))
+    }
+
+    /// Reads the secret file again, for everybody who holds this ring. On an error the ring stays as it is.
+    ///
+    /// # Errors
+    /// Those of `from_file`, and when the ring began without a secret: addresses were chosen for that.
+    pub fn turn(&self, path: &Path) -> Result<Turned, ClusterError> {
+        let secrets = read_secrets(path)?;
+        if !self.secret {
+            let detail =
+                "this node began without a secret, and has to be started again to get one".to_owned();
+            return Err(ClusterError::Secret { path: path.display().to_string(), detail });
         }
-        if let Some(i) = secrets.iter().position(|s| s.chars().count() < SECRET_CHARS_MIN) {
-            return Err(fail(format!(
-                "secret number {} is shorter than {SECRET_CHARS_MIN} characters",
-                i + 1
-            )));
-        }
-        Ok(Self::new(cluster, &secrets))
+        let (old, new) = (self.keys.load_full(), keys(&self.cluster, &secrets));
+        let missing =
+            |a: &[Arc<Key>], b: &[Arc<Key>]| a.iter().filter(|k| b.iter().all(|o| o.id != k.id)).count();
+        let turned = Turned {
+            primary: old[0].id != new[0].id,
+            added: missing(&new, &old),
+            removed: missing(&old, &new),
+        };
+        self.keys.store(Arc::new(new));
+        Ok(turned)
     }
 
     /// Whether a real secret is set.
@@ -77,26 +100,26 @@ impl KeyRing {
         &self.cluster
     }
 
-    /// Id and AEAD key to seal with.
-    pub(crate) fn primary(&self) -> (u32, &LessSafeKey) {
-        (self.keys[0].id, &self.keys[0].aead)
+    /// The key to seal with.
+    pub(crate) fn primary(&self) -> Arc<Key> {
+        self.keys.load()[0].clone()
     }
 
-    /// AEAD key by id.
-    pub(crate) fn by_id(&self, id: u32) -> Option<&LessSafeKey> {
-        self.keys.iter().find(|k| k.id == id).map(|k| &k.aead)
+    /// A key by its id.
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Key>> {
+        self.keys.load().iter().find(|k| k.id == id).cloned()
     }
 
     /// Hex proof of knowing the primary key, bound to `parts`.
     pub fn proof(&self, parts: &[&[u8]]) -> String {
-        hex(hmac::sign(&self.keys[0].mac, &join(parts)).as_ref())
+        hex(hmac::sign(&self.primary().mac, &join(parts)).as_ref())
     }
 
     /// Whether `proof` was made over `parts` with any key of the ring. Constant time per key.
     pub fn verify_proof(&self, parts: &[&[u8]], proof: &str) -> bool {
         let Some(tag) = unhex(proof) else { return false };
         let message = join(parts);
-        self.keys.iter().any(|k| hmac::verify(&k.mac, &message, &tag).is_ok())
+        self.keys.load().iter().any(|k| hmac::verify(&k.mac, &message, &tag).is_ok())
     }
 
     /// Token that a node puts on an RPC at `now_ms`.
@@ -116,8 +139,30 @@ impl KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({:?}, {} keys, secret: {})", self.cluster, self.keys.len(), self.secret)
+        write!(f, "KeyRing({:?}, {} keys, secret: {})", self.cluster, self.keys.load().len(), self.secret)
     }
+}
+
+fn read_secrets(path: &Path) -> Result<Vec<String>, ClusterError> {
+    let fail = |detail: String| ClusterError::Secret { path: path.display().to_string(), detail };
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let secrets: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    if secrets.is_empty() || secrets.len() > SECRETS_MAX {
+        return Err(fail(format!("holds {} secrets, want 1 to {SECRETS_MAX}", secrets.len())));
+    }
+    if let Some(i) = secrets.iter().position(|s| s.chars().count() < SECRET_CHARS_MIN) {
+        return Err(fail(format!("secret number {} is shorter than {SECRET_CHARS_MIN} characters", i + 1)));
+    }
+    Ok(secrets)
+}
+
+fn keys(cluster: &str, secrets: &[String]) -> Vec<Arc<Key>> {
+    secrets.iter().map(|s| Arc::new(derive(cluster, s))).collect()
 }
 
 fn derive(cluster: &str, secret: &str) -> Key {
@@ -169,6 +214,34 @@ mod tests {
         assert!(!other_cluster.verify_rpc_token(&token, 1_000_000_000));
         assert!(!ours.verify_rpc_token("x.y", 0) && !ours.verify_rpc_token("", 0));
         assert!(!format!("{ours:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn a_ring_turns_for_everybody_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+        let write = |secrets: &[&str]| std::fs::write(&path, secrets.join("\n")).unwrap();
+        write(&[old]);
+        let ring = Arc::new(KeyRing::from_file("c", &path).unwrap());
+        let held = ring.clone();
+        let peer = KeyRing::new("c", &[new.to_owned()]);
+        assert!(!held.verify_rpc_token(&peer.rpc_token(0), 0));
+        write(&[old, new]);
+        assert_eq!(ring.turn(&path).unwrap(), Turned { primary: false, added: 1, removed: 0 });
+        assert!(
+            held.verify_rpc_token(&peer.rpc_token(0), 0) && !peer.verify_rpc_token(&held.rpc_token(0), 0)
+        );
+        write(&[new, old]);
+        assert_eq!(ring.turn(&path).unwrap(), Turned { primary: true, added: 0, removed: 0 });
+        assert!(peer.verify_rpc_token(&held.rpc_token(0), 0));
+        write(&["short"]);
+        assert!(ring.turn(&path).is_err());
+        assert!(peer.verify_rpc_token(&held.rpc_token(0), 0), "a bad file changes nothing");
+        write(&[new]);
+        assert_eq!(ring.turn(&path).unwrap(), Turned { primary: false, added: 0, removed: 1 });
+        let open = KeyRing::new("c", &[]);
+        assert!(open.turn(&path).unwrap_err().to_string().contains("started again"));
     }
 
     #[test]

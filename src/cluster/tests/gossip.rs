@@ -1,81 +1,20 @@
 //! Real sealed gossip between several services on loopback: they meet, notice death, keep strangers out.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod house;
+
 use std::time::Duration;
 
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, Gossip, GossipOptions, KeyRing, NodeRecord, NodeState, Roles};
-use koios_model::SystemClock;
+use house::{House, ready, record, ring, until};
+use koios_cluster::{Gossip, GossipOptions, NodeState};
 
-const SECRET: &str = "0123456789abcdef";
-
-fn record() -> NodeRecord {
-    let any: SocketAddr = ([127, 0, 0, 1], 1).into();
-    NodeRecord {
-        version: "0".into(),
-        roles: Roles::all(),
-        weight: 1,
-        zone: "z".into(),
-        rpc: any,
-        http: any,
-        state: NodeState::Ready,
-        since: 0,
-        head: HeadSummary::default(),
-        bucket: String::new(),
-        catalogue: 0,
-        ring_hash: 0,
-    }
-}
-
-struct House {
-    dir: tempfile::TempDir,
-}
-
-impl House {
-    async fn node(
-        &self,
-        name: &str,
-        secret: &str,
-        generation: u64,
-        seeds: &[SocketAddr],
-    ) -> (Gossip, SocketAddr) {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let listen = socket.local_addr().unwrap();
-        drop(socket);
-        let options = GossipOptions {
-            node: name.into(),
-            listen,
-            advertise: listen,
-            seeds: seeds.to_vec(),
-            interval: Duration::from_millis(100),
-            phi: 8.0,
-            dead_grace: Duration::from_secs(600),
-            ring: Arc::new(KeyRing::new("test", &[secret.to_owned()])),
-            state_dir: self.dir.path().join(name),
-            clock: SystemClock::shared(),
-            generation,
-        };
-        (Gossip::start(options, record()).await.unwrap(), listen)
-    }
-}
-
-async fn until(gossip: &Gossip, what: &str, ok: impl Fn(&ClusterView) -> bool) {
-    let mut rx = gossip.subscribe();
-    let waited = tokio::time::timeout(Duration::from_secs(20), rx.wait_for(|v| ok(v))).await;
-    assert!(waited.is_ok(), "never: {what}; last view: {:?}", gossip.view());
-}
-
-fn ready(v: &ClusterView) -> usize {
-    v.members.values().filter(|m| m.is_ready()).count()
-}
+const QUICK: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_meet_one_dies_and_returns() {
-    let house = House { dir: tempfile::tempdir().unwrap() };
-    let (a, seed) = house.node("a", SECRET, 1, &[]).await;
-    let (b, _) = house.node("b", SECRET, 1, &[seed]).await;
-    let (c, _) = house.node("c", SECRET, 1, &[seed]).await;
+    let house = House::new(QUICK);
+    let (a, seed) = house.node("a", 1, &[]).await;
+    let (b, _) = house.node("b", 1, &[seed]).await;
+    let (c, _) = house.node("c", 1, &[seed]).await;
     for g in [&a, &b, &c] {
         until(g, "three ready nodes", |v| ready(v) == 3).await;
     }
@@ -86,17 +25,19 @@ async fn three_meet_one_dies_and_returns() {
 
     drop(b);
     until(&a, "b dead", |v| v.members["b"].shown_state() == "dead").await;
-    let (b, _) = house.node("b", SECRET, 2, &[seed]).await;
+    let (b, _) = house.node("b", 2, &[seed]).await;
     until(&a, "b alive again", |v| v.members["b"].is_ready() && v.members["b"].generation == 2).await;
     until(&b, "three ready nodes", |v| ready(v) == 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_and_junk_change_nothing() {
-    let house = House { dir: tempfile::tempdir().unwrap() };
-    let (a, seed) = house.node("a", SECRET, 1, &[]).await;
-    let (stranger, _) = house.node("x", "some other secret", 1, &[seed]).await;
-    let (b, _) = house.node("b", SECRET, 1, &[seed]).await;
+    let house = House::new(QUICK);
+    let (a, seed) = house.node("a", 1, &[]).await;
+    let options = house.options("x", house::free_address(), 1);
+    let options = GossipOptions { ring: ring(&["some other secret"]), seeds: vec![seed], ..options };
+    let stranger = Gossip::start(options, record("z")).await.unwrap();
+    let (b, _) = house.node("b", 1, &[seed]).await;
     let junk = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     for i in 0..2000u32 {
         let bytes: Vec<u8> = (0..i % 1300).map(|k| (k ^ i) as u8).collect();

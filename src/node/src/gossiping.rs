@@ -82,6 +82,7 @@ pub async fn start(
         state_dir,
         clock: f.clock.clone(),
         generation: me.generation.value,
+        weather: None,
     };
     let started = f.net.spawn(Gossip::start(options, record)).await.map_err(|e| e.to_string())?;
     let gossip = started.map_err(|e| format!("step listen: --cluster.listen-address: {e}"))?;

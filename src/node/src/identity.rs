@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use koios_cluster::Gossip;
 use koios_cluster::identity::{Generation, next_generation, node_name, replace_file};
 use koios_model::Clock;
 
@@ -58,6 +59,24 @@ impl Identity {
         let id = self.generation.value.to_string();
         replace_file(&path, &id).map_err(|e| e.to_string())?;
         Ok(id)
+    }
+}
+
+/// Waits until another process of this node's name is heard that was there before; what to tell the operator. Two with
+/// one name would take each other's targets and each other's place in every answer.
+pub async fn displaced(gossip: &Gossip) -> String {
+    let mut rival = gossip.rival();
+    let node = gossip.view().me.clone();
+    match rival.wait_for(|r| r.as_ref().is_some_and(|r| r.i_am_second)).await {
+        Ok(other) => {
+            let at = other.as_ref().map_or_else(String::new, |r| format!(" at {}", r.gossip));
+            format!(
+                "step identity: another process{at} runs under the name {node} and was there first; was a storage \
+                 directory copied? fix: give each node its own --storage.path, and its own --node.name if one is set"
+            )
+        }
+        // Gossip has ended, and the process with it.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -10,6 +10,7 @@ use koios_actors::ingest::HeadViews;
 use koios_actors::kit::{Mailroom, Roll};
 use koios_actors::scrape::TargetBoard;
 use koios_cluster::Gossip;
+use koios_cluster::gossip::IDS_BYTES_MAX;
 use koios_http::state::RuntimeFacts;
 use koios_model::Clock;
 use koios_query::Front;
@@ -56,6 +57,8 @@ pub fn register(registry: &Registry, s: Sources) {
         crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
         crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
+        let help = "Slots scraped here only until their new owner has begun.";
+        e.gauge("koios_scrape_slots_lingering", help, &[], s.board.lingering() as f64);
         for (slot, targets) in s.board.counts().0 {
             let labels = [("slot", &*slot.to_string())];
             e.gauge("koios_scrape_slots", "Targets scraped by this node, by slot.", &labels, targets as f64);
@@ -176,6 +179,32 @@ fn cluster(e: &mut Emitter, gossip: &Gossip) {
     {
         let n = counter.load(Ordering::Relaxed) as f64;
         e.counter("koios_gossip_frames_total", "Gossip frames.", &[("what", name)], n);
+    }
+    let health = gossip.health();
+    let bytes = stats.sent_bytes.load(Ordering::Relaxed);
+    for (name, help, n) in [
+        ("koios_gossip_sent_bytes_total", "Bytes of gossip frames sent.", bytes),
+        (
+            "koios_gossip_task_restarts_total",
+            "Times the gossip task ended by itself and was started again; any is a fault.",
+            health.task_restarts(),
+        ),
+        (
+            "koios_gossip_values_blocked_total",
+            "Values that were too long to gossip; any is a fault.",
+            health.values_blocked(),
+        ),
+    ] {
+        e.counter(name, help, &[], n as f64);
+    }
+    for (name, help, n) in [
+        ("koios_gossip_identities", "Identities in gossip, of the living and the lately dead.", health.ids()),
+        ("koios_gossip_identity_bytes", "Estimated bytes of them in a message.", health.id_bytes()),
+        ("koios_gossip_identity_bytes_limit", "What a message can carry of them.", IDS_BYTES_MAX),
+        ("koios_cluster_duplicate_names", "Names under which two processes run.", health.doubles()),
+        ("koios_gossip_running", "0 while gossip does not run.", u64::from(health.is_running())),
+    ] {
+        e.gauge(name, help, &[], n as f64);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The node as HTTP and peers see it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use koios_actors::ingest::HeadViews;
 use koios_actors::kit::Mailroom;
 use koios_actors::scrape::discovery::Discovery;
 use koios_actors::scrape::{Apply, TargetBoard};
-use koios_cluster::Gossip;
 use koios_cluster::events::{EventLog, Kind, News};
+use koios_cluster::secret::Turned;
+use koios_cluster::{Gossip, KeyRing};
 use koios_http::NodePort;
 use koios_http::state::RuntimeFacts;
 use koios_model::Clock;
@@ -36,6 +38,7 @@ pub struct Port {
     pub gossip: Arc<Gossip>,
     pub peers: Arc<Peers>,
     pub discovery: Mailroom<Discovery>,
+    pub keys: Arc<KeyRing>,
     pub runtime: Arc<RwLock<RuntimeFacts>>,
     pub config_yaml: RwLock<String>,
     pub clock: Arc<dyn Clock>,
@@ -46,14 +49,18 @@ pub struct Port {
 }
 
 impl Port {
-    /// Reads the file again and applies its scrape jobs; everything else needs a restart and keeps its value.
+    /// Reads the file again and applies its scrape jobs, and the secret file; everything else needs a restart and keeps
+    /// its value.
     async fn read_again(&self) -> Result<(), String> {
         let read = Settings::read(self.args.clone());
         let applied = match read {
-            Ok(settings) => {
-                let told = self.discovery.ask(Apply(wire::jobs(&settings)), APPLY_PATIENCE).await;
-                told.map(|()| settings).map_err(|e| e.to_string())
-            }
+            Ok(settings) => match self.turn_keys(settings.secret_file.as_deref()) {
+                Ok(()) => {
+                    let told = self.discovery.ask(Apply(wire::jobs(&settings)), APPLY_PATIENCE).await;
+                    told.map(|()| settings).map_err(|e| e.to_string())
+                }
+                Err(e) => Err(e),
+            },
             Err(e) => Err(e),
         };
         let mut runtime = self.runtime.write();
@@ -71,6 +78,21 @@ impl Port {
                 Err(e)
             }
         }
+    }
+
+    /// From now on the first secret of the file seals and all of them open.
+    fn turn_keys(&self, secret_file: Option<&Path>) -> Result<(), String> {
+        let Some(path) = secret_file else { return Ok(()) };
+        let turned = self.keys.turn(path).map_err(|e| e.to_string())?;
+        if turned != Turned::default() {
+            let Turned { primary, added, removed } = turned;
+            tracing::info!(primary, added, removed, "cluster secrets changed");
+            let node = self.gossip.view().me.clone();
+            let first = if primary { "another one seals" } else { "the same one seals" };
+            let what = format!("the cluster secrets of {node} changed: {added} new, {removed} gone, {first}");
+            self.events.add(News { kind: Kind::Node, node, what, why: String::new() });
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
-use koios_actors::scrape::TargetBoard;
+use koios_actors::scrape::{Relief, TargetBoard};
 use koios_cluster::Gossip;
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
@@ -26,6 +26,8 @@ pub struct OwnReports {
     pub gossip: Arc<Gossip>,
     pub board: Arc<TargetBoard>,
     pub heads: Arc<HeadViews>,
+    /// What new owners of scrape slots say.
+    pub relief: Arc<Relief>,
     pub admin: Arc<Admin>,
 }
 
@@ -57,7 +59,12 @@ impl Reports for OwnReports {
     }
 
     async fn act(&self, body: &[u8]) -> Result<(), String> {
-        self.admin.act(body).await
+        // Between nodes, and no operator's business.
+        let covered = serde_json::from_slice::<Value>(body).ok().and_then(|ask| ask.get("covered").cloned());
+        match covered {
+            Some(covered) => self.relief.hear(&covered),
+            None => self.admin.act(body).await,
+        }
     }
 }
 

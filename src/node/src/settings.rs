@@ -26,6 +26,8 @@ pub struct Settings {
     pub zone: String,
     pub roles: Roles,
     pub ring: Arc<KeyRing>,
+    /// Where the ring's secrets come from.
+    pub secret_file: Option<PathBuf>,
     pub join: Vec<String>,
     pub bucket: BucketConfig,
     /// Whether the bucket is the node's own directory, which nobody else compacts or cleans up.
@@ -61,8 +63,8 @@ impl Settings {
         let cluster = args.cluster_name.clone().unwrap_or_else(|| k.cluster.name.clone());
         check_name("cluster name", &cluster).map_err(|e| e.to_string())?;
         let secret = args.cluster_secret_file.clone().or_else(|| k.cluster.secret_file.clone());
-        let ring = match secret {
-            Some(path) => KeyRing::from_file(&cluster, &path).map_err(|e| e.to_string())?,
+        let ring = match &secret {
+            Some(path) => KeyRing::from_file(&cluster, path).map_err(|e| e.to_string())?,
             None => KeyRing::new(&cluster, &[]),
         };
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
@@ -94,6 +96,7 @@ impl Settings {
             zone,
             roles,
             ring: Arc::new(ring),
+            secret_file: secret,
             join,
             bucket,
             own_bucket,

@@ -29,7 +29,7 @@ use crate::admin::Admin;
 use crate::banner::Banner;
 use crate::cli::RunArgs;
 use crate::gossiping::{self, Gossiping};
-use crate::identity::{Identity, hostname};
+use crate::identity::{Identity, displaced, hostname};
 use crate::joining::{self, Joined};
 use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
@@ -96,7 +96,12 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     if let Some(joined) = joined {
         let seconds = (node.foundation.clock.mono_ns() - start_ns) as f64 / 1e9;
         node.banner(seconds, &joined).print();
-        node.signals.serve(&faces.port).await;
+        let rival = displaced(&node.gossiping.gossip);
+        tokio::select! {
+            () = node.signals.serve(&faces.port) => {}
+            // Without a drain: whatever it would do in the bucket, it would do to the other one's things.
+            why = rival => return Err(why),
+        }
     }
     node.end(ending).await;
     Ok(())
@@ -160,8 +165,9 @@ impl Node {
             heads: f.heads.clone(),
             registry,
             gossip: gossip.clone(),
-            peers,
-            discovery: f.open_discovery(s, &hostname),
+            peers: peers.clone(),
+            discovery: f.open_discovery(s, &hostname, (gossip, &peers)),
+            keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
             clock: f.clock.clone(),
@@ -213,6 +219,7 @@ impl Node {
             gossip: self.gossiping.gossip.clone(),
             board: f.board.clone(),
             heads: f.heads.clone(),
+            relief: f.relief.clone(),
             admin,
         })
     }
@@ -254,7 +261,9 @@ impl Node {
             }
             joined
         };
+        let rival = displaced(&self.gossiping.gossip);
         tokio::select! {
+            why = rival => Err(why),
             joined = self.foundation.net.spawn(work) => {
                 let joined = joined.map_err(|e| e.to_string())?.map_err(|problem| format!("cannot join: {problem}"))?;
                 set(NodeState::Ready).await.map_err(|e| e.to_string())?;

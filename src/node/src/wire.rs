@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use koios_actors::blocks::moved::Moved;
@@ -14,9 +15,9 @@ use koios_actors::cluster::membership::{self, Membership, MembershipSetup, peers
 use koios_actors::ingest::{Distributor, HeadViews, ShardActor};
 use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
-use koios_actors::scrape::TargetBoard;
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
-use koios_actors::scrape::pool::PoolSetup;
+use koios_actors::scrape::pool::{PoolSetup, Tell};
+use koios_actors::scrape::{Relief, TargetBoard};
 use koios_cluster::handover::linger_ms;
 use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
@@ -36,6 +37,7 @@ use crate::shipping::ShippingStats;
 /// Jobs that wait for a CPU.
 const COMPUTE_QUEUE: usize = 1024;
 const SCRAPE_ARBITERS: usize = 2;
+const TELL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What lives before the cluster is joined.
 pub struct Foundation {
@@ -73,6 +75,8 @@ pub struct Foundation {
     pub served: Arc<ServedStats>,
     /// What is told about the log's copy in the bucket.
     pub shipping: ShippingStats,
+    /// What new owners of this node's scrape slots say.
+    pub relief: Arc<Relief>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -112,6 +116,7 @@ impl Foundation {
             served: Arc::default(),
             peer_bytes: Arc::default(),
             shipping: ShippingStats::default(),
+            relief: Arc::default(),
             wardens: Mutex::default(),
         }
     }
@@ -328,7 +333,12 @@ impl Foundation {
     }
 
     /// Starts discovery with the jobs of the configuration.
-    pub fn open_discovery(&self, settings: &Settings, hostname: &str) -> Mailroom<Discovery> {
+    pub fn open_discovery(
+        &self,
+        settings: &Settings,
+        hostname: &str,
+        (gossip, peers): (&Arc<Gossip>, &Arc<Peers>),
+    ) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
             pool: PoolSetup {
@@ -340,6 +350,8 @@ impl Foundation {
                 arbiters: (0..SCRAPE_ARBITERS).map(|i| self.plan.arbiter(&format!("scrape-{i}"))).collect(),
                 board: self.board.clone(),
                 external_host: hostname.to_owned(),
+                relief: self.relief.clone(),
+                tell: self.teller(gossip, peers),
             },
             arbiter: self.plan.arbiter("control"),
             applied: self.applied.clone(),
@@ -350,6 +362,22 @@ impl Foundation {
         });
         self.keep(&room, warden);
         room
+    }
+
+    /// Sends a node something it should do, and does not wait for it.
+    fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
+        let (gossip, peers, net) = (gossip.clone(), peers.clone(), self.net.clone());
+        Arc::new(move |to, body| {
+            let Some(member) = gossip.view().members.get(&to).filter(|m| m.is_alive()).cloned() else {
+                return;
+            };
+            let peers = peers.clone();
+            net.spawn(async move {
+                if let Err(e) = peers.act(&member, &body, TELL_PATIENCE).await {
+                    tracing::debug!(node = member.name, why = e.text(), "not told; it will see by itself");
+                }
+            });
+        })
     }
 
     /// Lets all actors go.

@@ -246,6 +246,8 @@ impl Peers {
                     Code::Unauthenticated
                     | Code::PermissionDenied
                     | Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::NotFound
                     | Code::Unimplemented
                         if is_told =>
                     {
