@@ -4,9 +4,9 @@
 mod house;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use house::{House, free_addresses, ready, record, sent_bytes, within};
+use house::{House, Watch, free_addresses, ready, record, sent_bytes, within};
 use koios_cluster::keys::{HeadSummary, SoleRange};
 use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState};
 
@@ -67,7 +67,7 @@ impl Sixty {
         let options = self.house.options(&format!("node-{i:02}"), self.addresses[i], self.generations[i]);
         let options = GossipOptions { seeds: self.addresses[..3].to_vec(), ..options };
         // The port of a service that was stopped a moment ago is closed by its task.
-        let start = Instant::now();
+        let start = Watch::start();
         loop {
             let options = GossipOptions {
                 node: options.node.clone(),
@@ -178,7 +178,7 @@ async fn sixty_nodes_restart_agree_within_five_seconds_and_notice_the_dead() {
     tokio::time::sleep(4 * INTERVAL).await;
     let watched = Duration::from_secs(5);
     let before: u64 = sixty.up().map(sent_bytes).sum();
-    let since = Instant::now();
+    let since = Watch::start();
     tokio::time::sleep(watched).await;
     let idle = (sixty.up().map(sent_bytes).sum::<u64>() - before) as f64;
     let idle = (idle / since.elapsed().as_secs_f64()) as u64 / NODES as u64;
@@ -188,7 +188,7 @@ async fn sixty_nodes_restart_agree_within_five_seconds_and_notice_the_dead() {
 
     let killed: Vec<usize> = (0..KILLED).map(|k| 3 + k * 9).collect();
     killed.iter().for_each(|i| sixty.nodes[*i] = None);
-    let since = Instant::now();
+    let since = Watch::start();
     let mut noticed: Vec<Vec<Option<Duration>>> = vec![vec![None; KILLED]; NODES];
     within("all notice the dead", DETECTION_MAX, || {
         let mut open = 0;

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::{ClusterView, Gossip, GossipOptions, KeyRing, NodeRecord, NodeState, Roles};
-use koios_model::SystemClock;
+use koios_model::{Clock, SystemClock};
 
 pub const SECRET: &str = "0123456789abcdef";
 /// How long anything may take on a busy machine before a test gives up.
@@ -91,6 +91,23 @@ impl House {
     }
 }
 
+/// Measures time.
+pub struct Watch {
+    clock: Arc<dyn Clock>,
+    since_ns: u64,
+}
+
+impl Watch {
+    pub fn start() -> Self {
+        let clock = SystemClock::shared();
+        Self { since_ns: clock.mono_ns(), clock }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.clock.mono_ns() - self.since_ns)
+    }
+}
+
 /// Waits until a node's view satisfies a condition.
 pub async fn until(gossip: &Gossip, what: &str, ok: impl Fn(&ClusterView) -> bool) {
     let mut rx = gossip.subscribe();
@@ -100,7 +117,7 @@ pub async fn until(gossip: &Gossip, what: &str, ok: impl Fn(&ClusterView) -> boo
 
 /// Waits for a condition; how long it took.
 pub async fn within(what: &str, patience: Duration, mut ok: impl FnMut() -> Result<(), String>) -> Duration {
-    let start = Instant::now();
+    let start = Watch::start();
     loop {
         match ok() {
             Ok(()) => return start.elapsed(),

@@ -1,14 +1,14 @@
 //! More identities than a message can carry, as restarts in a row make them, and what a change costs in a big cluster.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chitchat::{ChitchatHandle, ChitchatId, DeletionStatus, NodeState, ProtocolVersion, VersionedValue};
 use koios_cluster::gossip::IDS_BYTES_MAX;
 use koios_cluster::{Gossip, GossipOptions};
 
 use super::hostile::{bare, pairs, sealed};
-use crate::house::{House, PATIENCE, free_address, ready, record, until, within};
+use crate::house::{House, PATIENCE, Watch, free_address, ready, record, until, within};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -98,7 +98,7 @@ async fn a_copy_of_a_thousand_states_is_cheap_enough_for_every_round() {
                 let full = (0..8).map(|k| value(format!("k{k}"), "x".repeat(200), k + 1));
                 c.reset_node_state_if_update(&id, full, 8, 0);
             }
-            let start = Instant::now();
+            let start = Watch::start();
             let copy: Vec<(ChitchatId, NodeState)> =
                 c.node_states().iter().map(|(id, s)| (id.clone(), s.clone())).collect();
             let took = start.elapsed();

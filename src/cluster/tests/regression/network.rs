@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use koios_cluster::peers::PeerBook;
 use koios_cluster::transport::Weather;
 use koios_cluster::{Gossip, GossipOptions};
 
-use crate::house::{House, PATIENCE, free_address, free_addresses, ready, record, until, within};
+use crate::house::{House, PATIENCE, Watch, free_address, free_addresses, ready, record, until, within};
 
 /// Loses what crosses between the two sides while it is cut.
 fn cut(side: &[SocketAddr], other: &[SocketAddr], is_cut: &Arc<AtomicBool>) -> [Weather; 2] {
@@ -98,7 +98,7 @@ async fn s32_three_in_ten_frames_lost_lose_nobody() {
     for g in &nodes {
         until(g, "all meet", |v| ready(v) == at.len()).await;
     }
-    let (mut looks, mut dead, start) = (0u64, 0u64, Instant::now());
+    let (mut looks, mut dead, start) = (0u64, 0u64, Watch::start());
     while start.elapsed() < Duration::from_secs(5) {
         for g in &nodes {
             let view = g.view();
