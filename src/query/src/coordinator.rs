@@ -175,7 +175,9 @@ impl Coordinator {
                         rounds.forgotten(&node, &account.moved);
                     }
                     Err(CallError::Limit(text)) => return Err(QueryError::Limit(text)),
-                    Err(CallError::Full(why)) => rounds.full(&node, &scope, &why, hedger.full(&node.name)),
+                    Err(CallError::Full(why)) => {
+                        rounds.full(&node, &scope, &why, hedger.full(&node.name, !scope.blocks.is_empty()))
+                    }
                     Err(e) => {
                         QueryStats::count(&self.stats.unanswered);
                         rounds.no_answer(&node, &scope, e.text());

@@ -238,12 +238,15 @@ impl Hedger {
         self.judge.lock().late(peer, now);
     }
 
-    /// A holder had no room; whether another may be asked.
-    pub(crate) fn full(&self, peer: &str) -> bool {
+    /// A holder had no room; whether another may be asked, where there is another (`others`).
+    pub(crate) fn full(&self, peer: &str, others: bool) -> bool {
         let now = self.now_ms();
         count(&self.full);
         let mut judge = self.judge.lock();
         judge.full(peer, now);
+        if !others {
+            return false;
+        }
         let may = judge.may_retry();
         if !may {
             count(&self.retries_denied);
