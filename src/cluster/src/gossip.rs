@@ -56,9 +56,6 @@ pub struct GossipOptions {
     pub weather: Option<Weather>,
 }
 
-/// How long a dead identity is remembered unless told otherwise.
-pub const DEAD_GRACE: Duration = Duration::from_secs(600);
-
 /// How the service itself fares.
 #[derive(Debug, Default)]
 pub struct GossipHealth {

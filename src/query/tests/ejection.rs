@@ -44,13 +44,21 @@ fn view(members: &[Member]) -> ClusterView {
 /// Answers reports and nothing else.
 struct Reporter;
 
-type Nothing = std::pin::Pin<Box<dyn futures::Stream<Item = Result<pb::SelectReply, Status>> + Send>>;
+type Nothing<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peer for Reporter {
-    type SelectStream = Nothing;
+    type SelectStream = Nothing<pb::SelectReply>;
+    type EvaluateStream = Nothing<pb::EvaluateReply>;
 
-    async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Nothing>, Status> {
+    async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
+        Err(Status::unavailable("not here"))
+    }
+
+    async fn evaluate(
+        &self,
+        _: Request<pb::EvaluateRequest>,
+    ) -> Result<Response<Self::EvaluateStream>, Status> {
         Err(Status::unavailable("not here"))
     }
 
