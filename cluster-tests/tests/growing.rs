@@ -1,6 +1,6 @@
 //! Three nodes become nine and three again while samples are pushed, targets are scraped and questions asked.
 //!
-//! Scenario 40 with real processes. Every pushed sample is a function of its series and time, and every target counts
+//! Scenario 40 with real processes on a network of their own. Every pushed sample is a function of its series and time, and every target counts
 //! its scrapes, so one that is lost, doubled or taken from elsewhere is seen. What is moved is counted as samples that
 //! were appended anywhere or uploaded, against the least that two slots and three copies can do with.
 
@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use koios_cluster_tests::api::now;
 use koios_cluster_tests::exporter::Behaviour;
+use koios_cluster_tests::netns::Lab;
 use koios_cluster_tests::push::{Push, ms, series};
-use koios_cluster_tests::{Api, Exporter, Node, NodeSpec, scratch, until};
+use koios_cluster_tests::{Api, Exporter, Node, NodeSpec, until};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -117,24 +118,15 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(dir: &Path, targets: &[Exporter]) -> Self {
-        let (config, bucket) = (dir.join("nodes.yml"), dir.join("bucket.yml"));
+    fn new(lab: &Lab, targets: &[Exporter]) -> Self {
+        let dir = lab.dir.path();
         let list: Vec<String> = targets.iter().map(|t| format!("'{}'", t.addr)).collect();
-        let text = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-             scrape_configs: [{{job_name: probe, static_configs: [{{targets: [{}]}}]}}]\n",
-            list.join(", ")
-        );
-        std::fs::write(&config, text).expect("configuration");
+        lab.configure(&format!("{{job_name: probe, static_configs: [{{targets: [{}]}}]}}", list.join(", ")));
+        let bucket = dir.join("bucket.yml");
         let text = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", dir.join("shared").display());
         std::fs::write(&bucket, text).expect("bucket file");
-        let spec = |n: usize| {
-            let spec = NodeSpec::new(&format!("n{n}"), dir).config(&config);
-            spec.arg(format!("--objstore.config-file={}", bucket.display()))
-        };
-        let mut specs: Vec<NodeSpec> = (0..9).map(spec).collect();
-        let seed = specs[0].clone();
-        specs[1..].iter_mut().for_each(|s| *s = s.clone().join(&seed));
+        let objstore = format!("--objstore.config-file={}", bucket.display());
+        let specs = (0..lab.hosts.len()).map(|id| lab.spec(id).arg(objstore.clone())).collect();
         Self { specs, nodes: Vec::new(), load: Arc::default() }
     }
 
@@ -203,19 +195,19 @@ async fn appended(api: &Api) -> u64 {
     lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-async fn targets() -> Vec<Exporter> {
-    let mut list = Vec::new();
+async fn targets(lab: &Lab) -> Vec<Exporter> {
+    let (mut list, at) = (Vec::new(), (lab.net.observer().v4(), 0).into());
     for i in 0..TARGETS {
-        list.push(Exporter::start(&format!("t{i}"), Behaviour::Series(SERIES)).await);
+        list.push(Exporter::start_at(at, &format!("t{i}"), Behaviour::Series(SERIES)).await);
     }
     list
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn s40_three_nine_three_under_load() {
-    let dir = scratch();
-    let targets = targets().await;
-    let mut cluster = Cluster::new(dir.path(), &targets);
+    let Some(lab) = Lab::start(9, 40) else { return };
+    let targets = targets(&lab).await;
+    let mut cluster = Cluster::new(&lab, &targets);
     cluster.grow(3).await;
     let all_scrapes = || targets.iter().map(Exporter::scrapes).sum::<u64>();
     let (begun, before) = (ms(), all_scrapes());
@@ -247,7 +239,7 @@ async fn s40_three_nine_three_under_load() {
     }
 
     let pushed = acked.values().map(|t| t.len() * WRITTEN).sum::<usize>();
-    let mut moved = uploaded(&dir.path().join("shared"));
+    let mut moved = uploaded(&lab.dir.path().join("shared"));
     for node in &cluster.nodes {
         moved += appended(&node.api()).await;
     }

@@ -84,6 +84,47 @@ async fn s38_all_nodes_start_again_at_once() {
     }
 }
 
+/// Fault: three of four nodes are killed and started again in turn, three times each within a minute or so, while
+/// samples are pushed. Expected: no panic, every question answered truly, and what gossip remembers of the dead stays far
+/// below what a message can carry. Observed: the oracle after every restart; identities, their bytes and panics as every
+/// node counts them.
+#[tokio::test]
+async fn s37_ten_times_the_churn() {
+    let Some(lab) = Lab::start(4, 37) else { return };
+    let mut nodes = lab.whole().await;
+    let mut writer = Writer::start("churned", 20, &nodes);
+    let begun = Instant::now();
+    for restart in 0..9 {
+        writer.goes_on(0, 3, lab::PATIENCE).await;
+        let at = 1 + restart % 3;
+        nodes[at].kill();
+        nodes[at] = nodes[at].spec.start();
+        nodes[at].ready().await;
+        for node in &nodes {
+            writer.check(&node.api()).await.unwrap_or_else(|why| panic!("{}: {why}", node.spec.name));
+        }
+    }
+    let churned = begun.elapsed();
+    lab::all_ready(&nodes).await;
+    writer.stop().await;
+    whole_everywhere(&nodes, &writer).await;
+    for node in &nodes {
+        let (_, text) = node.api().get("/metrics", &[]).await.expect("metrics");
+        let metric = |name: &str| -> f64 {
+            let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}"))
+        };
+        let (ids, bytes) = (metric("koios_gossip_identities"), metric("koios_gossip_identity_bytes"));
+        assert!(
+            ids <= 13.0 && bytes < metric("koios_gossip_identity_bytes_limit") / 10.0,
+            "{ids}, {bytes} B"
+        );
+        assert_eq!((metric("koios_panics_total"), metric("koios_gossip_task_restarts_total")), (0.0, 0.0));
+        assert!(!node.log().contains("panicked"), "{}", node.spec.name);
+    }
+    eprintln!("37: nine restarts in {churned:?}, {} batches acknowledged", writer.acked());
+}
+
 /// Fault: the node that all pushes go to, and that is asked, is stopped (SIGSTOP) for ten seconds and goes on, with
 /// gossip and connections of before. Expected: the others say that it is dead and take writes meanwhile; what it
 /// acknowledges late is kept; nothing is lost and nothing is there twice, not even a batch that was sent again by
