@@ -161,19 +161,14 @@ struct Piece {
     last: Number,
 }
 
-/// The number that was written last: levels, extremes and idle counters say the same again and again.
+/// Where the number stands that was written last: levels, extremes and idle counters say the same again and again. It is
+/// copied from there, as keeping it costs the numbers that do change more than that gains.
+#[derive(Default)]
 struct Number {
     bits: u64,
-    text: [u8; FLOAT_ROOM],
+    at: usize,
+    /// 0 when there is none.
     len: usize,
-}
-
-impl Default for Number {
-    fn default() -> Self {
-        let mut text = [0; FLOAT_ROOM];
-        text[0] = b'0';
-        Self { bits: 0, text, len: 1 }
-    }
 }
 
 impl Piece {
@@ -202,6 +197,11 @@ impl Piece {
     /// Writes a point where `has_room` said so.
     #[inline]
     fn push_point(&mut self, separator: u8, stamp: &Stamp, v: f64) {
+        let is_again = v.to_bits() == self.last.bits && self.last.len > 0;
+        let again = match is_again {
+            true => self.bytes.get(self.last.at..).and_then(|b| b.first_chunk::<FLOAT_ROOM>()).copied(),
+            false => None,
+        };
         let Some(room) = self.bytes[self.len..].first_chunk_mut::<POINT_ROOM>() else {
             unreachable!("BUG: a point without room")
         };
@@ -210,15 +210,18 @@ impl Piece {
         let Some(float) = room[stamp.len..].first_chunk_mut::<FLOAT_ROOM>() else {
             unreachable!("BUG: a number without room")
         };
-        if v.to_bits() != self.last.bits {
-            let Some(len) = put_json_float(float, v) else {
-                return self.push_rare_point(separator, stamp, v);
-            };
-            self.last = Number { bits: v.to_bits(), text: *float, len };
-        } else {
-            *float = self.last.text;
-        }
-        let end = stamp.len + self.last.len;
+        let len = match again {
+            Some(text) => {
+                *float = text;
+                self.last.len
+            }
+            None => match put_json_float(float, v) {
+                Some(len) => len,
+                None => return self.push_rare_point(separator, stamp, v),
+            },
+        };
+        self.last = Number { bits: v.to_bits(), at: self.len + stamp.len, len };
+        let end = stamp.len + len;
         room[end..end + POINT_END.len()].copy_from_slice(&POINT_END);
         self.len += end + POINT_END.len();
     }
