@@ -9,6 +9,9 @@ use koios_cluster::replicas::RING_GRACE_MS;
 use koios_cluster::{Liveness, Member, NodeState};
 use koios_store::CatalogueView;
 
+/// Between the reasons of two.
+const BOTH: &str = "; ";
+
 /// A stretch of time for which data may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -25,17 +28,26 @@ pub struct Gap {
 impl Gap {
     /// As a warning for the user.
     pub fn to_warning(&self) -> String {
-        let reason = match self.holders.len() {
-            0 | 1 => self.reason.clone(),
-            _ => self.reason.replace("is ", "are ").replace("does ", "do "),
-        };
         format!(
-            "incomplete answer: data from {} to {} may be missing, {} {}",
+            "incomplete answer: data from {} to {} may be missing, {}",
             koios_model::timestamp::rfc3339(self.from),
             koios_model::timestamp::rfc3339(self.until),
-            self.holders.join(" and "),
-            reason
+            self.because()
         )
+    }
+
+    /// Who and why: `a is dead`, `a and b are joining`.
+    pub fn because(&self) -> String {
+        let of_many = |reason: &str| match reason.split_once(' ') {
+            Some(("is", rest)) => format!("are {rest}"),
+            Some(("does", rest)) => format!("do {rest}"),
+            _ => reason.to_owned(),
+        };
+        let reason = match self.holders.len() {
+            0 | 1 => self.reason.clone(),
+            _ => self.reason.split(BOTH).map(of_many).collect::<Vec<_>>().join(BOTH),
+        };
+        format!("{} {reason}", self.holders.join(" and "))
     }
 }
 
@@ -69,8 +81,8 @@ pub fn may_hold_from(m: &Member) -> Option<i64> {
 const HEAD_SLACK_MS: i64 = 40 * 60_000;
 
 impl Absent {
-    /// From what a member says, or said last.
-    pub fn from_member(m: &Member, reason: &str) -> Self {
+    /// From what a member says, or said last, beyond what the bucket has of its adopted log.
+    pub fn from_member(m: &Member, reason: &str, catalogue: &CatalogueView) -> Self {
         let until = match m.liveness {
             Liveness::Dead { since } if m.record.state == NodeState::Leaving => since,
             // Dead to this node, and maybe alive with others behind a cut: together they take writes as long as
@@ -85,11 +97,10 @@ impl Absent {
             sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
             reason: reason.to_owned(),
         }
+        .beyond(catalogue)
     }
 
-    /// What of it is missing in spite of the blocks that were made of its adopted log.
-    #[must_use]
-    pub fn beyond(mut self, catalogue: &CatalogueView) -> Self {
+    fn beyond(mut self, catalogue: &CatalogueView) -> Self {
         if let (Some(from), Some(settled)) = (self.from, catalogue.settled(&self.name)) {
             self.from = Some(from.max(settled));
         }
@@ -97,7 +108,7 @@ impl Absent {
     }
 
     /// A node that answers, for a stretch of which it lost what it had.
-    pub fn hole(m: &Member, lost: koios_cluster::SoleRange) -> Self {
+    pub fn hole(m: &Member, lost: koios_cluster::SoleRange, catalogue: &CatalogueView) -> Self {
         Self {
             name: m.name.clone(),
             from: Some(lost.from),
@@ -105,6 +116,7 @@ impl Absent {
             sole: Vec::new(),
             reason: "lost a part of its data".to_owned(),
         }
+        .beyond(catalogue)
     }
 }
 
@@ -125,11 +137,8 @@ pub fn gaps(absent: &[Absent], mint: i64, maxt: i64) -> Vec<Gap> {
             let (f, u) = (from.max(other_from), until.min(other_until));
             if f <= u {
                 let holders = vec![a.name.clone(), b.name.clone()];
-                let reason = if a.reason == b.reason {
-                    a.reason.clone()
-                } else {
-                    format!("{}; {}", a.reason, b.reason)
-                };
+                let reason =
+                    if a.reason == b.reason { a.reason.clone() } else { [&*a.reason, &*b.reason].join(BOTH) };
                 gaps.push(Gap { from: f, until: u, holders, reason });
             }
         }
@@ -170,6 +179,18 @@ mod tests {
         assert_eq!((gaps(&[lost("a")], 0, 5000)[0].from, gaps(&[lost("b")], 0, 699)[0].from), (700, 0));
         let nothing = Absent { from: None, ..absent("a", 0, 9, &[]) };
         assert_eq!(nothing.beyond(&catalogue).from, None);
+    }
+
+    #[test]
+    fn one_is_and_two_are() {
+        let gap = |holders: &[&str], reason: &str| {
+            let holders = holders.iter().map(|h| (*h).to_owned()).collect();
+            Gap { from: 0, until: 1, holders, reason: reason.into() }.because()
+        };
+        assert_eq!(gap(&["a"], "is dead"), "a is dead");
+        assert_eq!(gap(&["a", "b"], "is dead; does not answer"), "a and b are dead; do not answer");
+        let told = "cannot read its head: this is a damaged chunk";
+        assert_eq!(gap(&["a", "b"], told), format!("a and b {told}"), "words of others stay");
     }
 
     #[test]

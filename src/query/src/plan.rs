@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use koios_cluster::{ClusterView, Member, ranked};
 use koios_model::BlockId;
+use koios_store::CatalogueView;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::completeness::{Absent, may_hold_from};
@@ -37,10 +38,11 @@ pub struct Fragments {
     pub absent: Vec<Absent>,
 }
 
-/// Plans the first round. `cover` are the blocks of the coordinator's own bucket that cover the range;
+/// Plans the first round. `catalogue` is the coordinator's own bucket, of which `cover` is to be read;
 /// `ejected` tells which nodes are better left alone.
 pub fn plan(
     view: &ClusterView,
+    catalogue: &CatalogueView,
     cover: &[BlockId],
     ejected: &dyn Fn(&Member) -> bool,
     range: (i64, i64),
@@ -53,9 +55,9 @@ pub fn plan(
             if m.name == view.me || holds_own_data(m, range.1) {
                 part(&mut parts, m).own = true;
             }
-            absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost)));
+            absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost, catalogue)));
         } else if !is_starting(m) || m.record.head.min_time.is_some() {
-            absent.push(Absent::from_member(m, &format!("is {}", m.shown_state())));
+            absent.push(Absent::from_member(m, &format!("is {}", m.shown_state()), catalogue));
         }
     }
     for (m, id) in deal(view, cover, &my_bucket, ejected) {
@@ -165,6 +167,15 @@ mod tests {
     use super::*;
     use crate::testing::{member, view};
     use koios_cluster::{Liveness, NodeState};
+
+    fn plan(
+        view: &ClusterView,
+        cover: &[BlockId],
+        ejected: &dyn Fn(&Member) -> bool,
+        range: (i64, i64),
+    ) -> Fragments {
+        super::plan(view, &CatalogueView::default(), cover, ejected, range)
+    }
 
     fn ids(n: u64) -> Vec<BlockId> {
         (0..n).map(|i| BlockId::from_parts(i, u128::from(i))).collect()

@@ -13,6 +13,7 @@ use futures::future::join_all;
 use koios_cluster::{ClusterView, Member};
 use koios_model::BlockId;
 use koios_promql::{Control, Plan, Pushable, PushedRows, QueryParams, parse};
+use koios_store::CatalogueView;
 
 use crate::completeness::gaps;
 use crate::coordinator::{Coordinator, HOLDER_PATIENCE, Want, merge_lists};
@@ -101,12 +102,13 @@ fn may_be_smaller(params: &QueryParams, range: (i64, i64)) -> bool {
 /// Who evaluates a part: nobody when anything but blocks of the shared bucket may matter.
 fn holders(
     view: &ClusterView,
+    catalogue: &CatalogueView,
     cover: &[BlockId],
     range: (i64, i64),
     avoid: &dyn Fn(&Member) -> bool,
 ) -> Vec<Arc<Member>> {
     let Some(me) = view.own() else { return Vec::new() };
-    let first = plan::plan(view, cover, avoid, range);
+    let first = plan::plan(view, catalogue, cover, avoid, range);
     let only_blocks = |f: &plan::Fragment| f.node.name == view.me || !(f.own || f.whole_bucket);
     let blocks_only = first.ask.iter().all(only_blocks) && (1..=BLOCKS_MAX).contains(&cover.len());
     if !blocks_only || !gaps(&first.absent, range.0, range.1).is_empty() {
@@ -135,11 +137,11 @@ impl Coordinator {
         let catalogue = self.parts.catalogue.load_full();
         let cover = catalogue.cover(want.mint, want.maxt);
         let avoid = |m: &Member| self.avoid(m);
-        let nodes = holders(view, &cover, range, &avoid);
+        let nodes = holders(view, &catalogue, &cover, range, &avoid);
         if nodes.is_empty() || !catalogue.read() || !(what.partial || may_be_smaller(params, range)) {
             return None;
         }
-        let head = Scope { maxt: want.maxt, ..want.scope(true, Vec::new(), false) };
+        let head = want.scope(true, Vec::new(), false);
         let own = self.parts.select(&head, want.matchers.clone(), Form::Labels).await.ok()?;
         if !own.series.is_empty() || !own.missing.is_empty() {
             return None;
@@ -202,7 +204,8 @@ mod tests {
     fn only_blocks_that_all_holders_see_and_nothing_else_matters() {
         let cover: Vec<BlockId> = (0..3).map(|i| BlockId::from_parts(i, 1)).collect();
         let count = |members: Vec<Member>, cover: &[BlockId], maxt| {
-            holders(&view("a", members), cover, (0, maxt), &|m| m.name == "ejected").len()
+            let (view, catalogue) = (view("a", members), CatalogueView::default());
+            holders(&view, &catalogue, cover, (0, maxt), &|m| m.name == "ejected").len()
         };
         let all = || vec![old("a"), old("b"), old("c")];
         assert_eq!(count(all(), &cover, 1_000_000), 3);

@@ -111,13 +111,12 @@ impl Rounds {
         ejected: &dyn Fn(&Member) -> bool,
     ) -> (Self, Questions) {
         let cover = catalogue.cover(want.mint, want.maxt);
-        let first = plan::plan(view, &cover, ejected, (want.mint, want.maxt));
+        let first = plan::plan(view, &catalogue, &cover, ejected, (want.mint, want.maxt));
         let seen = catalogue.clone();
         let ask = |f: plan::Fragment| match f.node.name == view.me {
             true => vec![(f.node.clone(), want.scope(f.own, f.blocks, f.whole_bucket))],
             false => want.of_peer(&seen, f),
         };
-        let absent = first.absent.into_iter().map(|a| a.beyond(&catalogue)).collect();
         let rounds = Self {
             view: view.clone(),
             want: want.clone(),
@@ -125,7 +124,7 @@ impl Rounds {
             asked_for: cover.into_iter().collect(),
             moved: BTreeSet::new(),
             round: 0,
-            absent,
+            absent: first.absent,
             silent: BTreeSet::new(),
             gaps: Vec::new(),
             todo: BTreeMap::new(),
@@ -156,7 +155,7 @@ impl Rounds {
         let mut absent = self.absent.clone();
         for m in silent {
             if !self.silent.contains(&m.name) {
-                absent.push(Absent::from_member(m, "is late").beyond(&self.catalogue));
+                absent.push(Absent::from_member(m, "is late", &self.catalogue));
             }
         }
         gaps(&absent, self.want.mint, self.want.maxt).is_empty()
@@ -266,7 +265,7 @@ impl Rounds {
     /// Once for each node: with itself it would make a pair.
     fn unheard(&mut self, node: &Member, why: &str) {
         if self.silent.insert(node.name.clone()) {
-            self.absent.push(Absent::from_member(node, why).beyond(&self.catalogue));
+            self.absent.push(Absent::from_member(node, why, &self.catalogue));
         }
     }
 

@@ -131,11 +131,6 @@ fn last_held(facts: &Facts<'_>, m: &Member) -> i64 {
     }
 }
 
-/// Grammar for one or several.
-pub(super) fn verb(holders: usize, reason: &str) -> String {
-    if holders > 1 { reason.replacen("is ", "are ", 1) } else { reason.to_owned() }
-}
-
 fn weak(facts: &Facts<'_>, (mint, maxt): (i64, i64), stored: &[(i64, i64)]) -> Vec<Weak> {
     // Where nothing was stored nothing is short of a copy, whatever a node that is away may have held.
     let first = stored.iter().map(|s| s.0).min().unwrap_or(i64::MAX).max(mint);
@@ -149,7 +144,7 @@ fn weak(facts: &Facts<'_>, (mint, maxt): (i64, i64), stored: &[(i64, i64)]) -> V
         missing.push(Gap { from: mint, until: maxt, holders, reason: "has not been read yet".to_owned() });
     }
     for gap in missing {
-        let cause = format!("{} {}", gap.holders.join(" and "), verb(gap.holders.len(), &gap.reason));
+        let cause = gap.because();
         push(&mut out, Weak { from: gap.from, until: gap.until, cover: Cover::Missing, cause });
     }
     for a in &absent {

@@ -38,7 +38,7 @@ pub struct Explained {
 /// Who would be asked for samples in `[mint, maxt]`.
 pub fn range(facts: &Facts<'_>, mint: i64, maxt: i64) -> Explained {
     let cover = facts.catalogue.cover(mint, maxt);
-    let first = plan::plan(facts.view, &cover, facts.ejected, (mint, maxt));
+    let first = plan::plan(facts.view, facts.catalogue, &cover, facts.ejected, (mint, maxt));
     let asked: Vec<Asked> = first
         .ask
         .iter()
@@ -57,8 +57,7 @@ pub fn range(facts: &Facts<'_>, mint: i64, maxt: i64) -> Explained {
         .filter(|m| asked.iter().all(|a| a.node != m.name))
         .map(|m| (m.name.clone(), why_not(m)))
         .collect();
-    let absent: Vec<_> = first.absent.into_iter().map(|a| a.beyond(facts.catalogue)).collect();
-    let mut missing = gaps(&absent, mint, maxt);
+    let mut missing = gaps(&first.absent, mint, maxt);
     missing.extend(
         super::coverage::unreadable_blocks(facts.catalogue)
             .into_iter()

@@ -9,8 +9,7 @@ use koios_cluster::{ClusterView, Member, replicas};
 use koios_model::timestamp::rfc3339;
 
 use super::Facts;
-use super::coverage::verb;
-use crate::completeness::gaps;
+use crate::completeness::{Gap, gaps};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,33 +147,32 @@ pub fn health(facts: &Facts<'_>) -> Health {
 
 /// What an answer would lack, by who would have to give it.
 fn missing(facts: &Facts<'_>) -> Vec<Issue> {
-    let mut by_holders: BTreeMap<(Vec<String>, String), (i64, i64)> = BTreeMap::new();
+    let mut by_holders: BTreeMap<(Vec<String>, String), Gap> = BTreeMap::new();
     let mut found = gaps(&facts.absent(), i64::MIN, facts.now_ms);
     found.extend(super::coverage::unreadable_blocks(facts.catalogue));
     for gap in found {
-        let range = by_holders.entry((gap.holders, gap.reason)).or_insert((gap.from, gap.until));
-        *range = (range.0.min(gap.from), range.1.max(gap.until));
+        let all = by_holders.entry((gap.holders.clone(), gap.reason.clone())).or_insert_with(|| gap.clone());
+        (all.from, all.until) = (all.from.min(gap.from), all.until.max(gap.until));
     }
-    let issue = |((holders, reason), (from, until)): ((Vec<String>, String), (i64, i64))| {
+    let issue = |gap: Gap| {
         let nodes: Vec<String> =
-            holders.iter().filter(|h| facts.view.members.contains_key(*h)).cloned().collect();
-        let from = if from < 0 { "the beginning".to_owned() } else { rfc3339(from) };
-        let until = if facts.now_ms - until < RECENT_MS / 60 { "now".to_owned() } else { rfc3339(until) };
-        let verb = verb(holders.len(), &reason);
+            gap.holders.iter().filter(|h| facts.view.members.contains_key(*h)).cloned().collect();
+        let from = if gap.from < 0 { "the beginning".to_owned() } else { rfc3339(gap.from) };
+        let is_recent = facts.now_ms - gap.until < RECENT_MS / 60;
+        let until = if is_recent { "now".to_owned() } else { rfc3339(gap.until) };
         Issue {
             level: Level::Broken,
-            cause: format!(
-                "data from {from} to {until} may be missing because {} {verb}",
-                holders.join(" and ")
-            ),
+            cause: format!("data from {from} to {until} may be missing because {}", gap.because()),
             advice: match nodes.is_empty() {
                 true => "put the block back from a backup, or delete it".to_owned(),
-                false if verb.contains("lost a part") => "restore its disk, or accept the gap".to_owned(),
+                false if gap.reason.contains("lost a part") => {
+                    "restore its disk, or accept the gap".to_owned()
+                }
                 false => format!("bring {} back with its disk", nodes.join(" or ")),
             },
         }
     };
-    by_holders.into_iter().map(issue).collect()
+    by_holders.into_values().map(issue).collect()
 }
 
 /// Whether pushed data finds its quorum.

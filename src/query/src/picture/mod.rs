@@ -45,10 +45,11 @@ impl Facts<'_> {
 
     /// Nodes that a query would not hear now.
     pub fn absent(&self) -> Vec<Absent> {
-        let mut absent = plan::plan(self.view, &[], self.ejected, (i64::MIN, self.now_ms)).absent;
+        let mut absent =
+            plan::plan(self.view, self.catalogue, &[], self.ejected, (i64::MIN, self.now_ms)).absent;
         let unreached = self.view.members.values().filter(|m| self.is_unreached(m));
-        absent.extend(unreached.map(|m| Absent::from_member(m, "cannot be reached")));
-        absent.into_iter().map(|a| a.beyond(self.catalogue)).collect()
+        absent.extend(unreached.map(|m| Absent::from_member(m, "cannot be reached", self.catalogue)));
+        absent
     }
 }
 

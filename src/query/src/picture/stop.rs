@@ -60,7 +60,7 @@ fn unanswered(facts: &Facts<'_>, me: &Arc<Member>, others: &[&Arc<Member>]) -> V
     }
     let mut absent = facts.absent();
     let now = gaps(&absent, i64::MIN, facts.now_ms);
-    absent.push(away(me, facts.now_ms));
+    absent.push(away(facts, me));
     let later = gaps(&absent, i64::MIN, facts.now_ms).into_iter().filter(|g| !now.contains(g));
     let word = |from: i64| if from < 0 { "the beginning".to_owned() } else { rfc3339(from) };
     later
@@ -80,10 +80,10 @@ fn unanswered(facts: &Facts<'_>, me: &Arc<Member>, others: &[&Arc<Member>]) -> V
 }
 
 /// The node as it would look after its end.
-fn away(me: &Member, now_ms: i64) -> Absent {
+fn away(facts: &Facts<'_>, me: &Member) -> Absent {
     let mut gone = me.clone();
-    gone.liveness = Liveness::Dead { since: now_ms };
-    Absent::from_member(&gone, "is stopped")
+    gone.liveness = Liveness::Dead { since: facts.now_ms };
+    Absent::from_member(&gone, "is stopped", facts.catalogue)
 }
 
 /// What a yes says.
