@@ -61,13 +61,10 @@ impl<T: Send> Asking<'_, '_, T> {
     ) -> Vec<Reply<T>> {
         let mut waiting: BTreeMap<usize, (Arc<Member>, Scope)> =
             questions.iter().cloned().enumerate().collect();
-        let puts = questions.into_iter().enumerate().map(|(i, (node, scope))| {
-            let others = match node.name == self.me || scope.own || scope.blocks.is_empty() {
-                true => Vec::new(),
-                false => rounds.substitutes(&node, &scope, avoid),
-            };
-            async move { (i, self.put(node, scope, others).await) }
-        });
+        let others = |node: &Member, scope: &Scope| rounds.substitutes(node, scope, avoid);
+        let others = &others;
+        let puts = questions.into_iter().enumerate();
+        let puts = puts.map(|(i, (node, scope))| async move { (i, self.put(node, scope, others).await) });
         let mut answers = stream::iter(puts).buffer_unordered(IN_FLIGHT);
         let mut replies: Vec<Reply<T>> = Vec::new();
         let patience = self.hedger.head_patience();
@@ -120,7 +117,13 @@ impl<T: Send> Asking<'_, '_, T> {
         rounds.whole_without(&silent)
     }
 
-    async fn put(&self, node: Arc<Member>, scope: Scope, others: Questions) -> Vec<Reply<T>> {
+    /// `others` says who can be asked instead; that is looked up for the few that are late.
+    async fn put(
+        &self,
+        node: Arc<Member>,
+        scope: Scope,
+        others: &(dyn Fn(&Member, &Scope) -> Questions + Sync),
+    ) -> Vec<Reply<T>> {
         if node.name == self.me {
             let answer = (self.ask)(node.clone(), scope.clone()).await;
             return vec![(node, scope, answer)];
@@ -136,6 +139,7 @@ impl<T: Send> Asking<'_, '_, T> {
                 return vec![(node, scope, answer)];
             }
             self.hedger.late(&node.name);
+            let others = others(&node, &scope);
             if self.hedger.may_hedge(self.nodes, !others.is_empty()) {
                 return self.race(node, scope, first, others).await;
             }

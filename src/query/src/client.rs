@@ -296,18 +296,27 @@ impl Peers {
     }
 }
 
-/// Chunk bytes that came for one select, from all holders.
-#[derive(Debug, Default)]
-pub struct Spent(AtomicU64);
+/// Chunk bytes that came for one select, from all holders, and how many may.
+#[derive(Debug)]
+pub struct Spent {
+    bytes: AtomicU64,
+    most: u64,
+}
 
 impl Spent {
-    /// What is left of `most`.
-    pub fn left(&self, most: u64) -> u64 {
-        most.saturating_sub(self.0.load(Ordering::Relaxed))
+    /// Nothing yet, and at most so many.
+    pub fn of(most: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), most }
     }
 
-    fn add(&self, bytes: u64) -> u64 {
-        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes
+    /// How many more may come.
+    pub fn left(&self) -> u64 {
+        self.most.saturating_sub(self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// More came; whether all together still may.
+    fn add(&self, bytes: u64) -> bool {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.most
     }
 }
 
@@ -318,7 +327,6 @@ async fn collect(
     spent: &Spent,
 ) -> Result<Answer, Status> {
     let mut answer = Answer::default();
-    let most = scope.bytes_max.saturating_add(spent.add(0));
     let mut ended = false;
     while let Some(reply) = stream.message().await? {
         let mut bytes = 0;
@@ -327,8 +335,8 @@ async fn collect(
             bytes += series.chunks.iter().map(|c| c.data.len() as u64).sum::<u64>();
             answer.series.push(series);
         }
-        if spent.add(bytes) > most {
-            return Err(Status::resource_exhausted(of_the_query("bytes", scope.bytes_max, "max_bytes")));
+        if !spent.add(bytes) {
+            return Err(Status::resource_exhausted(of_the_query("bytes", spent.most, "max_bytes")));
         }
         if answer.series.len() as u64 > scope.series_max {
             return Err(Status::resource_exhausted(of_the_query("series", scope.series_max, "max_series")));

@@ -76,11 +76,10 @@ impl Coordinator {
         let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
         let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);
-        let (ring_hash, spent) = (view.ring_hash(), Spent::default());
-        let spent = &spent;
+        let (ring_hash, spent) = (view.ring_hash(), &Spent::of(want.bytes_max));
         let ask = |node: Arc<Member>, mut scope: Scope| -> BoxFuture<'_, Asked<Answer>> {
             Box::pin(async move {
-                scope.bytes_max = spent.left(scope.bytes_max);
+                scope.bytes_max = spent.left();
                 scope.may_split &= !labels_only;
                 let mut answer = if node.name == view.me {
                     let own = self.parts.select(&scope, want.matchers.clone(), own_form).await;
