@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use koios_cluster::adoption::Watch;
 use koios_cluster::handover::Wanted;
-use koios_cluster::keys::HeadSummary;
 use koios_cluster::{
-    ClusterView, Freeze, Handover, LogId, NodeRecord, NodeState, Reach, Roles, SoleTracker, Unload,
+    ClusterView, Freeze, Handover, LogId, NodeRecord, NodeState, Reach, SoleTracker, Unload,
 };
 use koios_model::{BlockId, Clock, Labels, ManualClock, Slot};
 use koios_store::CatalogueView;
@@ -378,17 +377,8 @@ impl Process {
 fn first_record(common: &Common, me: usize, wall: Ms) -> NodeRecord {
     let port = me as u16;
     NodeRecord {
-        version: "sim".into(),
-        roles: Roles::all(),
-        weight: 1,
-        zone: common.zones[me].clone(),
-        rpc: ([127, 0, 0, 1], port).into(),
-        http: ([127, 0, 0, 1], port).into(),
-        state: NodeState::Starting,
         since: wall,
-        head: HeadSummary::default(),
         bucket: "B".into(),
-        catalogue: 0,
-        ring_hash: 0,
+        ..NodeRecord::new(&common.zones[me], ([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], port).into())
     }
 }

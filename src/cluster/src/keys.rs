@@ -191,6 +191,24 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// What a node says before it knows anything of itself: every role, an empty head, no bucket, starting.
+    pub fn new(zone: &str, rpc: SocketAddr, http: SocketAddr) -> Self {
+        Self {
+            version: String::new(),
+            roles: Roles::all(),
+            weight: 1,
+            zone: zone.to_owned(),
+            rpc,
+            http,
+            state: NodeState::Starting,
+            since: 0,
+            head: HeadSummary::default(),
+            bucket: String::new(),
+            catalogue: 0,
+            ring_hash: 0,
+        }
+    }
+
     /// Whether samples may still come to this node's head: by its duties, and not while it drains.
     pub fn takes_samples(&self) -> bool {
         let drained = matches!(self.state, NodeState::Draining | NodeState::Leaving);

@@ -46,7 +46,7 @@ fn score(name: &str, weight: u16, key: u64) -> f64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::keys::{HeadSummary, NodeRecord, NodeState, Roles};
+    use crate::keys::{NodeRecord, NodeState};
     use crate::view::Liveness;
     use proptest::prelude::*;
 
@@ -57,18 +57,9 @@ pub(crate) mod tests {
             gossip: ([127, 0, 0, 1], 1).into(),
             liveness: Liveness::Alive,
             record: NodeRecord {
-                version: "0".into(),
-                roles: Roles::all(),
                 weight,
-                zone: zone.into(),
-                rpc: ([127, 0, 0, 1], 2).into(),
-                http: ([127, 0, 0, 1], 3).into(),
                 state: NodeState::Ready,
-                since: 0,
-                head: HeadSummary::default(),
-                bucket: String::new(),
-                catalogue: 0,
-                ring_hash: 0,
+                ..NodeRecord::new(zone, ([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into())
             },
         }
     }

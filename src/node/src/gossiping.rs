@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::peers::PeerBook;
-use koios_cluster::{Gossip, GossipOptions, NodeRecord, NodeState, SoleTracker, join, namesake};
+use koios_cluster::{Gossip, GossipOptions, NodeRecord, SoleTracker, join, namesake};
 use parking_lot::Mutex;
 
 use crate::identity::Identity;
@@ -59,16 +59,10 @@ pub async fn start(
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         roles: settings.roles,
-        weight: 1,
-        zone: settings.zone.clone(),
-        rpc: same_ip(grpc),
-        http,
-        state: NodeState::Starting,
         since: f.clock.now_ms(),
         head: unread_head(settings, f),
         bucket: f.bucket.id().to_owned(),
-        catalogue: 0,
-        ring_hash: 0,
+        ..NodeRecord::new(&settings.zone, same_ip(grpc), http)
     };
     let options = GossipOptions {
         node: me.name.clone(),

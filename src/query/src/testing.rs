@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::scope::{Scope, Shard};
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, Roles};
+use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState};
 
 /// A ready member on a bucket.
 pub fn member(name: &str, bucket: &str) -> Member {
@@ -14,18 +13,9 @@ pub fn member(name: &str, bucket: &str) -> Member {
         gossip: ([127, 0, 0, 1], 1).into(),
         liveness: Liveness::Alive,
         record: NodeRecord {
-            version: "0".into(),
-            roles: Roles::all(),
-            weight: 1,
-            zone: "z".into(),
-            rpc: ([127, 0, 0, 1], 2).into(),
-            http: ([127, 0, 0, 1], 3).into(),
             state: NodeState::Ready,
-            since: 0,
-            head: HeadSummary::default(),
             bucket: bucket.into(),
-            catalogue: 0,
-            ring_hash: 0,
+            ..NodeRecord::new("z", ([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into())
         },
     }
 }

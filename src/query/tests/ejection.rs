@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use koios_cluster::handover::slot_owners;
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, KeyRing, Liveness, Member, NodeRecord, NodeState, Reach, Roles};
+use koios_cluster::{ClusterView, KeyRing, Liveness, Member, NodeRecord, NodeState, Reach};
 use koios_model::{BlockId, ManualClock};
 use koios_proto::peer as pb;
 use koios_proto::peer::peer_server::{Peer, PeerServer};
@@ -19,20 +18,8 @@ use tonic::{Request, Response, Status};
 const PATIENCE: Duration = Duration::from_millis(400);
 
 fn member(name: &str, rpc: SocketAddr) -> Member {
-    let record = NodeRecord {
-        version: "0".into(),
-        roles: Roles::all(),
-        weight: 1,
-        zone: name.into(),
-        rpc,
-        http: rpc,
-        state: NodeState::Ready,
-        since: 0,
-        head: HeadSummary::default(),
-        bucket: "B".into(),
-        catalogue: 0,
-        ring_hash: 0,
-    };
+    let record =
+        NodeRecord { state: NodeState::Ready, bucket: "B".into(), ..NodeRecord::new(name, rpc, rpc) };
     Member { name: name.into(), generation: 1, gossip: rpc, liveness: Liveness::Alive, record }
 }
 

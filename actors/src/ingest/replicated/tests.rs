@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use koios_cluster::keys::{HeadSummary, NodeRecord, NodeState, Roles};
+use koios_cluster::keys::{NodeRecord, NodeState};
 use koios_cluster::{Liveness, SoleRange};
 use koios_model::{Labels, ManualClock};
 use koios_remote::relay::{read_batch, write_outcome};
@@ -67,18 +67,8 @@ impl PushPort for Here {
 
 fn member(name: &str) -> Member {
     let record = NodeRecord {
-        version: "0".into(),
-        roles: Roles::all(),
-        weight: 1,
-        zone: "z".into(),
-        rpc: ([127, 0, 0, 1], 2).into(),
-        http: ([127, 0, 0, 1], 3).into(),
         state: NodeState::Ready,
-        since: 0,
-        head: HeadSummary::default(),
-        bucket: String::new(),
-        catalogue: 0,
-        ring_hash: 0,
+        ..NodeRecord::new("z", ([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into())
     };
     Member {
         name: name.into(),

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, Gossip, GossipOptions, KeyRing, NodeRecord, NodeState, Roles};
+use koios_cluster::{ClusterView, Gossip, GossipOptions, KeyRing, NodeRecord, NodeState};
 use koios_model::{Clock, SystemClock};
 
 pub const SECRET: &str = "0123456789abcdef";
@@ -16,20 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn record(zone: &str) -> NodeRecord {
     let any: SocketAddr = ([127, 0, 0, 1], 1).into();
-    NodeRecord {
-        version: "0".into(),
-        roles: Roles::all(),
-        weight: 1,
-        zone: zone.into(),
-        rpc: any,
-        http: any,
-        state: NodeState::Ready,
-        since: 0,
-        head: HeadSummary::default(),
-        bucket: String::new(),
-        catalogue: 0,
-        ring_hash: 0,
-    }
+    NodeRecord { state: NodeState::Ready, ..NodeRecord::new(zone, any, any) }
 }
 
 pub fn ring(secrets: &[&str]) -> Arc<KeyRing> {

@@ -13,8 +13,7 @@ use async_trait::async_trait;
 use koios_block::meta::ThanosMeta;
 use koios_block::{BlockMeta, BlockMetaExtras, BlockWriter};
 use koios_chunk::{SeriesChunks, encode_xor};
-use koios_cluster::keys::HeadSummary;
-use koios_cluster::{ClusterView, KeyRing, Liveness, Member, NodeRecord, NodeState, Reach, Roles, SoleRange};
+use koios_cluster::{ClusterView, KeyRing, Liveness, Member, NodeRecord, NodeState, Reach, SoleRange};
 use koios_model::clock::SystemClock;
 use koios_model::{BlockId, Clock, Columns, Labels, Matcher, Slot};
 use koios_objstore::{Bucket, BucketConfig};
@@ -326,18 +325,9 @@ fn member(name: &str, rpc: SocketAddr) -> Member {
         gossip: ([127, 0, 0, 1], 1).into(),
         liveness: Liveness::Alive,
         record: NodeRecord {
-            version: "0".into(),
-            roles: Roles::all(),
-            weight: 1,
-            zone: "z".into(),
-            rpc,
-            http: ([127, 0, 0, 1], 3).into(),
             state: NodeState::Ready,
-            since: 0,
-            head: HeadSummary::default(),
             bucket: "B".into(),
-            catalogue: 0,
-            ring_hash: 0,
+            ..NodeRecord::new("z", rpc, ([127, 0, 0, 1], 3).into())
         },
     }
 }
