@@ -72,6 +72,9 @@ pub struct RunArgs {
     /// Thanos' object store YAML; without it the bucket is <storage.path>/bucket.
     #[arg(long = "objstore.config-file", env = "KOIOS_OBJSTORE_CONFIG_FILE", value_name = "FILE")]
     pub objstore_config_file: Option<PathBuf>,
+    /// The same YAML in place of the file.
+    #[arg(long = "objstore.config", value_name = "YAML", conflicts_with = "objstore_config_file")]
+    pub objstore_config: Option<String>,
     /// Longest time a query may take.
     #[arg(long = "query.timeout", value_name = "DURATION")]
     pub query_timeout: Option<String>,

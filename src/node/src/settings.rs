@@ -70,8 +70,9 @@ impl Settings {
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
         let bucket_file =
             args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
-        let own_bucket = bucket_file.is_none();
-        let bucket = read_bucket(bucket_file.as_deref(), &args.storage_path)?;
+        let inline = args.objstore_config.as_deref();
+        let own_bucket = bucket_file.is_none() && inline.is_none();
+        let bucket = read_bucket(bucket_file.as_deref(), inline, &args.storage_path)?;
         let wal_sync = match k.storage.wal_sync {
             WalSync::Batch => SyncMode::Batch,
             WalSync::Interval => SyncMode::Interval,
@@ -167,10 +168,15 @@ pub fn read_config(named: Option<&Path>) -> Result<Config, String> {
     }
 }
 
-fn read_bucket(file: Option<&Path>, storage: &Path) -> Result<BucketConfig, String> {
+fn read_bucket(file: Option<&Path>, inline: Option<&str>, storage: &Path) -> Result<BucketConfig, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    if let Some(text) = inline {
+        return BucketConfig::parse(text, Path::new("."), &env)
+            .map_err(|e| format!("--objstore.config: {e}"));
+    }
     let Some(file) = file else { return Ok(BucketConfig::directory(storage.join("bucket"))) };
     let text = std::fs::read_to_string(file)
         .map_err(|e| format!("--objstore.config-file {}: {e}; fix: check the path", file.display()))?;
     let base = file.parent().unwrap_or(Path::new("."));
-    BucketConfig::parse(&text, base).map_err(|e| format!("{}: {e}", file.display()))
+    BucketConfig::parse(&text, base, &env).map_err(|e| format!("{}: {e}", file.display()))
 }

@@ -77,6 +77,9 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     init_logging(format, &settings.args.log_level, &me.name).map_err(|e| e.to_string())?;
     install_panic_hook();
     settings.features.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    settings.bucket.ignored.iter().for_each(
+        |name| tracing::info!(option = %name, "this option of the object store changes nothing here"),
+    );
     let listeners = Listeners {
         web: bind("web.listen-address", settings.args.web_listen)?,
         grpc: bind("grpc.listen-address", settings.args.grpc_listen)?,
@@ -333,6 +336,11 @@ impl Node {
             }
             Joined::Rejoining => warnings.push("no seed answered; serving what this node has".to_owned()),
             Joined::Met => {}
+        }
+        if !self.foundation.bucket.is_conditional() {
+            let unsafe_store =
+                "the object store ignores conditional writes: logs of lost nodes are not adopted over it";
+            warnings.push(unsafe_store.to_owned());
         }
         if self.settings.foreign_replica_labels() {
             let later = "replica labels of other producers are not merged by this version; replicas of such blocks show as separate series";
