@@ -334,10 +334,6 @@ impl Node {
             Joined::Rejoining => warnings.push("no seed answered; serving what this node has".to_owned()),
             Joined::Met => {}
         }
-        if self.settings.foreign_replica_labels() {
-            let later = "replica labels of other producers are not merged by this version; replicas of such blocks show as separate series";
-            warnings.push(later.to_owned());
-        }
         Banner {
             version: VERSION,
             seconds,
