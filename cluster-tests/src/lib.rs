@@ -17,6 +17,7 @@ pub mod netns;
 pub mod node;
 pub mod peers;
 pub mod push;
+pub mod recorded;
 pub mod sim;
 pub mod wait;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use koios_block::BlockMetaExtras;
-use koios_block::meta::ThanosMeta;
+use koios_block::meta::{MADE_BY, ThanosMeta};
 use koios_model::{BlockId, Labels, Slot};
 use koios_objstore::{Bucket, transfer};
 use koios_store::Shelf;
@@ -262,7 +262,7 @@ pub fn extras(external: &Labels, slot: Slot) -> BlockMetaExtras {
     let mut labels: std::collections::BTreeMap<String, String> =
         external.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     labels.insert(REPLICA.to_owned(), slot.to_string());
-    let thanos = ThanosMeta { labels, source: "koios".to_owned(), ..ThanosMeta::default() };
+    let thanos = ThanosMeta { labels, source: MADE_BY.to_owned(), ..ThanosMeta::default() };
     BlockMetaExtras { thanos: Some(thanos), ..BlockMetaExtras::default() }
 }
 

@@ -48,6 +48,7 @@ impl Process {
             bytes_max: u64::MAX,
             samples_max: u64::MAX,
             patience: Duration::from_secs(5),
+            ..Want::default()
         };
         let ejected = |m: &koios_cluster::Member| self.reach.is_ejected(&m.name, m.generation);
         let (rounds, questions) = Rounds::start(&self.view, &want, self.catalogue.clone(), &ejected);

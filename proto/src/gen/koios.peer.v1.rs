@@ -51,6 +51,12 @@ pub struct Scope {
     /// The asker understands Trailer.split_into.
     #[prost(bool, tag = "16")]
     pub may_split: bool,
+    /// With whole_bucket: the coarsest blocks to read, milliseconds between samples.
+    #[prost(sint64, tag = "17")]
+    pub max_resolution: i64,
+    /// Series carry all external labels, those of this cluster too.
+    #[prost(bool, tag = "18")]
+    pub full_labels: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SelectRequest {

@@ -18,6 +18,8 @@ use crate::error::BlockError;
 pub const META_FILE: &str = "meta.json";
 /// The external label that carries the slot of Koios' own blocks.
 pub const REPLICA_LABEL: &str = "replica";
+/// What `source` says in blocks of Koios.
+pub const MADE_BY: &str = "koios";
 /// Largest meta file read: one of a maximal compaction with thousands of sources is below 1 MiB.
 const META_BYTES_MAX: u64 = 64 << 20;
 
@@ -239,10 +241,24 @@ impl BlockMeta {
         crate::dir::sync_dir(dir)
     }
 
-    /// The replica slot that the external labels name: the label `replica` when it is a number, else 0.
+    /// The replica slot that the external labels name: the label `replica`, and 0 without one. `Slot::FOREIGN` for a
+    /// block of another producer.
     pub fn slot(&self) -> Slot {
         let replica = self.thanos.as_ref().and_then(|t| t.labels.get(REPLICA_LABEL));
-        Slot(replica.and_then(|r| r.parse().ok()).unwrap_or(0))
+        match self.is_foreign() {
+            true => Slot::FOREIGN,
+            false => Slot(replica.and_then(|r| r.parse().ok()).unwrap_or(0)),
+        }
+    }
+
+    /// Whether a Prometheus or a component of Thanos wrote it: it has external labels, and it names a maker that is not
+    /// Koios, or its label `replica` is no slot. What Prometheus wrote without external labels counts as ours.
+    pub fn is_foreign(&self) -> bool {
+        let slot = |r: &String| r.parse::<u8>().is_ok_and(|n| n < Slot::MAX);
+        self.thanos.as_ref().is_some_and(|t| {
+            let ours = matches!(t.source.as_str(), "" | MADE_BY);
+            !t.labels.is_empty() && !(ours && t.labels.get(REPLICA_LABEL).is_none_or(slot))
+        })
     }
 
     /// External labels; empty for a block that never was in a bucket.
@@ -334,9 +350,27 @@ mod tests {
     #[test]
     fn keeps_every_field_it_does_not_know() {
         let meta = BlockMeta::parse(SAMPLE.as_bytes()).unwrap();
-        assert_eq!((meta.slot(), meta.resolution(), meta.stats.num_samples), (Slot(1), 300_000, 7));
+        assert_eq!((meta.slot(), meta.resolution(), meta.stats.num_samples), (Slot::FOREIGN, 300_000, 7));
         let back: Value = serde_json::from_slice(&meta.to_json()).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(SAMPLE).unwrap());
+    }
+
+    #[test]
+    fn what_others_made_has_no_slot_of_ours() {
+        let slot = |source: &str, labels: &[(&str, &str)]| {
+            let mut meta = BlockMeta::parse(SAMPLE.as_bytes()).unwrap();
+            let thanos = meta.thanos.as_mut().unwrap();
+            thanos.source = source.to_owned();
+            thanos.labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            meta.slot()
+        };
+        assert_eq!(slot(MADE_BY, &[("replica", "1")]), Slot(1));
+        assert_eq!(slot("", &[("cluster", "eu1")]), Slot(0));
+        assert_eq!(slot("sidecar", &[]), Slot(0), "nothing tells it from what we moved in");
+        assert_eq!(slot("sidecar", &[("replica", "1")]), Slot::FOREIGN);
+        assert_eq!(slot("compactor", &[("cluster", "eu1")]), Slot::FOREIGN);
+        assert_eq!(slot(MADE_BY, &[("replica", "a")]), Slot::FOREIGN, "compacted by us, scraped by others");
+        assert_eq!(slot(MADE_BY, &[("replica", "200")]), Slot::FOREIGN);
     }
 
     #[test]

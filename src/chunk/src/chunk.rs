@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use koios_model::{Code, Coded, Columns, Labels, Slot};
 
+use crate::aggregate::Aggregate;
 use crate::xor_read::XorIter;
 
 /// How the bytes of a chunk are packed. The numbers are those of the block format (Prometheus
@@ -102,10 +103,10 @@ impl Chunk {
         self.min_time <= maxt && mint <= self.max_time
     }
 
-    /// Number of samples that the header promises; `None` for encodings without such a header.
+    /// Number of samples that the header promises, of a downsampled chunk that of its counts; `None` without a header.
     pub fn sample_count(&self) -> Option<usize> {
         if self.encoding == Encoding::Aggregate {
-            return None;
+            return self.aggregate(Aggregate::Count).ok().flatten()?.sample_count();
         }
         self.data.first_chunk::<2>().map(|c| usize::from(u16::from_be_bytes(*c)))
     }

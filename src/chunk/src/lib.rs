@@ -7,9 +7,10 @@
 //! Invariants: bytes written for an encoding are the bytes Prometheus would write for the same samples; no
 //! input, however hostile, panics or makes a reader allocate more than a small multiple of its length.
 //!
-//! Chunks with start timestamps (encodings 4 to 6) and Thanos' aggregates (255) pass through untouched; decoding
-//! them answers `ChunkError::Unsupported`.
+//! Chunks with start timestamps (encodings 4 to 6) pass through untouched; decoding them answers
+//! `ChunkError::Unsupported`. So does Thanos' encoding 255 as a whole, of which `Chunk::aggregate` gives the parts.
 
+mod aggregate;
 mod bits;
 mod chunk;
 mod encode;
@@ -21,6 +22,7 @@ mod xor;
 mod xor_bulk;
 mod xor_read;
 
+pub use aggregate::Aggregate;
 pub use chunk::{Chunk, ChunkError, Encoding, SeriesChunks, read_samples};
 pub use encode::encode;
 pub use histogram::{Coder, FloatCoder, HistogramAppender, HistogramIter, IntCoder, IntHistogram};

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use koios_block::meta::{BlockDesc, ThanosMeta};
+use koios_block::meta::{BlockDesc, MADE_BY, ThanosMeta};
 use koios_block::{Block, BlockError, BlockMeta, BlockMetaExtras, BlockWriter};
 use koios_chunk::Chunk;
 use koios_model::{BlockId, Labels};
@@ -16,8 +16,8 @@ use crate::error::CompactError;
 use crate::series::merge_series;
 use crate::walk::Walk;
 
-/// What the `thanos` section says about who made the block.
-const MADE_BY: &str = "koios";
+/// What the `thanos` section of a compacted block says when its samples are not ours, as Thanos says it.
+const COMPACTOR: &str = "compactor";
 /// The hint of blocks that hold nothing but out-of-order samples.
 const FROM_OUT_OF_ORDER: &str = "from-out-of-order";
 
@@ -112,7 +112,7 @@ fn lineage(blocks: &[&Block]) -> BlockMetaExtras {
         version: 1,
         labels: t.labels.clone(),
         downsample: t.downsample,
-        source: MADE_BY.to_owned(),
+        source: if metas.iter().any(|m| m.is_foreign()) { COMPACTOR } else { MADE_BY }.to_owned(),
         extensions: if metas.iter().all(|m| m.thanos.as_ref().is_some_and(|o| o.extensions == t.extensions)) {
             t.extensions.clone()
         } else {

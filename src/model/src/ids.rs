@@ -63,6 +63,8 @@ pub struct Slot(pub u8);
 impl Slot {
     /// The largest number of slots a target can have.
     pub const MAX: u8 = 8;
+    /// Of no target of ours: what another producer wrote, whose labels tell its replicas apart.
+    pub const FOREIGN: Self = Self(u8::MAX);
 }
 
 impl fmt::Display for Slot {

@@ -95,9 +95,13 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub enable_feature: Vec<String>,
-    /// Label that tells replicas of other producers apart; repeatable. Koios' own replicas need no flag.
-    #[arg(long = "query.replica-label", value_name = "LABEL")]
+    /// External label that tells replicas of other producers apart; repeatable, `replica` unless given. Koios' own
+    /// replicas need no flag.
+    #[arg(long = "query.replica-label", value_name = "LABEL", value_delimiter = ',')]
     pub query_replica_label: Vec<String>,
+    /// Range queries read downsampled blocks as coarse as a fifth of their step, unless max_source_resolution says otherwise.
+    #[arg(long = "query.auto-downsampling")]
+    pub query_auto_downsampling: bool,
     /// Allow /-/reload and /-/drain.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,

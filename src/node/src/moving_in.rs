@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use koios_block::meta::ThanosMeta;
+use koios_block::meta::{MADE_BY, ThanosMeta};
 use koios_block::{BlockEntry, BlockMetaExtras, sync_dir};
 use koios_model::{Labels, Slot};
 use koios_objstore::transfer;
@@ -71,7 +71,7 @@ fn own_section(external: &Labels) -> ThanosMeta {
     let mut labels: BTreeMap<String, String> =
         external.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     labels.insert(REPLICA.to_owned(), Slot(0).to_string());
-    ThanosMeta { labels, source: "koios".to_owned(), ..ThanosMeta::default() }
+    ThanosMeta { labels, source: MADE_BY.to_owned(), ..ThanosMeta::default() }
 }
 
 /// Puts a foreign block into the bucket, by link where the bucket is a directory.

@@ -108,11 +108,10 @@ impl Settings {
         })
     }
 
-    /// Whether replica labels beside Koios' own are asked for.
-    pub fn foreign_replica_labels(&self) -> bool {
+    /// Labels that tell replicas of other producers apart.
+    pub fn replica_labels(&self) -> &[String] {
         let asked = &self.args.query_replica_label;
-        let labels = if asked.is_empty() { &self.config.koios.query.replica_labels } else { asked };
-        labels.iter().any(|l| l != koios_store::served::REPLICA)
+        if asked.is_empty() { &self.config.koios.query.replica_labels } else { asked }
     }
 
     /// Flags and their values for `/api/v1/status/flags`.
@@ -133,9 +132,11 @@ impl Settings {
             ("log.level", a.log_level.clone()),
             ("node.name", self.node_name.clone().unwrap_or_default()),
             ("objstore.config-file", path(&a.objstore_config_file)),
+            ("query.auto-downsampling", a.query_auto_downsampling.to_string()),
             ("query.lookback-delta", koios_model::duration::format_duration(self.lookback_ms)),
             ("query.max-concurrency", self.query_concurrency.to_string()),
             ("query.max-samples", self.query_samples_max.to_string()),
+            ("query.replica-label", self.replica_labels().join(",")),
             ("query.timeout", koios_model::duration::format_duration(self.query_timeout_ms as i64)),
             ("roles", self.roles.names().join(",")),
             ("storage.path", a.storage_path.display().to_string()),

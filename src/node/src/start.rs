@@ -342,10 +342,6 @@ impl Node {
                 "the object store ignores conditional writes: logs of lost nodes are not adopted over it";
             warnings.push(unsafe_store.to_owned());
         }
-        if self.settings.foreign_replica_labels() {
-            let later = "replica labels of other producers are not merged by this version; replicas of such blocks show as separate series";
-            warnings.push(later.to_owned());
-        }
         Banner {
             version: VERSION,
             seconds,

@@ -262,6 +262,8 @@ impl Foundation {
                 ..Limits::default()
             },
             options: settings.features.engine.clone(),
+            replica_labels: settings.replica_labels().into(),
+            auto_downsampling: settings.args.query_auto_downsampling,
         };
         let coordinator = Coordinator {
             peers: peers.clone(),

@@ -18,6 +18,7 @@ use crate::client::{CallError, Peers, Spent};
 use crate::completeness::Gap;
 use crate::error::QueryError;
 use crate::hedge::Hedger;
+use crate::lens::Lens;
 use crate::limits::of_the_query;
 use crate::local::LocalParts;
 use crate::merge::{MergedList, MergedSeries};
@@ -99,11 +100,30 @@ impl Coordinator {
             })
         };
         let (answers, gaps) = self.rounds(view, want, &ask, false).await?;
-        let series = crate::ports::compute(&*self.parts.pool, move || merge(answers)).await??;
+        let lens = want.lens.clone();
+        let series = crate::ports::compute(&*self.parts.pool, move || merge(answers, lens)).await??;
         if series.len() as u64 > want.series_max {
             return Err(QueryError::Limit(of_the_query("series", want.series_max, "max_series")));
         }
         Ok(Selected { series, gaps })
+    }
+
+    /// All series that match, replicas unmerged and chunks as they are stored: one entry for each label set and slot,
+    /// in this order. Their labels are as `want.dress` says. Copies of a chunk are left out.
+    ///
+    /// # Errors
+    /// As `select`.
+    pub async fn raw(
+        &self,
+        view: &Arc<ClusterView>,
+        want: &Want,
+        form: Form,
+    ) -> Result<(Vec<SeriesChunks>, Vec<Gap>), QueryError> {
+        let lens = Lens { plain: true, ..Lens::default() };
+        let form = if form == Form::Picked { Form::Chunks } else { form };
+        let Selected { series, gaps } = self.select(view, &Want { lens, ..want.clone() }, form).await?;
+        let Found::List(list) = series else { unreachable!("BUG: no list although a list was asked for") };
+        Ok((list.series.into_iter().flat_map(MergedSeries::into_parts).collect(), gaps))
     }
 
     /// Label names (`name` empty) or the values of one label, sorted and unique.
@@ -203,7 +223,7 @@ fn own_failure(e: QueryError) -> CallError {
 impl Found {
     fn len(&self) -> usize {
         match self {
-            Self::List(list) => list.0.len(),
+            Self::List(list) => list.series.len(),
             Self::Picked(picked) => picked.len(),
         }
     }
@@ -211,7 +231,7 @@ impl Found {
     /// Their labels, where they were asked for as a list.
     pub fn into_labels(self) -> Vec<Labels> {
         match self {
-            Self::List(list) => list.0.into_iter().map(|s| s.labels).collect(),
+            Self::List(list) => list.series.into_iter().map(|s| s.labels).collect(),
             Self::Picked(_) => unreachable!("BUG: no list although only a list was asked for"),
         }
     }
@@ -226,7 +246,7 @@ impl Found {
 }
 
 /// What one answer has still in its block is all there is, or joins the lists of the others.
-fn merge(mut answers: Vec<Answer>) -> Result<Found, QueryError> {
+fn merge(mut answers: Vec<Answer>, lens: Lens) -> Result<Found, QueryError> {
     answers.retain(|a| !a.series.is_empty() || a.picked.is_some());
     if let [Answer { picked, .. }] = &mut answers[..]
         && let Some(picked) = picked.take()
@@ -241,14 +261,20 @@ fn merge(mut answers: Vec<Answer>) -> Result<Found, QueryError> {
         }
         lists.push(answer.series);
     }
-    Ok(Found::List(MergedList(merge_lists(lists))))
+    Ok(Found::List(MergedList { series: merge_lists(lists, &lens), lens }))
 }
 
 /// Series of equal labels become one. Answers come sorted as a rule, so this is a merge of sorted runs.
-pub(crate) fn merge_lists(lists: Vec<Vec<SeriesChunks>>) -> Vec<MergedSeries> {
+pub(crate) fn merge_lists(lists: Vec<Vec<SeriesChunks>>, lens: &Lens) -> Vec<MergedSeries> {
     let mut lists = lists.into_iter();
     let mut all: Vec<SeriesChunks> = lists.next().unwrap_or_default();
     lists.for_each(|list| all.extend(list));
+    for s in all.iter_mut().filter(|s| lens.relabels(s.slot)) {
+        s.labels = lens.shown(s.slot, std::mem::take(&mut s.labels));
+    }
+    if let Some(shard) = &lens.shard {
+        all.retain(|s| shard.holds(&s.labels));
+    }
     if all.is_sorted_by(|a, b| a.labels < b.labels) {
         // Nothing to merge: the list itself becomes the result.
         let mut series: Vec<MergedSeries> = all.into_iter().map(MergedSeries::from).collect();

@@ -9,23 +9,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
 use koios_model::{Clock, Labels, Matcher};
 use koios_promql::{
     Control, EngineOptions, EvalError, Limits, Plan, Pushable, PushedRows, QueryOutput, QueryParams, Select,
     parse,
 };
+use koios_store::Dress;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Found, Selected, Want};
 use crate::error::QueryError;
+use crate::lens::{Lens, lookback_of, resolution_of};
 use crate::merge::MergedList;
 use crate::picture::Facts;
 use crate::ports::{Admission, PoolHelpers, compute};
 use crate::scope::Form;
 use crate::stats::QueryStats;
+use crate::terms::Terms;
 
 /// Selects of one query that are fetched at a time.
 const SELECTS_IN_FLIGHT: usize = 4;
@@ -49,6 +53,10 @@ pub struct FrontLimits {
     pub engine: Limits,
     /// Language behaviour that is off unless asked for.
     pub options: EngineOptions,
+    /// External labels that tell replicas of other producers apart.
+    pub replica_labels: Arc<[String]>,
+    /// Whether range queries read samples as coarse as a fifth of their step unless told otherwise.
+    pub auto_downsampling: bool,
 }
 
 /// A query as the API was asked it.
@@ -68,6 +76,8 @@ pub struct QueryRequest {
     pub timeout_ms: Option<u64>,
     /// Whether a partial answer will do; `None` leaves it to the policy.
     pub partial: Option<bool>,
+    /// Resolution, replicas, and what is left out.
+    pub terms: Terms,
 }
 
 /// What came out.
@@ -103,6 +113,8 @@ pub struct MetadataRequest {
     pub maxt: i64,
     /// Whether a partial answer will do; it will, unless false.
     pub partial: Option<bool>,
+    /// Replicas, and what is left out.
+    pub terms: Terms,
 }
 
 /// Answers queries for the whole cluster.
@@ -158,10 +170,24 @@ impl Front {
             start_ms: request.start_ms,
             end_ms: request.end_ms,
             step_ms: request.step_ms,
-            lookback_ms: request.lookback_ms.unwrap_or(self.limits.lookback_ms),
+            lookback_ms: request
+                .lookback_ms
+                .unwrap_or_else(|| lookback_of(self.limits.lookback_ms, self.resolution(request))),
             default_subquery_step_ms: self.limits.subquery_step_ms,
             limits: self.limits.engine.clone(),
             options: self.limits.options.clone(),
+        }
+    }
+
+    /// How coarse samples may be, milliseconds.
+    fn resolution(&self, request: &QueryRequest) -> i64 {
+        request.terms.resolution.millis(self.limits.auto_downsampling, request.step_ms)
+    }
+
+    fn replica_labels(&self, terms: &Terms) -> Arc<[String]> {
+        match &terms.replica_labels {
+            Some(labels) => labels.as_slice().into(),
+            None => self.limits.replica_labels.clone(),
         }
     }
 
@@ -185,16 +211,21 @@ impl Front {
         let ticket = self.admission.admit(&request.query, timeout_ms).await?;
         let admitted_ns = self.clock.mono_ns();
 
+        let (view, without_me) = request.terms.narrowed(self.view());
         let run = Run {
-            view: self.view(),
+            view,
+            without_me,
+            resolution_ms: self.resolution(&request),
             id: self.query_id(),
             plan: Arc::new(plan),
             query: request.query,
+            terms: request.terms,
             params,
             deadline_ns,
             partial: request.partial.unwrap_or(!instant),
         };
-        let answered = match self.run(&run, Form::Picked).await {
+        let form = if run.terms.are_plain() { Form::Picked } else { Form::Chunks };
+        let answered = match self.run(&run, form).await {
             // What is damaged shows only while it is read. As lists, a block that cannot be read is asked of another
             // node or named as missing.
             Err(QueryError::Eval(EvalError::Source(_))) => self.run(&run, Form::Chunks).await,
@@ -213,17 +244,7 @@ impl Front {
     /// Fetches and evaluates. Gives the result, what is missing, and when everything was fetched.
     async fn run(&self, run: &Run, form: Form) -> Result<(QueryOutput, Vec<Gap>, u64), QueryError> {
         let patience = Duration::from_nanos(run.deadline_ns.saturating_sub(self.clock.mono_ns()));
-        let wants = run.plan.selects().iter().map(|s| Want {
-            query_id: run.id.clone(),
-            mint: s.min_time_ms,
-            maxt: s.max_time_ms,
-            matchers: s.matchers.clone(),
-            series_max: self.limits.engine.series_max,
-            bytes_max: self.limits.fetch_bytes_max,
-            samples_max: self.limits.fetch_samples_max,
-            patience,
-        });
-        let wants: Vec<Want> = wants.collect();
+        let wants = self.wants(run, patience);
         let work = async {
             let pushed = self.push(run, &wants, form).await;
             let is_pushed = |i: usize| pushed.iter().any(|(what, _)| what.input == i);
@@ -273,13 +294,44 @@ impl Front {
         Ok((output, gaps, fetched_ns))
     }
 
+    fn wants(&self, run: &Run, patience: Duration) -> Vec<Want> {
+        let selects = run.plan.selects();
+        let first = selects.iter().map(|s| s.min_time_ms).min().unwrap_or(0);
+        let last = selects.iter().map(|s| s.max_time_ms).max().unwrap_or(0);
+        let replica_labels = self.replica_labels(&run.terms);
+        let want = |s: &Select| {
+            let max_resolution_ms = resolution_of(s, run.resolution_ms);
+            Want {
+                query_id: run.id.clone(),
+                mint: s.min_time_ms,
+                maxt: s.max_time_ms,
+                matchers: s.matchers.clone(),
+                series_max: self.limits.engine.series_max,
+                bytes_max: self.limits.fetch_bytes_max,
+                samples_max: self.limits.fetch_samples_max,
+                patience,
+                max_resolution_ms,
+                dress: Dress::Home,
+                lens: Lens {
+                    coarse: max_resolution_ms > 0,
+                    apart: run.terms.apart,
+                    shard: run.terms.shard.clone(),
+                    ..Lens::of(s, (first, last), replica_labels.clone())
+                },
+                without_me: run.without_me,
+            }
+        };
+        selects.iter().map(want).collect()
+    }
+
     /// What of the query others evaluate. Once something that was fetched turned out to be damaged, nothing.
     async fn push(&self, run: &Run, wants: &[Want], form: Form) -> Vec<(Pushable, Vec<PushedRows>)> {
         let alone = run.view.members.values().all(|m| m.name == run.view.me || !m.answers());
         if !self.limits.push_down || form != Form::Picked || alone {
             return Vec::new();
         }
-        let asks = run.plan.pushable().into_iter().map(|what| async move {
+        let raw = |what: &Pushable| wants[what.input].max_resolution_ms == 0;
+        let asks = run.plan.pushable().into_iter().filter(raw).map(|what| async move {
             let want = &wants[what.input];
             let rows = self.coordinator.push(&run.view, &run.query, &run.params, &what, want).await;
             rows.map(|rows| (what, rows))
@@ -294,9 +346,10 @@ impl Front {
     /// See `QueryError`.
     pub async fn series(&self, request: &MetadataRequest) -> Result<(Vec<Labels>, Vec<Gap>), QueryError> {
         let (mut all, mut gaps) = (Vec::new(), Vec::new());
+        let (view, without_me) = request.terms.narrowed(self.view());
         for matchers in &request.selectors {
-            let want = self.metadata_want(request, matchers.clone());
-            let selected = self.coordinator.select(&self.view(), &want, Form::Labels).await?;
+            let want = Want { without_me, ..self.metadata_want(request, matchers.clone()) };
+            let selected = self.coordinator.select(&view, &want, Form::Labels).await?;
             all.extend(selected.series.into_labels());
             gaps.extend(selected.gaps);
         }
@@ -317,15 +370,43 @@ impl Front {
         let everything = [Vec::new()];
         let selectors = if request.selectors.is_empty() { &everything[..] } else { &request.selectors };
         let (mut all, mut gaps) = (Vec::new(), Vec::new());
+        let (view, without_me) = request.terms.narrowed(self.view());
         for matchers in selectors {
-            let want = self.metadata_want(request, matchers.clone());
-            let (words, more) = self.coordinator.words(&self.view(), &want, name).await?;
+            let want = Want { without_me, ..self.metadata_want(request, matchers.clone()) };
+            let (words, more) = self.coordinator.words(&view, &want, name).await?;
             all.extend(words);
             gaps.extend(more);
+        }
+        // Only where they are named with the question: the configured ones are labels that people look for.
+        if let Some(replicas) = &request.terms.replica_labels {
+            all.retain(|word| !replicas.iter().any(|r| if name.is_empty() { r == word } else { r == name }));
         }
         all.sort();
         all.dedup();
         judged(all, gaps, request.partial)
+    }
+
+    /// All series that match, from the whole cluster, as they are stored: one entry for each label set and slot, sorted
+    /// by both, chunks not decoded and copies left out. With `Dress::Full` in the want the labels are complete but for
+    /// the slot of Koios' own data. `want.max_resolution_ms` chooses between raw and downsampled blocks; downsampled
+    /// chunks have all their aggregates. `Form::Labels` leaves the chunks out.
+    ///
+    /// # Errors
+    /// See `QueryError`; holders that fail are gaps.
+    pub async fn raw_series(
+        &self,
+        want: &Want,
+        form: Form,
+    ) -> Result<(Vec<SeriesChunks>, Vec<Gap>), QueryError> {
+        self.coordinator.raw(&self.view(), want, form).await
+    }
+
+    /// Label names (`name` empty) or the values of label `name` among what `raw_series` would give, sorted.
+    ///
+    /// # Errors
+    /// As `raw_series`.
+    pub async fn raw_words(&self, want: &Want, name: &str) -> Result<(Vec<String>, Vec<Gap>), QueryError> {
+        self.coordinator.words(&self.view(), want, name).await
     }
 
     fn metadata_want(&self, request: &MetadataRequest, matchers: Vec<Matcher>) -> Want {
@@ -338,6 +419,15 @@ impl Front {
             bytes_max: self.limits.fetch_bytes_max,
             samples_max: self.limits.fetch_samples_max,
             patience: Duration::from_millis(self.limits.timeout_ms),
+            // Of what retention left, any will do.
+            max_resolution_ms: i64::MAX,
+            lens: Lens {
+                apart: request.terms.apart,
+                replica_labels: self.replica_labels(&request.terms),
+                shard: request.terms.shard.clone(),
+                ..Lens::default()
+            },
+            ..Want::default()
         }
     }
 
@@ -362,6 +452,9 @@ fn judged<T>(
 /// One query that was admitted.
 struct Run {
     view: Arc<ClusterView>,
+    without_me: bool,
+    resolution_ms: i64,
+    terms: Terms,
     id: String,
     plan: Arc<Plan>,
     query: String,

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use koios_block::{Block, BlockError};
-use koios_model::{BlockId, Coded, Matcher};
-use koios_store::served::SharedBlock;
-use koios_store::{CatalogueView, Shelf, StoreError};
+use koios_model::{BlockId, Coded, Labels, Matcher};
+use koios_store::served::{SharedBlock, settle};
+use koios_store::{CatalogueView, Cover, Dress, Shelf, StoreError};
 
 use crate::error::QueryError;
 use crate::limits::{FragmentLimits, Tally};
@@ -67,10 +67,10 @@ impl LocalParts {
         let (mut answer, mut tally) = (Answer::default(), Tally::default());
         if scope.own {
             let (head, scope, wanted) = (self.head.clone(), scope.clone(), matchers.clone());
-            let limits = self.limits.clone();
+            let (limits, external) = (self.limits.clone(), self.head_labels(&scope));
             let read = compute_until(&*self.pool, move |stop| {
                 let reading = Reading { scope: &scope, matchers: &wanted, limits: &limits, stop };
-                let done = reading.head(&*head, &mut answer, &mut tally);
+                let done = reading.head(&*head, &external, &mut answer, &mut tally);
                 done.map(|()| (answer, tally))
             });
             match read.await? {
@@ -130,11 +130,9 @@ impl LocalParts {
         let mut words = Words::default();
         if scope.own {
             let (head, name, wanted) = (self.head.clone(), name.clone(), matchers.clone());
+            let external = self.head_labels(scope);
             words = compute_until(&*self.pool, move |_| {
-                let read = match name.as_str() {
-                    "" => head.label_names(&wanted, mint, maxt),
-                    name => head.label_values(name, &wanted, mint, maxt),
-                };
+                let read = head_words(&*head, &external, &name, &wanted, (mint, maxt));
                 let mut words = Words::default();
                 absorb_words(&mut words, Part::Own, read);
                 words
@@ -144,12 +142,13 @@ impl LocalParts {
         // After the head, as in `select`.
         words.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
+        let dress = scope.dress;
         compute_until(&*self.pool, move |_| {
             words.missing.extend(missing);
-            for block in blocks {
+            for (block, _) in blocks {
                 let read = match name.as_str() {
-                    "" => block.label_names(&matchers, mint, maxt),
-                    name => block.label_values(name, &matchers),
+                    "" => block.label_names(&matchers, (mint, maxt), dress),
+                    name => block.label_values(name, &matchers, dress),
                 };
                 absorb_words(&mut words, Part::Block(block.id()), read.map_err(|e| e.to_string()));
             }
@@ -165,17 +164,26 @@ impl LocalParts {
         if scope.own { (self.moved)() } else { Vec::new() }
     }
 
-    async fn open(&self, scope: &Scope) -> (Vec<SharedBlock>, Vec<Missing>) {
-        let mut ids: Vec<BlockId> = scope.blocks.clone();
-        if scope.whole_bucket {
-            ids.extend(self.catalogue.load().cover(scope.mint, scope.maxt));
+    /// External labels that samples of the head carry in an answer.
+    fn head_labels(&self, scope: &Scope) -> Labels {
+        match scope.dress {
+            Dress::Home => Labels::empty(),
+            Dress::Full => self.shelf.own_labels().clone(),
         }
-        ids.sort();
-        ids.dedup();
-        let (mut open, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
-        for id in ids {
+    }
+
+    /// The blocks of a scope, by id, each with the times that are to be read of it.
+    async fn open(&self, scope: &Scope) -> (Vec<Ranged>, Vec<Missing>) {
+        let (mint, maxt) = (scope.mint, scope.maxt);
+        let mut wanted = match scope.whole_bucket {
+            true => self.catalogue.load().cover_at(mint, maxt, scope.max_resolution_ms),
+            false => Cover::new(),
+        };
+        wanted.extend(scope.blocks.iter().map(|id| (*id, vec![(mint, maxt)])));
+        let (mut open, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for (id, ranges) in wanted {
             match self.shelf.get(id).await {
-                Ok(block) => open.push(block),
+                Ok(block) => open.extend(ranges.into_iter().map(|r| (block.clone(), r))),
                 Err(e) => {
                     let reason = match (&e, e.code()) {
                         (StoreError::Bucket(_), koios_model::Code::NotFound) => MissingReason::Gone,
@@ -190,29 +198,31 @@ impl LocalParts {
     }
 }
 
+/// A block and the inclusive times that are to be read of it.
+pub(crate) type Ranged = (SharedBlock, (i64, i64));
+
 /// Reads blocks into an answer without series. When only one block has any, they stay where they lie.
-fn read_picked(answer: &mut Answer, blocks: &[SharedBlock], reading: &Reading<'_>) -> Result<(), Halt> {
+fn read_picked(answer: &mut Answer, blocks: &[Ranged], reading: &Reading<'_>) -> Result<(), Halt> {
     let scope = reading.scope;
-    let (mint, maxt) = (scope.mint, scope.maxt);
     let mut picked = Vec::new();
-    for block in blocks {
-        let inner = block.settle(reading.matchers);
-        match inner.map_or(Ok(Vec::new()), |m| block.block().pick(&m, mint, maxt)) {
+    for (block, (mint, maxt)) in blocks {
+        let inner = settle(block.external(scope.dress), reading.matchers);
+        match inner.map_or(Ok(Vec::new()), |m| block.block().pick(&m, *mint, *maxt)) {
             Ok(numbers) if numbers.is_empty() => answer.served.push(Part::Block(block.id())),
-            found => picked.push((block, found)),
+            found => picked.push(((block, (*mint, *maxt)), found)),
         }
     }
-    if let [(block, Ok(numbers))] = &mut picked[..]
-        && !block.adds_labels()
+    if let [((block, range), Ok(numbers))] = &mut picked[..]
+        && block.is_plain()
         && let Ok(bytes) = settled(block.block(), numbers, scope)
     {
         let tally = Tally { series: numbers.len() as u64, bytes, samples: 0 };
         tally.check(scope, reading.limits).map_err(Halt::Over)?;
         answer.served.push(Part::Block(block.id()));
-        answer.picked = Some(Picked::new((*block).clone(), std::mem::take(numbers), (mint, maxt)));
+        answer.picked = Some(Picked::new((*block).clone(), std::mem::take(numbers), *range));
         return Ok(());
     }
-    let with_series: Vec<SharedBlock> = picked.into_iter().map(|(block, _)| block.clone()).collect();
+    let with_series: Vec<Ranged> = picked.into_iter().map(|((block, range), _)| (block.clone(), range)).collect();
     reading.blocks(&with_series, answer, &mut Tally::default())
 }
 
@@ -226,6 +236,29 @@ fn settled(block: &Block, numbers: &mut Vec<u32>, scope: &Scope) -> Result<u64, 
         return Ok(0);
     }
     block.picked_bytes(numbers, scope.mint, scope.maxt)
+}
+
+/// Words of the head, dressed in external labels.
+fn head_words(
+    head: &dyn HeadPort,
+    external: &Labels,
+    name: &str,
+    matchers: &[Matcher],
+    (mint, maxt): (i64, i64),
+) -> Result<Vec<String>, String> {
+    let Some(inner) = settle(external, matchers) else { return Ok(Vec::new()) };
+    let mut words = match (name, external.get(name)) {
+        ("", _) | (_, Some(_)) => head.label_names(&inner, mint, maxt)?,
+        (name, None) => return head.label_values(name, &inner, mint, maxt),
+    };
+    if words.is_empty() {
+        return Ok(words);
+    }
+    match external.get(name) {
+        Some(value) => words = vec![value.to_owned()],
+        None => words.extend(external.iter().map(|(n, _)| n.to_owned())),
+    }
+    Ok(words)
 }
 
 fn absorb_words(words: &mut Words, part: Part, read: Result<Vec<String>, String>) {

@@ -4,14 +4,16 @@
 //! the same timestamps. For each timestamp one sample is kept: a value before a stale marker, then the lower
 //! slot, then the greater bits. The rule looks at nothing but the samples of that timestamp, so the result is
 //! the same whoever asks, in whatever order the parts arrive and whatever range is asked. For `up` the
-//! healthiest slot counts.
+//! healthiest slot counts. What other producers wrote, and downsampled chunks, are looked at through a `Lens`.
 
 use std::sync::Arc;
 
-use koios_chunk::{Chunk, ChunkError, SeriesChunks};
+use koios_chunk::{Chunk, ChunkError, Encoding, SeriesChunks};
 use koios_model::histogram::{CounterReset, FloatHistogram};
 use koios_model::{Columns, Labels, Slot, is_stale};
 use koios_promql::{SeriesReader, SeriesSet};
+
+use crate::lens::Lens;
 
 /// All parts of one series.
 #[derive(Clone, Debug)]
@@ -47,6 +49,16 @@ impl MergedSeries {
                 Some((_, known)) => known.extend(chunks),
                 None => all.push((slot, chunks)),
             },
+        }
+    }
+
+    /// The parts, each a series of its own again.
+    pub fn into_parts(self) -> Vec<SeriesChunks> {
+        let labels = self.labels;
+        let part = |(slot, chunks)| SeriesChunks { labels: labels.clone(), slot, chunks };
+        match self.parts {
+            Parts::One(slot, chunks) => vec![part((slot, chunks))],
+            Parts::Several(all) => all.into_iter().map(part).collect(),
         }
     }
 
@@ -88,6 +100,35 @@ impl MergedSeries {
         chunks.iter().filter(wanted).all(follows).then(|| chunks.iter().filter(wanted))
     }
 
+    /// Appends the samples in `[mint, maxt]` to `out`, as the lens shows them.
+    ///
+    /// # Errors
+    /// When a chunk is damaged.
+    pub fn look(&self, lens: &Lens, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
+        let foreign = self.parts().find(|(slot, _)| *slot == Slot::FOREIGN).map(|(_, chunks)| chunks);
+        let coarse = || self.parts().flat_map(|(_, c)| c).any(|c| c.encoding == Encoding::Aggregate);
+        if foreign.is_none() && !(lens.coarse && coarse()) {
+            return self.read(mint, maxt, out);
+        }
+        let mut own: Vec<(Slot, Columns)> = Vec::new();
+        for (slot, chunks) in self.parts().filter(|(slot, _)| *slot != Slot::FOREIGN) {
+            own.push((slot, lens.read(chunks.iter())?));
+        }
+        let mut samples = Columns::default();
+        merge_runs(&own, self.is_health(), &mut samples);
+        if let Some(foreign) = foreign {
+            samples = lens.read_replicas(foreign, Some(samples).filter(|own| !own.is_empty()))?;
+        }
+        let from = samples.times.partition_point(|t| *t < mint);
+        let until = samples.times.partition_point(|t| *t <= maxt);
+        (from..until).for_each(|i| out.push_from(&samples, i));
+        Ok(())
+    }
+
+    fn is_health(&self) -> bool {
+        self.labels.metric_name() == "up"
+    }
+
     /// Appends the deduplicated samples in `[mint, maxt]` to `out`.
     ///
     /// # Errors
@@ -96,7 +137,7 @@ impl MergedSeries {
         if let Some(mut only) = self.only_run(mint, maxt) {
             return only.try_for_each(|chunk| chunk.read(mint, maxt, out));
         }
-        let healthiest = self.labels.metric_name() == "up";
+        let healthiest = self.is_health();
         let mut runs: Vec<(Slot, Columns)> = Vec::new();
         for (slot, chunks) in self.parts() {
             let mut run = Columns::default();
@@ -116,13 +157,18 @@ impl MergedSeries {
     }
 }
 
-/// Series in label order.
+/// Series in label order, and how to look at them.
 #[derive(Debug, Default)]
-pub struct MergedList(pub Vec<MergedSeries>);
+pub struct MergedList {
+    /// The series.
+    pub series: Vec<MergedSeries>,
+    /// How their chunks become samples.
+    pub lens: Lens,
+}
 
 impl SeriesSet for MergedList {
     fn len(&self) -> usize {
-        self.0.len()
+        self.series.len()
     }
 
     fn is_sorted(&self) -> bool {
@@ -136,12 +182,12 @@ impl SeriesSet for MergedList {
 
 impl SeriesReader for &MergedList {
     fn labels(&mut self, at: usize) -> Result<Labels, String> {
-        Ok(self.0[at].labels.clone())
+        Ok(self.series[at].labels.clone())
     }
 
     fn read(&mut self, at: usize, mint: i64, maxt: i64, out: &mut Columns) -> Result<Labels, String> {
-        let series = &self.0[at];
-        series.read(mint, maxt, out).map_err(|e| format!("{}: {e}", series.labels))?;
+        let series = &self.series[at];
+        series.look(&self.lens, mint, maxt, out).map_err(|e| format!("{}: {e}", series.labels))?;
         Ok(series.labels.clone())
     }
 }
@@ -153,7 +199,11 @@ impl From<SeriesChunks> for MergedSeries {
 }
 
 fn seal(chunks: &mut Vec<Chunk>) {
-    chunks.sort_by_key(|c| (c.min_time, c.max_time, c.data.len()));
+    // Of equal times the greater bytes, as Thanos has it.
+    chunks.sort_by(|a, b| {
+        let times = |c: &Chunk| (c.min_time, c.max_time);
+        times(a).cmp(&times(b)).then_with(|| b.data.cmp(&a.data))
+    });
     chunks.dedup_by(|a, b| a.min_time == b.min_time && a.max_time == b.max_time && a.data == b.data);
 }
 

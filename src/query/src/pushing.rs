@@ -19,6 +19,7 @@ use crate::completeness::gaps;
 use crate::coordinator::{Coordinator, HOLDER_PATIENCE, Want, merge_lists};
 use crate::error::QueryError;
 use crate::local::LocalParts;
+use crate::lens::Lens;
 use crate::merge::MergedList;
 use crate::plan;
 use crate::ports::compute_until;
@@ -72,14 +73,14 @@ impl LocalParts {
         }
         let only_if_smaller = request.only_if_smaller;
         compute_until(&*self.pool, move |stop| {
-            let list = merge_lists(vec![answer.series]);
+            let list = merge_lists(vec![answer.series], &Lens::default());
             let bytes: usize = list.iter().map(|s| s.chunk_bytes()).sum();
             if only_if_smaller && list.len() as i64 * steps(&params).saturating_mul(8) >= bytes as i64 {
                 return Ok(Err("its chunks are smaller than its rows".into()));
             }
             let stop = stop.clone();
             let control = Control::with_deadline(move || stop.is_set());
-            let rows = plan.evaluate_part(&what, Box::new(MergedList(list)), &control)?;
+            let rows = plan.evaluate_part(&what, Box::new(MergedList { series: list, lens: Lens::default() }), &control)?;
             Ok(rows.ok_or_else(|| "its rows cannot stand for its series".to_owned()))
         })
         .await?
@@ -136,6 +137,10 @@ impl Coordinator {
         let range = (want.mint, want.maxt);
         let catalogue = self.parts.catalogue.load_full();
         let cover = catalogue.cover(want.mint, want.maxt);
+        // Replicas of other producers are merged by their chunks.
+        if cover.iter().any(|id| catalogue.blocks().get(id).is_none_or(|m| m.is_foreign())) {
+            return None;
+        }
         let avoid = |m: &Member| self.avoid(m);
         let nodes = holders(view, &catalogue, &cover, range, &avoid);
         if nodes.is_empty() || !catalogue.read() || !(what.partial || may_be_smaller(params, range)) {

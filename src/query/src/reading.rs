@@ -9,10 +9,11 @@ use std::cell::Cell;
 use koios_block::BlockError;
 use koios_chunk::SeriesChunks;
 use koios_model::{Labels, Matcher};
-use koios_store::served::SharedBlock;
+use koios_store::served::{dressed, settle};
 
 use crate::error::QueryError;
 use crate::limits::{FragmentLimits, Tally};
+use crate::local::Ranged;
 use crate::ports::{HeadPort, Stop};
 use crate::rounds::SHARDS_MAX;
 use crate::scope::{Answer, Missing, MissingReason, Part, Scope};
@@ -50,9 +51,19 @@ pub(crate) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Adds what the head has.
-    pub fn head(&self, head: &dyn HeadPort, answer: &mut Answer, tally: &mut Tally) -> Result<(), Halt> {
+    /// Adds what the head has, whose series get `external` labels.
+    pub fn head(
+        &self,
+        head: &dyn HeadPort,
+        external: &Labels,
+        answer: &mut Answer,
+        tally: &mut Tally,
+    ) -> Result<(), Halt> {
         let scope = self.scope;
+        let Some(matchers) = settle(external, self.matchers) else {
+            answer.served.push(Part::Own);
+            return Ok(());
+        };
         let most = if scope.may_split { self.limits.split_series } else { u64::MAX };
         let matching = Cell::new(0u64);
         let keep = |labels: &Labels| {
@@ -60,7 +71,7 @@ impl Reading<'_> {
             matching.set(matching.get() + u64::from(wanted));
             wanted && matching.get() <= most
         };
-        let read = head.select(self.matchers, scope.mint, scope.maxt, &keep);
+        let read = head.select(&matchers, scope.mint, scope.maxt, &keep);
         if self.stop.is_set() {
             return Err(Halt::Stopped);
         }
@@ -68,7 +79,10 @@ impl Reading<'_> {
             return Err(split(matching.get(), most));
         }
         match read {
-            Ok(series) => {
+            Ok(mut series) => {
+                if !external.is_empty() {
+                    series.iter_mut().for_each(|s| s.labels = dressed(external, std::mem::take(&mut s.labels)));
+                }
                 series.iter().for_each(|s| tally.add(s));
                 answer.series.extend(series);
                 answer.served.push(Part::Own);
@@ -83,10 +97,10 @@ impl Reading<'_> {
     }
 
     /// Adds what blocks have.
-    pub fn blocks(&self, blocks: &[SharedBlock], answer: &mut Answer, tally: &mut Tally) -> Result<(), Halt> {
+    pub fn blocks(&self, blocks: &[Ranged], answer: &mut Answer, tally: &mut Tally) -> Result<(), Halt> {
         let mut picked = 0u64;
         for (at, block) in blocks.iter().enumerate() {
-            let part = Part::Block(block.id());
+            let part = Part::Block(block.0.id());
             let (before, held) = (answer.series.len(), *tally);
             match self.block(block, (at, blocks.len()), &mut picked, &mut answer.series, tally) {
                 Ok(()) => answer.served.push(part),
@@ -104,15 +118,16 @@ impl Reading<'_> {
 
     fn block(
         &self,
-        block: &SharedBlock,
+        (block, (mint, maxt)): &Ranged,
         (at, of): (usize, usize),
         picked: &mut u64,
         out: &mut Vec<SeriesChunks>,
         tally: &mut Tally,
     ) -> Result<(), Fault> {
         let (scope, inner) = (self.scope, block.block());
-        let Some(matchers) = block.settle(self.matchers) else { return Ok(()) };
-        let numbers = inner.pick(&matchers, scope.mint, scope.maxt)?;
+        let external = block.external(scope.dress);
+        let Some(matchers) = settle(external, self.matchers) else { return Ok(()) };
+        let numbers = inner.pick(&matchers, *mint, *maxt)?;
         *picked += numbers.len() as u64;
         if scope.may_split && *picked > self.limits.split_series {
             let all = *picked * of as u64 / (at as u64 + 1);
@@ -123,11 +138,11 @@ impl Reading<'_> {
             if i % UNCHECKED == 0 && self.stop.is_set() {
                 return Err(Fault::Halt(Halt::Stopped));
             }
-            cursor.go_to(*number, scope.mint, scope.maxt)?;
+            cursor.go_to(*number, *mint, *maxt)?;
             if !cursor.has_chunks() {
                 continue;
             }
-            let labels = block.outer(cursor.labels()?);
+            let labels = dressed(external, cursor.labels()?);
             if !scope.shard.holds(&labels) {
                 continue;
             }
@@ -142,7 +157,7 @@ impl Reading<'_> {
             self.bytes(tally, done).map_err(Fault::Halt)?;
             tally.check(scope, self.limits).map_err(|e| Fault::Halt(Halt::Over(e)))?;
         }
-        if block.adds_labels() {
+        if !external.is_empty() {
             out[from..].sort_by(|a, b| a.labels.cmp(&b.labels));
         }
         Ok(())

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use koios_cluster::{ClusterView, Member};
 use koios_model::{BlockId, Matcher};
-use koios_store::CatalogueView;
+use koios_store::{CatalogueView, Cover, Dress};
 
 use crate::completeness::{Absent, Gap, gaps};
+use crate::lens::Lens;
 use crate::plan;
 use crate::scope::{Missing, Part, Scope, Shard};
 
@@ -46,6 +47,34 @@ pub struct Want {
     pub samples_max: u64,
     /// Longest wait altogether.
     pub patience: Duration,
+    /// The coarsest blocks to read, milliseconds between samples; 0 for raw data alone.
+    pub max_resolution_ms: i64,
+    /// Which external labels the series carry.
+    pub dress: Dress,
+    /// How the parts of a series become one.
+    pub lens: Lens,
+    /// Not this node's own part, only blocks that it reads.
+    pub without_me: bool,
+}
+
+impl Default for Want {
+    /// Everything of all times, raw, without bounds.
+    fn default() -> Self {
+        Self {
+            query_id: String::new(),
+            mint: i64::MIN,
+            maxt: i64::MAX,
+            matchers: Vec::new(),
+            series_max: u64::MAX,
+            bytes_max: u64::MAX,
+            samples_max: u64::MAX,
+            patience: Duration::from_secs(120),
+            max_resolution_ms: 0,
+            dress: Dress::Home,
+            lens: Lens::default(),
+            without_me: false,
+        }
+    }
 }
 
 impl Want {
@@ -62,23 +91,51 @@ impl Want {
             samples_max: self.samples_max,
             shard: Shard::WHOLE,
             may_split: false,
+            max_resolution_ms: self.max_resolution_ms,
+            dress: self.dress,
         }
+    }
+
+    fn cover(&self, catalogue: &CatalogueView) -> Cover {
+        catalogue.cover_at(self.mint, self.maxt, self.max_resolution_ms)
+    }
+
+    /// Questions for blocks, each of which is read as far as the cover says; what it does not name is read whole.
+    fn of_blocks(&self, cover: &Cover, blocks: Vec<BlockId>) -> Vec<Scope> {
+        let mut by_range: BTreeMap<(i64, i64), Vec<BlockId>> = BTreeMap::new();
+        for id in blocks {
+            match cover.get(&id) {
+                Some(ranges) => ranges.iter().for_each(|r| by_range.entry(*r).or_default().push(id)),
+                None => by_range.entry((self.mint, self.maxt)).or_default().push(id),
+            }
+        }
+        let scope = |((mint, maxt), ids)| Scope { mint, maxt, ..self.scope(false, ids, false) };
+        by_range.into_iter().map(scope).collect()
+    }
+
+    /// Questions to this node itself. Its own part and whole blocks are one question.
+    fn of_me(&self, cover: &Cover, f: plan::Fragment) -> Questions {
+        let mut scopes = self.of_blocks(cover, f.blocks);
+        let own = f.own && !self.without_me;
+        match scopes.iter_mut().find(|s| (s.mint, s.maxt) == (self.mint, self.maxt)) {
+            Some(s) => (s.own, s.whole_bucket) = (own, f.whole_bucket),
+            None => scopes.push(self.scope(own, Vec::new(), f.whole_bucket)),
+        }
+        scopes.into_iter().map(|s| (f.node.clone(), s)).collect()
     }
 
     /// Questions to another node. Blocks are asked for apart from the head: of those another node can be asked when
     /// this one is late, and by slices of time.
-    fn of_peer(&self, catalogue: &CatalogueView, f: plan::Fragment) -> Questions {
-        let mut questions = Vec::new();
-        let mut ask = |own, blocks, whole| {
-            let scope = Scope { may_split: true, ..self.scope(own, blocks, whole) };
-            questions.push((f.node.clone(), scope));
-        };
+    fn of_peer(&self, catalogue: &CatalogueView, cover: &Cover, f: plan::Fragment) -> Questions {
+        let mut scopes = Vec::new();
         if f.own || f.whole_bucket {
-            ask(f.own, Vec::new(), f.whole_bucket);
+            scopes.push(self.scope(f.own, Vec::new(), f.whole_bucket));
         }
         let start = |id: BlockId| catalogue.blocks().get(&id).map_or(0, |b| b.min_time);
-        plan::slices(&f.blocks, &start).into_iter().for_each(|ids| ask(false, ids, false));
-        questions
+        for ids in plan::slices(&f.blocks, &start) {
+            scopes.extend(self.of_blocks(cover, ids));
+        }
+        scopes.into_iter().map(|s| (f.node.clone(), Scope { may_split: true, ..s })).collect()
     }
 }
 
@@ -89,6 +146,7 @@ pub struct Rounds {
     want: Want,
     /// As it was looked at last.
     catalogue: Arc<CatalogueView>,
+    cover: Cover,
     asked_for: BTreeSet<BlockId>,
     moved: BTreeSet<BlockId>,
     round: usize,
@@ -110,18 +168,20 @@ impl Rounds {
         catalogue: Arc<CatalogueView>,
         ejected: &dyn Fn(&Member) -> bool,
     ) -> (Self, Questions) {
-        let cover = catalogue.cover(want.mint, want.maxt);
-        let first = plan::plan(view, &catalogue, &cover, ejected, (want.mint, want.maxt));
-        let seen = catalogue.clone();
+        let cover = want.cover(&catalogue);
+        let blocks: Vec<BlockId> = cover.keys().copied().collect();
+        let first = plan::plan(view, &catalogue, &blocks, ejected, (want.mint, want.maxt));
         let ask = |f: plan::Fragment| match f.node.name == view.me {
-            true => vec![(f.node.clone(), want.scope(f.own, f.blocks, f.whole_bucket))],
-            false => want.of_peer(&seen, f),
+            true => want.of_me(&cover, f),
+            false => want.of_peer(&catalogue, &cover, f),
         };
+        let questions = first.ask.into_iter().flat_map(ask).collect();
         let rounds = Self {
             view: view.clone(),
             want: want.clone(),
             catalogue,
-            asked_for: cover.into_iter().collect(),
+            cover,
+            asked_for: blocks.into_iter().collect(),
             moved: BTreeSet::new(),
             round: 0,
             absent: first.absent,
@@ -132,7 +192,7 @@ impl Rounds {
             buckets: BTreeMap::new(),
             open_buckets: BTreeSet::new(),
         };
-        (rounds, first.ask.into_iter().flat_map(ask).collect())
+        (rounds, questions)
     }
 
     /// Who is asked for the blocks of a question in the place of `node`, which is late: the next in rank that is not
@@ -196,15 +256,20 @@ impl Rounds {
     fn newly_cut(&mut self, now: Arc<CatalogueView>) -> Questions {
         let mut new: Vec<BlockId> = Vec::new();
         if !Arc::ptr_eq(&now, &self.catalogue) {
-            let cover = now.cover(self.want.mint, self.want.maxt);
+            let cover = self.want.cover(&now);
             self.catalogue = now;
-            new.extend(cover.into_iter().filter(|id| self.asked_for.insert(*id)));
+            new.extend(cover.keys().copied().filter(|id| self.asked_for.insert(*id)));
+            for id in &new {
+                self.cover.extend(cover.get_key_value(id).map(|(id, ranges)| (*id, ranges.clone())));
+            }
         }
         let unseen = std::mem::take(&mut self.moved).into_iter().filter(|id| !self.catalogue.holds(*id));
         new.extend(unseen.filter(|id| self.asked_for.insert(*id)));
         match self.view.own() {
-            Some(me) if !new.is_empty() => vec![(me.clone(), self.want.scope(false, new, false))],
-            _ => Vec::new(),
+            Some(me) => {
+                self.want.of_blocks(&self.cover, new).into_iter().map(|s| (me.clone(), s)).collect()
+            }
+            None => Vec::new(),
         }
     }
 
@@ -292,10 +357,11 @@ impl Rounds {
         let mut questions = Vec::new();
         for (node, ids) in blocks.into_values() {
             if node.name == self.view.me {
-                questions.push((node, self.want.scope(false, ids, false)));
+                let scopes = self.want.of_blocks(&self.cover, ids);
+                questions.extend(scopes.into_iter().map(|s| (node.clone(), s)));
             } else {
                 let part = plan::Fragment { node, own: false, blocks: ids, whole_bucket: false };
-                questions.extend(self.want.of_peer(&self.catalogue, part));
+                questions.extend(self.want.of_peer(&self.catalogue, &self.cover, part));
             }
         }
         for bucket in std::mem::take(&mut self.open_buckets) {

@@ -2,6 +2,7 @@
 
 use koios_chunk::SeriesChunks;
 use koios_model::{BlockId, Labels};
+use koios_store::Dress;
 
 use crate::picked::Picked;
 
@@ -30,6 +31,10 @@ pub struct Scope {
     pub shard: Shard,
     /// The holder may answer that it should be asked in parts.
     pub may_split: bool,
+    /// The coarsest blocks of a whole bucket, milliseconds between samples.
+    pub max_resolution_ms: i64,
+    /// Which external labels the answer has.
+    pub dress: Dress,
 }
 
 /// Some of the series: those whose hash leaves `index` when divided by `count`. The replica slot is no part of the

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::scope::{Scope, Shard};
+use koios_store::Dress;
 use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState};
 
 /// A ready member on a bucket.
@@ -34,6 +35,8 @@ pub fn scope() -> Scope {
         samples_max: u64::MAX,
         shard: Shard::WHOLE,
         may_split: false,
+        max_resolution_ms: 0,
+        dress: Dress::Home,
     }
 }
 

@@ -4,6 +4,7 @@ use koios_chunk::{Chunk, Encoding, SeriesChunks};
 use koios_cluster::Member;
 use koios_model::{BlockId, Labels, MatchType, Matcher, Slot};
 use koios_proto::peer as pb;
+use koios_store::Dress;
 
 use crate::scope::{Answer, Missing, MissingReason, Part, Scope, Shard};
 
@@ -32,6 +33,8 @@ pub fn scope_to_pb(s: &Scope, node: &Member, ring_hash: u64, deadline_ms: u64) -
         // A peer of before counts no shards, and is never asked for one.
         shard_count: if s.shard == Shard::WHOLE { 0 } else { s.shard.count },
         may_split: s.may_split,
+        max_resolution: s.max_resolution_ms,
+        full_labels: s.dress == Dress::Full,
     }
 }
 
@@ -61,6 +64,8 @@ pub fn scope_from_pb(s: &pb::Scope) -> Result<Scope, String> {
         samples_max: if s.samples_max == 0 { u64::MAX } else { s.samples_max },
         shard: Shard { index: s.shard_index, count },
         may_split: s.may_split,
+        max_resolution_ms: s.max_resolution,
+        dress: if s.full_labels { Dress::Full } else { Dress::Home },
     })
 }
 
@@ -230,6 +235,8 @@ mod tests {
             samples_max: 5,
             shard: Shard { index: 1, count: 3 },
             may_split: true,
+            max_resolution_ms: 300_000,
+            dress: Dress::Full,
         };
         assert_eq!(scope_from_pb(&scope_to_pb(&scope, &member("a", "b"), 1, 2)).unwrap(), scope);
         let matchers = vec![Matcher::new(MatchType::NotRegex, "a", "x.*").unwrap(), Matcher::equal("b", "1")];

@@ -13,6 +13,7 @@ use koios_model::BlockId;
 use koios_objstore::transfer::META;
 use koios_objstore::{Bucket, ObjstoreError};
 
+use crate::cover::Cover;
 use crate::error::StoreError;
 
 /// Most blocks a catalogue holds; beyond that the newest are kept.
@@ -79,6 +80,16 @@ impl CatalogueView {
     /// another one supersedes (`BlockMeta::supersedes`). Ascending by id.
     pub fn cover(&self, mint: i64, maxt: i64) -> Vec<BlockId> {
         self.counting().filter(|m| m.resolution() == 0 && m.overlaps(mint, maxt)).map(|m| m.ulid).collect()
+    }
+
+    /// The blocks to read when downsampled ones will do, of a resolution of at most `resolution_max` milliseconds, and
+    /// which part of the time is to be read of each, see `crate::cover`.
+    pub fn cover_at(&self, mint: i64, maxt: i64, resolution_max: i64) -> Cover {
+        if resolution_max <= 0 {
+            return self.cover(mint, maxt).into_iter().map(|id| (id, vec![(mint, maxt)])).collect();
+        }
+        let of_use = self.counting().filter(|m| m.resolution() == 0 || !self.damaged.contains_key(&m.ulid));
+        crate::cover::coarsest(of_use, (mint, maxt), resolution_max)
     }
 
     /// Blocks that no other one stands for, ascending by id.

@@ -8,11 +8,13 @@
 //! on. The Thanos StoreAPI and range reads from object stores take their place here with the store issue.
 
 pub mod catalogue;
+pub mod cover;
 pub mod error;
 pub mod served;
 pub mod shelf;
 
 pub use catalogue::{Catalogue, CatalogueView};
+pub use cover::Cover;
 pub use error::StoreError;
-pub use served::ServedBlock;
+pub use served::{Dress, ServedBlock};
 pub use shelf::Shelf;

@@ -1,34 +1,45 @@
 //! One opened block and what its external labels mean in an answer.
 //!
-//! Thanos keeps the labels of a block's producer in meta.json. Answers carry them, except the replica slot
-//! (which travels beside the labels) and except labels that this cluster gives to its own blocks, because a
-//! Prometheus never shows its own external labels. Matchers on external labels are settled here.
+//! Thanos keeps the labels of a block's producer in meta.json. Answers carry them, except the replica slot of Koios' own
+//! blocks (which travels beside the labels) and except labels that this cluster gives to its own blocks, because a
+//! Prometheus never shows its own external labels. Who speaks for the cluster to the world outside wants those too:
+//! `Dress::Full`. Matchers on external labels are settled here.
 
 use std::sync::Arc;
 
 use koios_block::{Block, BlockError};
 use koios_chunk::SeriesChunks;
-use koios_model::{BlockId, Labels, LabelsBuilder, Matcher};
+use koios_model::{BlockId, Labels, LabelsBuilder, Matcher, Slot};
 
 /// Name of the external label that holds the slot of Koios' own blocks.
 pub const REPLICA: &str = "replica";
+
+/// Which external labels series carry in an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dress {
+    /// Those that this cluster does not give to its own data.
+    #[default]
+    Home,
+    /// All.
+    Full,
+}
 
 /// A block ready to answer.
 #[derive(Debug)]
 pub struct ServedBlock {
     block: Block,
-    external: Labels,
+    home: Labels,
+    full: Labels,
 }
 
 impl ServedBlock {
     /// Wraps an opened block. `own` are the external labels of this cluster.
     pub fn new(block: Block, own: &Labels) -> Self {
-        let labels = block.meta().thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default();
-        let slot = labels.get(REPLICA).is_some_and(|v| v.parse::<u8>().is_ok());
-        let external = Labels::from_pairs(
-            labels.iter().filter(|(n, v)| !(slot && *n == REPLICA) && own.get(n) != Some(v.as_str())),
-        );
-        Self { block, external }
+        let labels = block.meta().external_labels();
+        let slot = block.slot() != Slot::FOREIGN;
+        let full = Labels::from_pairs(labels.iter().filter(|(n, _)| !(slot && *n == REPLICA)));
+        let home = Labels::from_pairs(full.iter().filter(|(n, v)| own.get(n) != Some(v)));
+        Self { block, home, full }
     }
 
     /// The block's id.
@@ -41,9 +52,18 @@ impl ServedBlock {
         &self.block
     }
 
-    /// Whether its series get labels in an answer that they do not have in the block.
-    pub fn adds_labels(&self) -> bool {
-        !self.external.is_empty()
+    /// The external labels of an answer.
+    pub fn external(&self, dress: Dress) -> &Labels {
+        match dress {
+            Dress::Home => &self.home,
+            Dress::Full => &self.full,
+        }
+    }
+
+    /// Whether its series can be read where they lie: they get no labels that they do not have in the block, belong to
+    /// no replicas of another producer, and are not downsampled.
+    pub fn is_plain(&self) -> bool {
+        self.home.is_empty() && self.block.slot() != Slot::FOREIGN && self.block.meta().resolution() == 0
     }
 
     /// Series and their chunks that overlap `[mint, maxt]`, in label order.
@@ -56,11 +76,11 @@ impl ServedBlock {
         mint: i64,
         maxt: i64,
     ) -> Result<Vec<SeriesChunks>, BlockError> {
-        let Some(inner) = self.settle(matchers) else { return Ok(Vec::new()) };
+        let Some(inner) = settle(&self.home, matchers) else { return Ok(Vec::new()) };
         let mut series = self.block.select(&inner, mint, maxt)?;
-        if !self.external.is_empty() {
+        if !self.home.is_empty() {
             for s in &mut series {
-                s.labels = self.outer(std::mem::take(&mut s.labels));
+                s.labels = dressed(&self.home, std::mem::take(&mut s.labels));
             }
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
@@ -71,11 +91,17 @@ impl ServedBlock {
     ///
     /// # Errors
     /// When the block is damaged.
-    pub fn label_names(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<String>, BlockError> {
-        let Some(inner) = self.settle(matchers) else { return Ok(Vec::new()) };
+    pub fn label_names(
+        &self,
+        matchers: &[Matcher],
+        (mint, maxt): (i64, i64),
+        dress: Dress,
+    ) -> Result<Vec<String>, BlockError> {
+        let external = self.external(dress);
+        let Some(inner) = settle(external, matchers) else { return Ok(Vec::new()) };
         let mut names = self.block.label_names(&inner, mint, maxt)?;
         if !names.is_empty() {
-            names.extend(self.external.iter().map(|(n, _)| n.to_owned()));
+            names.extend(external.iter().map(|(n, _)| n.to_owned()));
         }
         Ok(names)
     }
@@ -84,39 +110,50 @@ impl ServedBlock {
     ///
     /// # Errors
     /// When the block is damaged.
-    pub fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, BlockError> {
-        let Some(inner) = self.settle(matchers) else { return Ok(Vec::new()) };
-        match self.external.get(name) {
+    pub fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        dress: Dress,
+    ) -> Result<Vec<String>, BlockError> {
+        let external = self.external(dress);
+        let Some(inner) = settle(external, matchers) else { return Ok(Vec::new()) };
+        match external.get(name) {
             Some(v) if !self.block.series_labels(&inner)?.is_empty() => Ok(vec![v.to_owned()]),
             Some(_) => Ok(Vec::new()),
             None => self.block.label_values(name, &inner),
         }
     }
 
-    /// Matchers left for the block itself; `None` when an external label does not match.
+    /// Matchers left for the block itself, as in an answer at home; `None` when an external label does not match.
     pub fn settle(&self, matchers: &[Matcher]) -> Option<Vec<Matcher>> {
-        let mut inner = Vec::with_capacity(matchers.len());
-        for m in matchers {
-            match self.external.get(&m.name) {
-                Some(v) if m.matches(v) => {}
-                Some(_) => return None,
-                None => inner.push(m.clone()),
-            }
-        }
-        Some(inner)
+        settle(&self.home, matchers)
     }
+}
 
-    /// Labels of a series in an answer, from those in the block.
-    pub fn outer(&self, labels: Labels) -> Labels {
-        if self.external.is_empty() {
-            return labels;
+/// Matchers left for the data itself; `None` when an external label does not match.
+pub fn settle(external: &Labels, matchers: &[Matcher]) -> Option<Vec<Matcher>> {
+    let mut inner = Vec::with_capacity(matchers.len());
+    for m in matchers {
+        match external.get(&m.name) {
+            Some(v) if m.matches(v) => {}
+            Some(_) => return None,
+            None => inner.push(m.clone()),
         }
-        let mut b = LabelsBuilder::from_labels(&labels);
-        for (n, v) in &self.external {
-            b.set(n, v);
-        }
-        b.build()
     }
+    Some(inner)
+}
+
+/// Labels of a series in an answer: external ones win.
+pub fn dressed(external: &Labels, labels: Labels) -> Labels {
+    if external.is_empty() {
+        return labels;
+    }
+    let mut b = LabelsBuilder::from_labels(&labels);
+    for (n, v) in external {
+        b.set(n, v);
+    }
+    b.build()
 }
 
 /// Shared by readers.

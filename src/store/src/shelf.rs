@@ -52,6 +52,11 @@ impl Shelf {
         }
     }
 
+    /// External labels of this cluster.
+    pub fn own_labels(&self) -> &Labels {
+        &self.own_labels
+    }
+
     /// The block, opened and verified.
     ///
     /// # Errors
@@ -161,6 +166,7 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::served::Dress;
     use koios_block::{BlockMetaExtras, BlockWriter};
     use koios_chunk::encode_xor;
     use koios_model::{Columns, MatchType, Matcher};
@@ -203,8 +209,9 @@ mod tests {
         assert_eq!(found[0].labels.to_string(), "m{region=\"r\", x=\"1\"}");
         assert_eq!(found[0].slot.0, 1);
         assert!(block.select(&[matcher("region", "other")], 0, 9999).unwrap().is_empty());
-        assert_eq!(block.label_values("region", &[]).unwrap(), ["r"]);
-        assert!(block.label_names(&[], 0, 9999).unwrap().contains(&"region".to_owned()));
+        assert_eq!(block.label_values("region", &[], Dress::Home).unwrap(), ["r"]);
+        assert!(block.label_names(&[], (0, 9999), Dress::Home).unwrap().contains(&"region".to_owned()));
+        assert_eq!(block.external(Dress::Full).to_string(), "{cluster=\"eu1\", region=\"r\"}");
         assert_eq!(shelf.len(), 1);
         shelf.retain(|_| false);
         assert!(shelf.is_empty());

@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use crate::codec::params::Params;
 use crate::codec::reply::{ApiError, Notes};
+use crate::codec::terms::terms;
 use crate::state::ApiState;
 
 /// Widest range a metadata question can have, milliseconds: Prometheus' own bounds.
@@ -41,7 +42,8 @@ pub(crate) fn metadata_request(
     let mint = params.metadata_time("start", MIN_TIME_MS)?;
     let maxt = params.metadata_time("end", MAX_TIME_MS)?;
     let selectors = params.selectors().map_err(wrap)?;
-    Ok((MetadataRequest { selectors, mint, maxt, partial: params.partial()? }, limit))
+    let (partial, terms) = (params.partial()?, terms(params)?);
+    Ok((MetadataRequest { selectors, mint, maxt, partial, terms }, limit))
 }
 
 /// A report of every node, this one first; a node that does not report is named in a warning.

@@ -11,6 +11,7 @@ use crate::codec::params::Params;
 use crate::codec::reply::{ApiError, Notes, push_end};
 use crate::codec::result::{self, Body};
 use crate::codec::stats::{self, Wanted};
+use crate::codec::terms::terms;
 use crate::state::ApiState;
 
 /// Answers GET and POST.
@@ -40,6 +41,7 @@ pub(super) fn request(
         lookback_ms: params.duration("lookback_delta")?.filter(|ms| *ms > 0),
         timeout_ms,
         partial: params.partial()?,
+        terms: terms(params)?,
     })
 }
 

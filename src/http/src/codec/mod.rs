@@ -5,3 +5,4 @@ pub mod params;
 pub mod reply;
 pub mod result;
 pub mod stats;
+pub mod terms;

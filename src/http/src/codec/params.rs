@@ -109,11 +109,19 @@ impl Params {
     /// # Errors
     /// `bad_data` when it is not a boolean.
     pub fn partial(&self) -> Result<Option<bool>, ApiError> {
-        match self.first("partial_response") {
+        self.boolean("partial_response").map_err(|why| invalid("partial_response", &why))
+    }
+
+    /// A truth as Go reads it; `None` when missing.
+    ///
+    /// # Errors
+    /// Go's words.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, String> {
+        match self.first(name) {
             None => Ok(None),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => Err(invalid("partial_response", &format!("{} is not a boolean", quoted(other)))),
+            Some(other) => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quoted(other))),
         }
     }
 
@@ -158,7 +166,7 @@ fn read_time(text: &str) -> Option<i64> {
     }
 }
 
-fn read_duration(text: &str) -> Option<i64> {
+pub(super) fn read_duration(text: &str) -> Option<i64> {
     if let Some(seconds) = parse_go_float(text) {
         let ns = seconds * 1e9;
         return (ns.is_finite() && ns.abs() <= 9.2e18).then(|| (ns / 1e6).trunc() as i64);

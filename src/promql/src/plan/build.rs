@@ -50,7 +50,8 @@ const STEP_DEPENDENT: [&str; 19] = [
 ];
 
 pub(super) fn build(expr: &Expr, params: &QueryParams) -> Result<(Node, Vec<Select>), EvalError> {
-    let mut b = Builder { params, selects: Vec::new(), path: Vec::new() };
+    let asked = (params.start_ms, params.end_ms);
+    let mut b = Builder { params, selects: Vec::new(), path: Vec::new(), asked };
     let step = if params.is_instant() { 1 } else { params.step_ms };
     let timeline = Timeline::new(params.start_ms, params.end_ms, step);
     b.check_steps(&timeline)?;
@@ -71,6 +72,10 @@ struct Builder<'a> {
     params: &'a QueryParams,
     selects: Vec<Select>,
     path: Vec<Around>,
+    /// The times that the selectors of this place are asked about, before their own ranges and offsets: of subqueries
+    /// all they span, not only from their first step on. Which replica of others goes on where depends on where one begins
+    /// to look, and they begin here.
+    asked: (i64, i64),
 }
 
 type Built<T> = Result<T, EvalError>;
@@ -141,7 +146,11 @@ impl Builder<'_> {
         let inner = node.timeline(tl);
         self.check_steps(&inner)?;
         self.path.push(Around::Subquery);
+        let (first, last) = at.map_or(self.asked, |t| (t, t));
+        let (first, last) = (first.saturating_sub(offset), last.saturating_sub(offset));
+        let asked = std::mem::replace(&mut self.asked, (first.saturating_sub(range), last));
         node.expr = self.node(&s.expr, &inner)?;
+        self.asked = asked;
         self.path.pop();
         Ok((NodeKind::Matrix(MatrixArg::Subquery(Box::new(node))), at.is_some()))
     }
@@ -236,6 +245,8 @@ impl Builder<'_> {
         let min = first.saturating_sub(back).saturating_add(1);
         let max = last.saturating_add(ahead);
         node.bounds = (min, max);
+        let begin = node.reference(self.asked.0).saturating_sub(back).saturating_add(1);
+        let min = min.min(begin);
         let hints = self.hints(range, tl.step);
         let same = |s: &&Select| {
             s.matchers[..] == node.matchers[..]
@@ -258,14 +269,19 @@ impl Builder<'_> {
 
     fn hints(&self, range: i64, step: i64) -> Hints {
         let mut hints = Hints { range_ms: range, step_ms: step, ..Hints::default() };
-        match self.path.last() {
-            Some(Around::Call(name)) => hints.func = (*name).to_owned(),
-            Some(Around::Aggregate(op, grouping, by)) => {
-                hints.func.clone_from(op);
-                hints.grouping.clone_from(grouping);
-                hints.by = *by;
+        if let Some(Around::Aggregate(_, grouping, by)) = self.path.last() {
+            hints.grouping.clone_from(grouping);
+            hints.by = *by;
+        }
+        for around in self.path.iter().rev() {
+            match around {
+                Around::Call(name) => hints.func = (*name).to_owned(),
+                Around::Aggregate(op, ..) => hints.func.clone_from(op),
+                // What a subquery or a sign passes on is still of one selector.
+                Around::Subquery | Around::Unary => continue,
+                Around::Binary => {}
             }
-            _ => {}
+            break;
         }
         hints
     }

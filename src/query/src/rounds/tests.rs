@@ -13,6 +13,7 @@ fn want() -> Want {
         bytes_max: 1,
         samples_max: 1,
         patience: Duration::from_secs(1),
+        ..Want::default()
     }
 }
 

@@ -315,6 +315,7 @@ pub fn want(hours: i64) -> Want {
         bytes_max: 1 << 30,
         samples_max: u64::MAX,
         patience: Duration::from_secs(20),
+        ..Want::default()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use actix_web::{HttpResponse, web};
 use koios_model::timestamp::rfc3339;
-use koios_query::QueryRequest;
+use koios_query::{QueryRequest, Terms};
 use koios_query::picture::{Explained, explain};
 use serde_json::{Value, json};
 
@@ -41,8 +41,9 @@ fn explain_query(state: &ApiState, params: &Params, query: String) -> Result<Htt
     let end_ms = params.time("end", Some(params.time("time", Some(now))?))?;
     let start_ms = params.time("start", Some(end_ms))?;
     let step_ms = if start_ms == end_ms { 0 } else { params.duration("step")?.unwrap_or(15_000) };
-    let request =
-        QueryRequest { query, start_ms, end_ms, step_ms, lookback_ms: None, timeout_ms: None, partial: None };
+    let terms = Terms::default();
+    let (lookback_ms, timeout_ms, partial) = (None, None, None);
+    let request = QueryRequest { query, start_ms, end_ms, step_ms, lookback_ms, timeout_ms, partial, terms };
     let (mut selects, mut lines) = (Vec::new(), Vec::new());
     for s in state.front.selects(&request)? {
         let e = state.front.look(now, |facts| explain::range(facts, s.min_time_ms, s.max_time_ms));
