@@ -13,7 +13,8 @@ fn spec(name: &str, root: &Path) -> NodeSpec {
         copy(&fixture("thanos-bucket/bucket"), &bucket);
     }
     std::fs::write(&config, "scrape_configs: []\n").unwrap();
-    std::fs::write(&store, format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display())).unwrap();
+    std::fs::write(&store, format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display()))
+        .unwrap();
     NodeSpec::new(name, root)
         .config(&config)
         .arg(format!("--objstore.config-file={}", store.display()))

@@ -102,6 +102,24 @@ pub struct RunArgs {
     /// Range queries read downsampled blocks as coarse as a fifth of their step, unless max_source_resolution says otherwise.
     #[arg(long = "query.auto-downsampling")]
     pub query_auto_downsampling: bool,
+    /// A Thanos component or another Koios cluster to ask too, HOST:PORT or dns+HOST:PORT; repeatable.
+    #[arg(long = "endpoint", alias = "store", value_name = "ADDRESS")]
+    pub endpoint: Vec<String>,
+    /// As --endpoint, and answers say when it does not answer, however long that lasts; repeatable.
+    #[arg(long = "endpoint-strict", alias = "store-strict", value_name = "HOST:PORT")]
+    pub endpoint_strict: Vec<String>,
+    /// A name behind which there are several endpoints; repeatable.
+    #[arg(long = "endpoint-group", value_name = "HOST:PORT")]
+    pub endpoint_group: Vec<String>,
+    /// Thanos' YAML of endpoints, with TLS for each.
+    #[arg(long = "endpoint.sd-config-file", value_name = "FILE")]
+    pub endpoint_sd_config_file: Option<PathBuf>,
+    /// The same YAML in place of the file.
+    #[arg(long = "endpoint.sd-config", value_name = "YAML", conflicts_with = "endpoint_sd_config_file")]
+    pub endpoint_sd_config: Option<String>,
+    /// File with lists of endpoints, as Prometheus' file discovery has them; read again every 30 s; repeatable.
+    #[arg(long = "store.sd-files", value_name = "FILE")]
+    pub store_sd_files: Vec<PathBuf>,
     /// Allow /-/reload and /-/drain.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,

@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod counted;
 mod features;
+mod federating;
 mod gossiping;
 mod identity;
 mod joining;

@@ -12,6 +12,7 @@ use koios_compact::retention::Retention;
 use koios_config::{Config, WalSync};
 use koios_model::duration::parse_duration;
 use koios_objstore::BucketConfig;
+use koios_store::federation::spec::EndpointSpec;
 use koios_tsdb::SyncMode;
 
 use crate::cli::RunArgs;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub lookback_ms: i64,
     pub features: Features,
     pub push_messages: Vec<koios_remote::Message>,
+    /// Who is asked beside the cluster.
+    pub endpoints: Vec<EndpointSpec>,
 }
 
 impl Settings {
@@ -102,6 +105,7 @@ impl Settings {
             bucket,
             own_bucket,
             retention: local_blocks::retention(&args, &config)?,
+            endpoints: crate::federating::specs(&args)?,
             wal_sync,
             config,
             args,
@@ -126,6 +130,8 @@ impl Settings {
             ("cluster.secret-file", path(&a.cluster_secret_file)),
             ("config.file", path(&self.config.file)),
             ("enable-feature", a.enable_feature.join(",")),
+            ("endpoint", a.endpoint.join(",")),
+            ("endpoint-strict", a.endpoint_strict.join(",")),
             ("grpc.listen-address", addr(a.grpc_listen)),
             ("join", self.join.join(",")),
             ("log.format", a.log_format.clone()),

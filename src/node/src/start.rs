@@ -18,6 +18,7 @@ use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
+use koios_query::speaking::Speaker;
 use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
@@ -35,7 +36,7 @@ use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
 use crate::port::Port;
 use crate::reports::OwnReports;
-use crate::rpc;
+use crate::rpc::{self, Services};
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
@@ -193,7 +194,7 @@ impl Node {
             owning: f.owning.subscribe(),
             receiver,
         });
-        let http = serve::http(web, state)?;
+        let http = serve::http(web, state.clone())?;
         let service = PeerService {
             node: self.me.name.clone(),
             generation: self.me.generation.value,
@@ -205,7 +206,18 @@ impl Node {
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
             writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
-        rpc::serve(&f.net, grpc, service, f.peer_bytes.clone())?;
+        let readiness = f.readiness.clone();
+        let services = Services {
+            peer: service,
+            source: Arc::new(Speaker {
+                front: state.front.clone(),
+                own: f.external.clone(),
+                slots: s.config.koios.scrape.replicas.max(1),
+            }),
+            ready: Arc::new(move || readiness.load(Ordering::Acquire) == Readiness::Ready as u8),
+        };
+        rpc::serve(&f.net, grpc, services, f.peer_bytes.clone())?;
+        crate::federating::start(&f.net, &f.federation);
         Ok(Faces { http, port })
     }
 

@@ -25,12 +25,14 @@ use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
 use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
+use koios_store::federation::Federation;
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::federating;
 use crate::settings::Settings;
 use crate::shipping::ShippingStats;
 
@@ -77,6 +79,8 @@ pub struct Foundation {
     pub shipping: ShippingStats,
     /// What new owners of this node's scrape slots say.
     pub relief: Arc<Relief>,
+    /// Who is asked beside the cluster.
+    pub federation: Arc<Federation>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -90,6 +94,8 @@ impl Foundation {
         let cache = settings.args.storage_path.join("cache");
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
         let state = settings.args.storage_path.join("cluster");
+        let (cluster, files) = (settings.ring.cluster(), settings.args.store_sd_files.clone());
+        let federation = federating::federation(cluster, settings.endpoints.clone(), files, clock.clone());
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
             holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
@@ -117,6 +123,7 @@ impl Foundation {
             peer_bytes: Arc::default(),
             shipping: ShippingStats::default(),
             relief: Arc::default(),
+            federation,
             wardens: Mutex::default(),
         }
     }
@@ -270,6 +277,7 @@ impl Foundation {
             parts: self.local_parts(settings),
             stats: Arc::default(),
             hedger: Arc::new(Hedger::new(self.clock.clone(), k.query.hedging)),
+            federation: self.federation.clone(),
         };
         let admission = Arc::new(DeskAdmission(room));
         (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)

@@ -315,7 +315,7 @@ impl Spent {
     }
 
     /// More came; whether all together still may.
-    fn add(&self, bytes: u64) -> bool {
+    pub(crate) fn add(&self, bytes: u64) -> bool {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.most
     }
 }

@@ -15,6 +15,7 @@ use koios_model::{BlockId, Matcher};
 use koios_store::{CatalogueView, Cover, Dress};
 
 use crate::completeness::{Absent, Gap, gaps};
+use crate::endpoints::Outside;
 use crate::lens::Lens;
 use crate::plan;
 use crate::scope::{Missing, Part, Scope, Shard};
@@ -55,6 +56,8 @@ pub struct Want {
     pub lens: Lens,
     /// Not this node's own part, only blocks that it reads.
     pub without_me: bool,
+    /// What it means outside of the cluster.
+    pub outside: Outside,
 }
 
 impl Default for Want {
@@ -73,6 +76,7 @@ impl Default for Want {
             dress: Dress::Home,
             lens: Lens::default(),
             without_me: false,
+            outside: Outside::default(),
         }
     }
 }
@@ -266,9 +270,7 @@ impl Rounds {
         let unseen = std::mem::take(&mut self.moved).into_iter().filter(|id| !self.catalogue.holds(*id));
         new.extend(unseen.filter(|id| self.asked_for.insert(*id)));
         match self.view.own() {
-            Some(me) => {
-                self.want.of_blocks(&self.cover, new).into_iter().map(|s| (me.clone(), s)).collect()
-            }
+            Some(me) => self.want.of_blocks(&self.cover, new).into_iter().map(|s| (me.clone(), s)).collect(),
             None => Vec::new(),
         }
     }

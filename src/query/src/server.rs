@@ -111,7 +111,7 @@ fn no_room(why: String) -> Status {
     status
 }
 
-fn status(e: &QueryError) -> Status {
+pub(crate) fn status(e: &QueryError) -> Status {
     match (e, e.code()) {
         (QueryError::Overloaded(_), _) => no_room(e.to_string()),
         (QueryError::Limit(_), _) => Status::resource_exhausted(e.to_string()),
