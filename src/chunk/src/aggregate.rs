@@ -5,8 +5,9 @@
 //! apart; what they mean beside each other is the readers' business. Invariant: nothing is copied or allocated.
 
 use bytes::Bytes;
+use koios_model::Columns;
 
-use crate::{Chunk, ChunkError, Encoding, varint};
+use crate::{Chunk, ChunkError, Encoding, XorIter, varint};
 
 /// What is kept of a window of time, in the order of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,23 @@ impl Chunk {
         Self { min_time: bounds.0, max_time: bounds.1, encoding: Encoding::Aggregate, data: data.into() }
     }
 
+    /// Appends all samples of the counter aggregate to `out`, in which a time may come again.
+    ///
+    /// # Errors
+    /// `ChunkError` when the chunk is damaged or is no downsampled one.
+    pub fn read_counter(&self, out: &mut Columns) -> Result<(), ChunkError> {
+        match self.aggregate(Aggregate::Counter)? {
+            None => Ok(()),
+            Some(c) if c.encoding == Encoding::Xor => {
+                XorIter::repeating(&c.data)?.try_for_each(|s| s.map(|s| out.push(s.t, s.v)))
+            }
+            Some(c) if c.encoding == Encoding::FloatHistogram => {
+                crate::histogram::read_repeating(&c.data, out)
+            }
+            Some(c) => Err(ChunkError::Unsupported(c.encoding)),
+        }
+    }
+
     fn part(&self, encoding: u8, data: Bytes) -> Result<Self, ChunkError> {
         match Encoding::from_u8(encoding) {
             None => Err(ChunkError::UnknownEncoding(encoding)),
@@ -90,7 +108,6 @@ fn damaged(what: &'static str) -> ChunkError {
 mod tests {
     use super::*;
     use crate::XorAppender;
-    use koios_model::Columns;
     use proptest::prelude::*;
 
     fn xor(samples: &[(i64, f64)]) -> Vec<u8> {
@@ -123,7 +140,10 @@ mod tests {
         assert_eq!(read(Aggregate::Count).unwrap(), [(299, 5.0), (599, 2.0)]);
         assert_eq!(read(Aggregate::Sum).unwrap(), [(299, 7.0)]);
         assert_eq!((read(Aggregate::Min), read(Aggregate::Max)), (None, None));
-        assert_eq!(read(Aggregate::Counter).unwrap(), [(10, 1.0), (299, 9.0), (599, 12.0), (599, 3.0)]);
+        let mut out = Columns::default();
+        chunk.read_counter(&mut out).unwrap();
+        let counter: Vec<_> = out.times.into_iter().zip(out.values).collect();
+        assert_eq!(counter, [(10, 1.0), (299, 9.0), (599, 12.0), (599, 3.0)]);
         assert_eq!(chunk.sample_count(), Some(2));
     }
 
@@ -136,7 +156,7 @@ mod tests {
                     let _ = part.read(i64::MIN, i64::MAX, &mut Columns::default());
                 }
             }
-            let _ = chunk.sample_count();
+            let _ = (chunk.sample_count(), chunk.read_counter(&mut Columns::default()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading XOR chunks sample by sample. `xor_bulk` decodes whole chunks.
 //!
-//! Invariants: decoded times are strictly ascending, a sample is handed out only when all of its bits were there.
+//! Invariants: decoded times are strictly ascending, unless they are said to repeat; a sample is handed out only when all of its bits were there.
 
 use koios_model::Sample;
 
@@ -35,6 +35,14 @@ impl<'a> XorIter<'a> {
     /// `ChunkError::Short` when even the header is missing.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ChunkError> {
         Ok(Self { d: Decoder::new(bytes)?, failed: false })
+    }
+
+    /// As `new`, for aggregates of counters, in which a time may come again.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub(crate) fn repeating(bytes: &'a [u8]) -> Result<Self, ChunkError> {
+        Ok(Self { d: Decoder { repeats: true, ..Decoder::new(bytes)? }, failed: false })
     }
 
     pub(crate) fn state(&self) -> State {
@@ -86,6 +94,7 @@ struct Decoder<'a> {
     leading: u8,
     trailing: u8,
     window: bool,
+    repeats: bool,
 }
 
 impl<'a> Decoder<'a> {
@@ -104,6 +113,7 @@ impl<'a> Decoder<'a> {
             leading: 0,
             trailing: 0,
             window: false,
+            repeats: false,
         })
     }
 
@@ -116,7 +126,7 @@ impl<'a> Decoder<'a> {
             self.delta = self.delta.wrapping_add(dod as u64);
             let t = self.t.wrapping_add(self.delta as i64);
             self.value()?;
-            if t <= self.t {
+            if t <= self.t && !self.is_repeat(t) {
                 return Err(self.not_ascending());
             }
             self.t = t;
@@ -139,7 +149,7 @@ impl<'a> Decoder<'a> {
         }
         let t = self.t.wrapping_add(raw as i64);
         self.value()?;
-        if t <= self.t && !self.r.overrun() {
+        if t <= self.t && !self.r.overrun() && !self.is_repeat(t) {
             return Err(self.not_ascending());
         }
         self.delta = raw;
@@ -195,6 +205,11 @@ impl<'a> Decoder<'a> {
         let width = 64 - u32::from(self.leading) - u32::from(self.trailing);
         self.v ^= self.r.take(width) << self.trailing;
         Ok(())
+    }
+
+    #[cold]
+    fn is_repeat(&self, t: i64) -> bool {
+        self.repeats && t == self.t
     }
 
     #[cold]

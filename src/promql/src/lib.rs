@@ -23,6 +23,7 @@ pub use api::{
     MemorySeries, Pushable, PushedRow, PushedRows, QueryOutput, QueryParams, QueryStats, SampleValue, Select,
     SeriesReader, SeriesSet, SeriesSource, Value, VectorSample,
 };
+pub use engine::bare_notes;
 pub use plan::Plan;
 pub use syntax::ast::Expr;
 pub use syntax::{ParseError, ParserOptions, expr_to_json, parse, parse_selector, parse_with, prettify};

@@ -14,7 +14,7 @@ use koios_cluster::{ClusterView, Member};
 use koios_model::{Clock, Labels, Matcher};
 use koios_promql::{
     Control, EngineOptions, EvalError, Limits, Plan, Pushable, PushedRows, QueryOutput, QueryParams, Select,
-    parse,
+    bare_notes, parse,
 };
 use koios_store::Dress;
 use tokio::runtime::Handle;
@@ -265,10 +265,12 @@ impl Front {
         let (fetched, pushed) = worked.map_err(|_| QueryError::Timeout)??;
 
         let (mut inputs, mut gaps) = (Vec::with_capacity(fetched.len()), Vec::new());
+        let mut thanos = run.terms.named;
         for selected in fetched {
             let nothing = || Selected { series: Found::List(MergedList::default()), gaps: Vec::new() };
             let selected = selected.unwrap_or_else(nothing);
             gaps.extend(selected.gaps);
+            thanos |= matches!(&selected.series, Found::List(list) if list.is_foreign());
             inputs.push(selected.series.into_set());
         }
         gaps.dedup();
@@ -286,12 +288,16 @@ impl Front {
         let pool = self.coordinator.parts.pool.clone();
         let helpers = Arc::new(PoolHelpers { pool: pool.clone(), net: Handle::current() });
         let plan = run.plan.clone();
-        let output = compute(&*pool, move || match pushed.is_empty() {
+        let mut output = compute(&*pool, move || match pushed.is_empty() {
             true => plan.evaluate_sets(inputs, &control, helpers),
             false => plan.evaluate_pushed(inputs, pushed, &control, helpers),
         })
         .await??;
         drop(stop);
+        if thanos {
+            output.warnings = bare_notes(&output.warnings);
+            output.infos = bare_notes(&output.infos);
+        }
         Ok((output, gaps, fetched_ns))
     }
 

@@ -166,6 +166,13 @@ pub struct MergedList {
     pub lens: Lens,
 }
 
+impl MergedList {
+    /// Whether another producer wrote some of it.
+    pub fn is_foreign(&self) -> bool {
+        self.series.iter().any(|s| s.parts().any(|(slot, _)| slot == Slot::FOREIGN))
+    }
+}
+
 impl SeriesSet for MergedList {
     fn len(&self) -> usize {
         self.series.len()

@@ -51,6 +51,8 @@ pub struct Terms {
     pub stores: Vec<Vec<Matcher>>,
     /// Only some of the series.
     pub shard: Option<SeriesShard>,
+    /// Some of these were named in the words of Thanos, so the answer is given in its words.
+    pub named: bool,
 }
 
 impl Terms {

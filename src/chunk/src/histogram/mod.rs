@@ -13,7 +13,7 @@ mod value;
 pub use appender::HistogramAppender;
 pub use coder::{Coder, FloatCoder, IntCoder};
 pub use reader::HistogramIter;
-pub(crate) use reader::read;
+pub(crate) use reader::{read, read_repeating};
 pub use value::IntHistogram;
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct HistogramIter<'a, C> {
     bytes: usize,
     buckets: [usize; 2],
     failed: bool,
+    /// A time may come again, as in aggregates of counters.
+    repeats: bool,
 }
 
 impl<'a, C: Coder> HistogramIter<'a, C> {
@@ -74,6 +76,7 @@ impl<'a, C: Coder> HistogramIter<'a, C> {
             bytes: bytes.len(),
             buckets: [0, 0],
             failed: false,
+            repeats: false,
         })
     }
 
@@ -104,7 +107,7 @@ impl<'a, C: Coder> HistogramIter<'a, C> {
             return self.coder.take(&mut self.r, self.buckets, true);
         }
         self.delta = self.delta.wrapping_add(take_int(&mut self.r));
-        let t = self.t.checked_add(self.delta).filter(|t| *t > self.t);
+        let t = self.t.checked_add(self.delta).filter(|t| *t > self.t || (self.repeats && *t == self.t));
         self.coder.take(&mut self.r, self.buckets, false)?;
         self.t = t.ok_or("time does not ascend")?;
         Ok(())
@@ -142,6 +145,15 @@ pub(crate) fn stale<C: Coder>(sum: f64) -> C::Value {
     let mut coder = C::default();
     coder.set_sum(sum);
     coder.value(&Layout::default(), CounterReset::Unknown)
+}
+
+/// Appends all samples of a chunk of float histograms in which times may come again to `out`.
+///
+/// # Errors
+/// As `read`.
+pub(crate) fn read_repeating(bytes: &[u8], out: &mut Columns) -> Result<(), ChunkError> {
+    let it = HistogramIter::<FloatCoder> { repeats: true, ..HistogramIter::new(bytes)? };
+    it.into_iter().try_for_each(|sample| sample.map(|(t, h)| out.push_histogram(t, Arc::new(h))))
 }
 
 /// Appends the samples of a histogram chunk with `mint <= t <= maxt` to `out`.

@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::params::Params;
 use super::reply::ApiError;
 
+/// The parameters that Prometheus does not have.
+const NAMES: [&str; 5] = ["dedup", "max_source_resolution", "replicaLabels[]", "shard_info", "storeMatch[]"];
 /// Most labels that a shard names.
 const LABELS_MAX: usize = 1024;
 
@@ -26,6 +28,7 @@ pub fn terms(params: &Params) -> Result<Terms, ApiError> {
         apart: params.boolean("dedup").map_err(|why| wrong("dedup", &why))? == Some(false),
         stores,
         shard: shard(params)?,
+        named: NAMES.iter().any(|name| params.first(name).is_some()),
     })
 }
 

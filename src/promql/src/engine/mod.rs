@@ -29,6 +29,7 @@ use order::Input;
 use shards::{Part, Shared};
 
 pub(crate) use column::{Cell, Column, Point, Row};
+pub use notes::bare as bare_notes;
 pub(crate) use notes::{Forced, HistOp, Notes};
 pub(crate) use push::{Given, given, pushable, run_part};
 pub(crate) use rows::{METADATA, drop_metadata};

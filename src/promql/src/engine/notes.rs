@@ -114,7 +114,7 @@ impl Notes {
     }
 
     pub fn sort_in_range(&self, span: Span) {
-        self.warn(span, "sort is ineffective for range queries since results are always ordered by labels");
+        self.warn(span, SORT);
     }
 
     pub fn reset_collision(&self, span: Span, op: HistOp) {
@@ -210,10 +210,33 @@ impl Notes {
     }
 }
 
+/// What of notes is left for those who want no place in the query and no numbers beside the text, as Thanos gives them.
+/// That `sort` does nothing in a range query is not said there.
+pub fn bare(notes: &[String]) -> Vec<String> {
+    let bare = |text: &String| {
+        let text =
+            text.rsplit_once(" (").filter(|(_, place)| is_place(place)).map_or(text.as_str(), |(t, _)| t);
+        let text =
+            if text.starts_with(FORCED) { text.split(", from buckets").next().unwrap_or(text) } else { text };
+        text.to_owned()
+    };
+    let bare: BTreeSet<String> = notes.iter().filter(|t| !t.contains(SORT)).map(bare).collect();
+    bare.into_iter().collect()
+}
+
+fn is_place(text: &str) -> bool {
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    let place = text.strip_suffix(')').and_then(|t| t.split_once(':'));
+    place.is_some_and(|(line, col)| digits(line) && digits(col))
+}
+
+const FORCED: &str = "PromQL info: input to histogram_quantile needed to be fixed for monotonicity";
+const SORT: &str = "sort is ineffective for range queries since results are always ordered by labels";
+
 fn forced_text(metric: &str, place: &str, f: &Forced) -> String {
     let second = |ms: i64| rfc3339(ms - ms.rem_euclid(1000));
     format!(
-        "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
+        "{FORCED} (see \
          https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}, from buckets \
          {} to {}, with a max diff of {}, over {} samples from {} to {} {place}",
         for_metric(metric),
@@ -237,4 +260,25 @@ fn two_digits(v: f64) -> String {
         return koios_model::format::float_e(rounded);
     }
     float_f(rounded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_notes_have_no_place_and_no_numbers() {
+        let notes = Notes::default();
+        let span = |line| Span { line, col: 7, ..Span::default() };
+        notes.invalid_quantile(span(1), 2.0);
+        notes.invalid_quantile(span(3), 2.0);
+        notes.sort_in_range(span(1));
+        let f = Forced { lowest: 0.1, highest: 1.0, diff: 2.0, first_ms: 0, last_ms: 5, count: 3 };
+        notes.forced.borrow_mut().insert((String::new(), place(span(1))), f);
+        let (warnings, infos) = notes.finish();
+        assert_eq!((warnings.len(), infos.len()), (3, 1));
+        assert_eq!(bare(&warnings), ["PromQL warning: quantile value should be between 0 and 1, got 2"]);
+        let page = "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile";
+        assert_eq!(bare(&infos), [format!("{FORCED} (see {page})")]);
+    }
 }

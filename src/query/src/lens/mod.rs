@@ -159,7 +159,7 @@ impl Lens {
 
     fn decode(&self, chunk: &Chunk, out: &mut Columns) -> Result<(), ChunkError> {
         match self.reads {
-            _ if chunk.encoding != Encoding::Aggregate => all_of(Some(chunk.clone()), out),
+            _ if chunk.encoding != Encoding::Aggregate => chunk.read(i64::MIN, i64::MAX, out),
             Reads::One(which) => all_of(chunk.aggregate(which)?, out),
             Reads::Average => average(chunk, out),
         }

@@ -4,10 +4,8 @@
 //! repeats the last time with the last raw value. Reading goes over raw and downsampled chunks alike and adds up what
 //! the counter gained; a value that fell counts as a reset. Histograms pass as they are.
 
-use koios_chunk::{Aggregate, Chunk, ChunkError, Encoding};
+use koios_chunk::{Chunk, ChunkError, Encoding};
 use koios_model::Columns;
-
-use super::all_of;
 
 /// The samples of chunks in time order, each value what the counter got to since the first chunk began.
 pub(super) fn taken_out<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> Result<Columns, ChunkError> {
@@ -17,8 +15,8 @@ pub(super) fn taken_out<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> Result<C
     for chunk in chunks {
         let mut one = Columns::default();
         match chunk.encoding {
-            Encoding::Aggregate => all_of(chunk.aggregate(Aggregate::Counter)?, &mut one)?,
-            _ => all_of(Some(chunk.clone()), &mut one)?,
+            Encoding::Aggregate => chunk.read_counter(&mut one)?,
+            _ => chunk.read(i64::MIN, i64::MAX, &mut one)?,
         }
         for i in 0..one.len() {
             let (t, v) = (one.times[i], one.values[i]);

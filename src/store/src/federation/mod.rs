@@ -71,7 +71,12 @@ pub struct Federation {
 
 impl Federation {
     /// Over fixed entries and files of targets.
-    pub fn new(cluster: String, fixed: Vec<EndpointSpec>, files: Vec<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        cluster: String,
+        fixed: Vec<EndpointSpec>,
+        files: Vec<PathBuf>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (names, view) = (Mutex::default(), RwLock::default());
         Self { cluster, fixed, files, names, view, clock }
     }
@@ -102,7 +107,8 @@ impl Federation {
         self.look_up().await;
         let wanted: Vec<(String, EndpointSpec)> = {
             let names = self.names.lock();
-            let all = names.behind.iter().flat_map(|(s, found)| found.iter().map(move |a| (a.clone(), s.clone())));
+            let all =
+                names.behind.iter().flat_map(|(s, found)| found.iter().map(move |a| (a.clone(), s.clone())));
             all.collect::<BTreeMap<_, _>>().into_iter().take(ENDPOINTS_MAX).collect()
         };
         let last = self.view();
@@ -113,7 +119,11 @@ impl Federation {
                 Some((address, Arc::new(checked)))
             }
         });
-        let next: Endpoints = stream::iter(checks).buffer_unordered(CHECKS_IN_FLIGHT).filter_map(std::future::ready).collect().await;
+        let next: Endpoints = stream::iter(checks)
+            .buffer_unordered(CHECKS_IN_FLIGHT)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         *self.view.write() = Arc::new(next);
     }
 
@@ -148,7 +158,12 @@ impl Federation {
         *self.names.lock() = Names { looked_up_ms: Some(now), behind };
     }
 
-    async fn check(&self, address: &str, spec: &EndpointSpec, last: Option<Arc<Endpoint>>) -> Option<Endpoint> {
+    async fn check(
+        &self,
+        address: &str,
+        spec: &EndpointSpec,
+        last: Option<Arc<Endpoint>>,
+    ) -> Option<Endpoint> {
         let client = match &last {
             Some(last) => last.client.clone(),
             None => match tls(spec.tls.as_ref()).and_then(|tls| EndpointClient::new(address, tls)) {

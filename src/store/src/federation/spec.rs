@@ -63,7 +63,10 @@ impl EndpointSpec {
         let (address, lookup) = found.unwrap_or((text, Lookup::Plain));
         let needs_port = matches!(lookup, Lookup::Plain | Lookup::Addresses);
         let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        if address.is_empty() || address.contains('/') || (needs_port && port.is_none_or(|(h, _)| h.is_empty())) {
+        if address.is_empty()
+            || address.contains('/')
+            || (needs_port && port.is_none_or(|(h, _)| h.is_empty()))
+        {
             let fix = "write host:port, dns+host:port, dnssrv+name or dnssrvnoa+name";
             return Err(format!("{text:?} is no endpoint; fix: {fix}"));
         }
@@ -162,7 +165,8 @@ mod tests {
         assert!(specs[0].strict && specs[1].lookup == Lookup::Addresses);
         assert_eq!(specs[1].tls.as_ref().unwrap().ca_file, Some("/x/ca.pem".into()));
         assert!(read_yaml("endpoints: [{addres: x}]", Path::new("/")).unwrap_err().contains("addres"));
-        let insecure = "endpoints: [{address: 'a:1', client_config: {tls_config: {insecure_skip_verify: true}}}]";
+        let insecure =
+            "endpoints: [{address: 'a:1', client_config: {tls_config: {insecure_skip_verify: true}}}]";
         assert!(read_yaml(insecure, Path::new("/")).is_err(), "not done silently");
         let targets = read_targets("- targets: ['a:1', 'b:2']\n").unwrap();
         assert_eq!(targets.len(), 2);

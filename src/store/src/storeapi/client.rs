@@ -206,7 +206,9 @@ impl EndpointClient {
                 _ => told.found.push(SeriesChunks { labels, slot, chunks }),
             }
             if told.found.len() as u64 > cost.series_max {
-                return Err(Status::resource_exhausted("the answer has more series than the query may fetch"));
+                return Err(Status::resource_exhausted(
+                    "the answer has more series than the query may fetch",
+                ));
             }
         }
         Ok(())
@@ -216,7 +218,12 @@ impl EndpointClient {
     ///
     /// # Errors
     /// When it does not answer in time.
-    pub async fn words(&self, ask: &SeriesAsk, name: &str, patience: Duration) -> Result<Told<String>, Status> {
+    pub async fn words(
+        &self,
+        ask: &SeriesAsk,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Told<String>, Status> {
         let mut client = StoreClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         let matchers = matchers_to_pb(&ask.matchers);
         let (start, end) = (ask.mint, ask.maxt);
@@ -253,10 +260,7 @@ fn place(labels: Labels, is_koios: bool) -> (Labels, Slot) {
     }
 }
 
-async fn within<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+async fn within<T>(patience: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let waited = tokio::time::timeout(patience, call).await;
     waited.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}"))))
 }
@@ -287,10 +291,17 @@ mod tests {
         assert!(eu.concerns(&ask(0, 100, "job", "x")) && eu.concerns(&ask(200, 300, "job", "x")));
         assert!(!eu.concerns(&ask(0, 99, "job", "x")) && !eu.concerns(&ask(201, 300, "job", "x")));
         assert!(eu.concerns(&ask(0, 300, "cluster", "us")) && !eu.concerns(&ask(0, 300, "cluster", "ap")));
-        assert!(eu.concerns(&ask(0, 300, "replica", "zz")), "a label that one set does not have excludes nothing");
+        assert!(
+            eu.concerns(&ask(0, 300, "replica", "zz")),
+            "a label that one set does not have excludes nothing"
+        );
         assert!(info(&[]).concerns(&ask(0, 300, "cluster", "ap")), "it may have anything");
         assert_eq!(eu.conditions(&ask(0, 1, "job", "x")).len(), 1);
-        assert_eq!(eu.conditions(&ask(0, 1, "cluster", "eu")).len(), 2, "stores want one on their own labels");
+        assert_eq!(
+            eu.conditions(&ask(0, 1, "cluster", "eu")).len(),
+            2,
+            "stores want one on their own labels"
+        );
     }
 
     #[test]

@@ -44,11 +44,8 @@ fn label_set(labels: &Labels) -> pb::LabelSet {
 }
 
 fn store_info(streams: &[Stream]) -> ipb::StoreInfo {
-    let tsdb = |s: &Stream| ipb::TsdbInfo {
-        labels: Some(label_set(&s.labels)),
-        min_time: s.mint,
-        max_time: s.maxt,
-    };
+    let tsdb =
+        |s: &Stream| ipb::TsdbInfo { labels: Some(label_set(&s.labels)), min_time: s.mint, max_time: s.maxt };
     ipb::StoreInfo {
         // Nothing yet: a range that overlaps none.
         min_time: streams.iter().map(|s| s.mint).min().unwrap_or(i64::MAX),

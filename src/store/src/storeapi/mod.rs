@@ -12,8 +12,6 @@ pub mod client;
 pub mod frames;
 pub mod info;
 pub mod server;
-#[cfg(test)]
-mod tests;
 
 use async_trait::async_trait;
 use koios_chunk::SeriesChunks;

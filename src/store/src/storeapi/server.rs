@@ -46,11 +46,14 @@ impl StoreService {
 
     /// As a service of a gRPC server.
     pub fn into_server(self) -> StoreServer<Self> {
-        StoreServer::new(self).max_decoding_message_size(QUESTION_BYTES_MAX).max_encoding_message_size(usize::MAX)
+        StoreServer::new(self)
+            .max_decoding_message_size(QUESTION_BYTES_MAX)
+            .max_encoding_message_size(usize::MAX)
     }
 
     fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full = |_| Status::resource_exhausted(format!("{REQUESTS_MAX} questions are being answered already"));
+        let full =
+            |_| Status::resource_exhausted(format!("{REQUESTS_MAX} questions are being answered already"));
         self.room.clone().try_acquire_owned().map_err(full)
     }
 
