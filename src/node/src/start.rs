@@ -195,6 +195,13 @@ impl Node {
             receiver,
         });
         let http = serve::http(web, state.clone())?;
+        self.speak(grpc, reports, &state.front)?;
+        Ok(Faces { http, port })
+    }
+
+    /// gRPC: for peers, and for whoever speaks Thanos' protocols.
+    fn speak(&self, grpc: TcpListener, reports: Arc<OwnReports>, front: &Arc<Front>) -> Result<(), String> {
+        let (f, s) = (&self.foundation, &self.settings);
         let service = PeerService {
             node: self.me.name.clone(),
             generation: self.me.generation.value,
@@ -210,7 +217,7 @@ impl Node {
         let services = Services {
             peer: service,
             source: Arc::new(Speaker {
-                front: state.front.clone(),
+                front: front.clone(),
                 own: f.external.clone(),
                 slots: s.config.koios.scrape.replicas.max(1),
             }),
@@ -218,7 +225,7 @@ impl Node {
         };
         rpc::serve(&f.net, grpc, services, f.peer_bytes.clone())?;
         crate::federating::start(&f.net, &f.federation);
-        Ok(Faces { http, port })
+        Ok(())
     }
 
     /// What it tells peers of itself and does for them.
