@@ -40,7 +40,9 @@ impl Chunk {
         }
         let mut rest = &self.data[..];
         for one in ALL {
-            let Some(len) = varint::get_uvarint(&mut rest) else { return Err(damaged("an aggregate is missing")) };
+            let Some(len) = varint::get_uvarint(&mut rest) else {
+                return Err(damaged("an aggregate is missing"));
+            };
             if len == 0 {
                 if one == which {
                     return Ok(None);
@@ -68,7 +70,9 @@ impl Chunk {
             Some(c) if c.encoding == Encoding::Xor => {
                 XorIter::repeating(&c.data)?.try_for_each(|s| s.map(|s| out.push(s.t, s.v)))
             }
-            Some(c) if c.encoding == Encoding::FloatHistogram => crate::histogram::read_repeating(&c.data, out),
+            Some(c) if c.encoding == Encoding::FloatHistogram => {
+                crate::histogram::read_repeating(&c.data, out)
+            }
             Some(c) => Err(ChunkError::Unsupported(c.encoding)),
         }
     }

@@ -222,7 +222,8 @@ fn read_picked(answer: &mut Answer, blocks: &[Ranged], reading: &Reading<'_>) ->
         answer.picked = Some(Picked::new((*block).clone(), std::mem::take(numbers), *range));
         return Ok(());
     }
-    let with_series: Vec<Ranged> = picked.into_iter().map(|((block, range), _)| (block.clone(), range)).collect();
+    let with_series: Vec<Ranged> =
+        picked.into_iter().map(|((block, range), _)| (block.clone(), range)).collect();
     reading.blocks(&with_series, answer, &mut Tally::default())
 }
 

@@ -18,8 +18,8 @@ use koios_store::CatalogueView;
 use crate::completeness::gaps;
 use crate::coordinator::{Coordinator, HOLDER_PATIENCE, Want, merge_lists};
 use crate::error::QueryError;
-use crate::local::LocalParts;
 use crate::lens::Lens;
+use crate::local::LocalParts;
 use crate::merge::MergedList;
 use crate::plan;
 use crate::ports::compute_until;
@@ -80,7 +80,11 @@ impl LocalParts {
             }
             let stop = stop.clone();
             let control = Control::with_deadline(move || stop.is_set());
-            let rows = plan.evaluate_part(&what, Box::new(MergedList { series: list, lens: Lens::default() }), &control)?;
+            let rows = plan.evaluate_part(
+                &what,
+                Box::new(MergedList { series: list, lens: Lens::default() }),
+                &control,
+            )?;
             Ok(rows.ok_or_else(|| "its rows cannot stand for its series".to_owned()))
         })
         .await?

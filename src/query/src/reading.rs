@@ -81,7 +81,9 @@ impl Reading<'_> {
         match read {
             Ok(mut series) => {
                 if !external.is_empty() {
-                    series.iter_mut().for_each(|s| s.labels = dressed(external, std::mem::take(&mut s.labels)));
+                    series
+                        .iter_mut()
+                        .for_each(|s| s.labels = dressed(external, std::mem::take(&mut s.labels)));
                 }
                 series.iter().for_each(|s| tally.add(s));
                 answer.series.extend(series);

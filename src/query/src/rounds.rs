@@ -266,9 +266,7 @@ impl Rounds {
         let unseen = std::mem::take(&mut self.moved).into_iter().filter(|id| !self.catalogue.holds(*id));
         new.extend(unseen.filter(|id| self.asked_for.insert(*id)));
         match self.view.own() {
-            Some(me) => {
-                self.want.of_blocks(&self.cover, new).into_iter().map(|s| (me.clone(), s)).collect()
-            }
+            Some(me) => self.want.of_blocks(&self.cover, new).into_iter().map(|s| (me.clone(), s)).collect(),
             None => Vec::new(),
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::scope::{Scope, Shard};
-use koios_store::Dress;
 use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState};
+use koios_store::Dress;
 
 /// A ready member on a bucket.
 pub fn member(name: &str, bucket: &str) -> Member {

@@ -112,11 +112,7 @@ mod tests {
     #[test]
     fn errors_name_the_parameter() {
         for (name, text, why) in [
-            (
-                "dedup",
-                "x",
-                "'dedup' parameter: strconv.ParseBool: parsing \"x\": invalid syntax",
-            ),
+            ("dedup", "x", "'dedup' parameter: strconv.ParseBool: parsing \"x\": invalid syntax"),
             (
                 "max_source_resolution",
                 "x",

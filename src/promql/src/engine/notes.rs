@@ -214,8 +214,10 @@ impl Notes {
 /// That `sort` does nothing in a range query is not said there.
 pub fn bare(notes: &[String]) -> Vec<String> {
     let bare = |text: &String| {
-        let text = text.rsplit_once(" (").filter(|(_, place)| is_place(place)).map_or(text.as_str(), |(t, _)| t);
-        let text = if text.starts_with(FORCED) { text.split(", from buckets").next().unwrap_or(text) } else { text };
+        let text =
+            text.rsplit_once(" (").filter(|(_, place)| is_place(place)).map_or(text.as_str(), |(t, _)| t);
+        let text =
+            if text.starts_with(FORCED) { text.split(", from buckets").next().unwrap_or(text) } else { text };
         text.to_owned()
     };
     let bare: BTreeSet<String> = notes.iter().filter(|t| !t.contains(SORT)).map(bare).collect();

@@ -160,10 +160,7 @@ impl Lens {
     ///
     /// # Errors
     /// When a chunk is damaged.
-    pub(crate) fn read<'a>(
-        &self,
-        chunks: impl Iterator<Item = &'a Chunk>,
-    ) -> Result<Columns, ChunkError> {
+    pub(crate) fn read<'a>(&self, chunks: impl Iterator<Item = &'a Chunk>) -> Result<Columns, ChunkError> {
         match self.reads {
             Reads::One(Aggregate::Counter) => resets::taken_out(chunks),
             _ => self.chained(chunks),
@@ -200,7 +197,11 @@ impl Lens {
     ///
     /// # Errors
     /// When a chunk is damaged.
-    pub(crate) fn read_replicas(&self, chunks: &[Chunk], own: Option<Columns>) -> Result<Columns, ChunkError> {
+    pub(crate) fn read_replicas(
+        &self,
+        chunks: &[Chunk],
+        own: Option<Columns>,
+    ) -> Result<Columns, ChunkError> {
         if own.is_none() && (self.apart || self.replica_labels.is_empty()) {
             return self.read(chunks.iter());
         }

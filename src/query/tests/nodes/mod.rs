@@ -28,6 +28,8 @@ use koios_store::{CatalogueView, Shelf};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+/// The external label of the cluster.
+pub const OWN_LABEL: (&str, &str) = ("region", "north");
 /// Length of a block, ms.
 pub const HOUR: i64 = 3_600_000;
 
@@ -224,7 +226,7 @@ impl Cluster {
             let (pool, head) = (Arc::new(Pool::default()), Arc::new(head));
             let parts = LocalParts {
                 head: head.clone(),
-                shelf: Arc::new(Shelf::new(bucket.unwrap(), cache, Labels::empty())),
+                shelf: Arc::new(Shelf::new(bucket.unwrap(), cache, Labels::from_pairs([OWN_LABEL]))),
                 catalogue: Arc::new(arc_swap::ArcSwap::from(catalogue.clone())),
                 pool: pool.clone(),
                 moved: Arc::new(Vec::new),

@@ -5,8 +5,8 @@
 
 use actix_web::{HttpResponse, web};
 use koios_model::timestamp::rfc3339;
-use koios_query::{QueryRequest, Terms};
 use koios_query::picture::{Explained, explain};
+use koios_query::{QueryRequest, Terms};
 use serde_json::{Value, json};
 
 use super::ownership::{key, slots};
