@@ -85,8 +85,9 @@ impl HeadPort for Head {
         Ok(matching.into_iter().filter(|s| keep(&s.labels)).cloned().collect())
     }
 
-    fn label_names(&self, _: &[Matcher], _: i64, _: i64) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
+    fn label_names(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<String>, String> {
+        let matching = self.select(matchers, mint, maxt, &|_| true)?;
+        Ok(matching.iter().flat_map(|s| s.labels.iter().map(|(n, _)| n.to_owned())).collect())
     }
 
     fn label_values(&self, _: &str, _: &[Matcher], _: i64, _: i64) -> Result<Vec<String>, String> {
