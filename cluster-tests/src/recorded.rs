@@ -122,16 +122,16 @@ fn first_difference(got: &(Value, BTreeSet<String>), want: &(Value, BTreeSet<Str
     if g.len() != w.len() {
         return format!("{} series, not {}: {}, not {}", g.len(), w.len(), cut(&got.0), cut(&want.0));
     }
-    for (g, w) in g.iter().zip(&w).filter(|(g, w)| !same(g, w, false)) {
-        let points = |v: &Value| v["values"].as_array().cloned().unwrap_or_default();
-        let (gp, wp) = (points(g), points(w));
-        let at = gp.iter().zip(&wp).position(|(g, w)| !same(g, w, false)).unwrap_or(gp.len().min(wp.len()));
-        let show = |p: &[Value]| cut(&Value::Array(p.iter().skip(at).take(3).cloned().collect()));
-        let (lengths, metric) = ((gp.len(), wp.len()), &g["metric"]);
-        return match gp.is_empty() && wp.is_empty() {
-            true => format!("{}, not {}", cut(g), cut(w)),
-            false => format!("{metric} of {lengths:?} points at {at}: {}, not {}", show(&gp), show(&wp)),
-        };
+    let Some((g, w)) = g.iter().zip(&w).find(|(g, w)| !same(g, w, false)) else {
+        return format!("{}, not {}", cut(&got.0), cut(&want.0));
+    };
+    let points = |v: &Value| v["values"].as_array().cloned().unwrap_or_default();
+    let (gp, wp) = (points(g), points(w));
+    if gp.is_empty() && wp.is_empty() {
+        return format!("{}, not {}", cut(g), cut(w));
     }
-    format!("{}, not {}", cut(&got.0), cut(&want.0))
+    let at = gp.iter().zip(&wp).position(|(g, w)| !same(g, w, false)).unwrap_or(gp.len().min(wp.len()));
+    let show = |p: &[Value]| cut(&Value::Array(p.iter().skip(at).take(3).cloned().collect()));
+    let lengths = (gp.len(), wp.len());
+    format!("{} of {lengths:?} points at {at}: {}, not {}", g["metric"], show(&gp), show(&wp))
 }

@@ -20,6 +20,8 @@ pub const META_FILE: &str = "meta.json";
 pub const REPLICA_LABEL: &str = "replica";
 /// What `source` says in blocks of Koios.
 pub const MADE_BY: &str = "koios";
+/// What it says in blocks that no component of Thanos made; `test` is Thanos' own word.
+const OURS: [&str; 3] = ["", "test", MADE_BY];
 /// Largest meta file read: one of a maximal compaction with thousands of sources is below 1 MiB.
 const META_BYTES_MAX: u64 = 64 << 20;
 
@@ -256,8 +258,8 @@ impl BlockMeta {
     pub fn is_foreign(&self) -> bool {
         let slot = |r: &String| r.parse::<u8>().is_ok_and(|n| n < Slot::MAX);
         self.thanos.as_ref().is_some_and(|t| {
-            let ours = matches!(t.source.as_str(), "" | MADE_BY);
-            !t.labels.is_empty() && !(ours && t.labels.get(REPLICA_LABEL).is_none_or(slot))
+            let ours = OURS.contains(&t.source.as_str()) && t.labels.get(REPLICA_LABEL).is_none_or(slot);
+            !ours && !t.labels.is_empty()
         })
     }
 

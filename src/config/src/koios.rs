@@ -153,8 +153,10 @@ pub struct QuerySection {
     pub push_down: bool,
     /// How far an instant selector looks back, milliseconds.
     pub lookback_delta_ms: i64,
-    /// Labels that tell replicas apart.
+    /// Labels that tell replicas of other producers apart.
     pub replica_labels: Vec<String>,
+    /// Whether range queries read samples as coarse as a fifth of their step.
+    pub auto_downsampling: bool,
 }
 
 impl Default for QuerySection {
@@ -175,6 +177,7 @@ impl Default for QuerySection {
             push_down: true,
             lookback_delta_ms: 300_000,
             replica_labels: vec!["replica".into()],
+            auto_downsampling: false,
         }
     }
 }
@@ -348,6 +351,7 @@ fn query(mut s: Section<'_>) -> QuerySection {
         push_down: s.boolean("push_down").unwrap_or(d.push_down),
         lookback_delta_ms: positive(&mut s, "lookback_delta", d.lookback_delta_ms),
         replica_labels,
+        auto_downsampling: s.boolean("auto_downsampling").unwrap_or(d.auto_downsampling),
     };
     s.finish();
     out

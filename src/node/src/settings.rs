@@ -112,6 +112,11 @@ impl Settings {
         })
     }
 
+    /// Whether range queries read downsampled blocks unless told otherwise.
+    pub fn auto_downsampling(&self) -> bool {
+        self.args.query_auto_downsampling || self.config.koios.query.auto_downsampling
+    }
+
     /// Labels that tell replicas of other producers apart.
     pub fn replica_labels(&self) -> &[String] {
         let asked = &self.args.query_replica_label;
@@ -138,7 +143,7 @@ impl Settings {
             ("log.level", a.log_level.clone()),
             ("node.name", self.node_name.clone().unwrap_or_default()),
             ("objstore.config-file", path(&a.objstore_config_file)),
-            ("query.auto-downsampling", a.query_auto_downsampling.to_string()),
+            ("query.auto-downsampling", self.auto_downsampling().to_string()),
             ("query.lookback-delta", koios_model::duration::format_duration(self.lookback_ms)),
             ("query.max-concurrency", self.query_concurrency.to_string()),
             ("query.max-samples", self.query_samples_max.to_string()),

@@ -270,7 +270,7 @@ impl Foundation {
             },
             options: settings.features.engine.clone(),
             replica_labels: settings.replica_labels().into(),
-            auto_downsampling: settings.args.query_auto_downsampling,
+            auto_downsampling: settings.auto_downsampling(),
         };
         let coordinator = Coordinator {
             peers: peers.clone(),

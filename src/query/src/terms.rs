@@ -110,6 +110,6 @@ mod tests {
         };
         assert_eq!(of("10\\..*"), (vec!["a".to_owned(), "b".to_owned()], true));
         assert_eq!(of("127\\..*"), (vec!["a".to_owned()], false));
-        assert_eq!(Terms::default().narrowed(all.clone()), (all, false));
+        assert!(Arc::ptr_eq(&Terms::default().narrowed(all.clone()).0, &all));
     }
 }

@@ -142,6 +142,8 @@ fn whole_scope(c: &Cluster) -> Scope {
         samples_max: u64::MAX,
         shard: Shard::WHOLE,
         may_split: false,
+        max_resolution_ms: 0,
+        dress: koios_store::Dress::Home,
     }
 }
 

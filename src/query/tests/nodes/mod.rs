@@ -29,6 +29,8 @@ use koios_store::{CatalogueView, Shelf};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+/// The external label of the cluster.
+pub const OWN_LABEL: (&str, &str) = ("region", "north");
 /// Length of a block, ms.
 pub const HOUR: i64 = 3_600_000;
 
@@ -84,8 +86,9 @@ impl HeadPort for Head {
         Ok(matching.into_iter().filter(|s| keep(&s.labels)).cloned().collect())
     }
 
-    fn label_names(&self, _: &[Matcher], _: i64, _: i64) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
+    fn label_names(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<Vec<String>, String> {
+        let matching = self.select(matchers, mint, maxt, &|_| true)?;
+        Ok(matching.iter().flat_map(|s| s.labels.iter().map(|(n, _)| n.to_owned())).collect())
     }
 
     fn label_values(&self, _: &str, _: &[Matcher], _: i64, _: i64) -> Result<Vec<String>, String> {
@@ -225,7 +228,7 @@ impl Cluster {
             let (pool, head) = (Arc::new(Pool::default()), Arc::new(head));
             let parts = LocalParts {
                 head: head.clone(),
-                shelf: Arc::new(Shelf::new(bucket.unwrap(), cache, Labels::empty())),
+                shelf: Arc::new(Shelf::new(bucket.unwrap(), cache, Labels::from_pairs([OWN_LABEL]))),
                 catalogue: Arc::new(arc_swap::ArcSwap::from(catalogue.clone())),
                 pool: pool.clone(),
                 moved: Arc::new(Vec::new),
