@@ -32,6 +32,8 @@ pub struct Disk {
     pub moved: Vec<BlockId>,
     /// Stretches that only this node holds.
     pub sole: Vec<SoleRange>,
+    /// Stretches that only its zone holds.
+    pub zone_sole: Vec<SoleRange>,
     /// Stretches that this node lost.
     pub holes: Vec<SoleRange>,
     /// What was known of peers.

@@ -25,6 +25,10 @@ pub enum Fault {
     DiskFull { node: usize },
     /// The nodes of a mask on one side, the others on the other.
     Partition { mask: u8 },
+    /// All processes of the zone of this node die at once.
+    ZoneDown { zone: usize },
+    /// The zone of this node on one side, the others on the other.
+    ZoneCut { zone: usize },
     /// One direction between two nodes.
     OneWay { from: usize, to: usize },
     /// A node hears nobody.
@@ -59,14 +63,21 @@ pub struct Planned {
 }
 
 /// Number of kinds.
-const KINDS: u64 = 18;
+const KINDS: u64 = 20;
 /// First and last moment of a fault.
 const SPAN: (Ms, Ms) = (45_000, 470_000);
 
 impl Fault {
     /// Whether more than one node or link is hit, so that nothing can be expected of the cluster meanwhile.
     pub fn is_wide(&self) -> bool {
-        matches!(self, Fault::PowerLoss { .. } | Fault::Lossy { .. } | Fault::Partition { .. })
+        matches!(
+            self,
+            Fault::PowerLoss { .. }
+                | Fault::Lossy { .. }
+                | Fault::Partition { .. }
+                | Fault::ZoneDown { .. }
+                | Fault::ZoneCut { .. }
+        )
     }
 }
 
@@ -187,6 +198,8 @@ fn fault(kind: u64, rng: &mut Rng, nodes: usize) -> Fault {
         14 => Fault::LostReplies { percent: rng.below(60) },
         15 => Fault::Conflicts { percent: rng.below(60) },
         16 => Fault::StaleLists { percent: rng.within(20, 90) as u64 },
+        17 => Fault::ZoneDown { zone: node },
+        18 => Fault::ZoneCut { zone: node },
         _ => Fault::Skew { node, by: rng.within(-5_000, 5_000) },
     }
 }

@@ -35,8 +35,9 @@ pub struct Known {
 impl Process {
     /// Peers as the disk remembers them; the first start knows the nodes of the first configuration.
     pub(super) fn learn_peers(&mut self) {
-        for entry in std::mem::take(&mut self.disk.peers) {
+        for mut entry in std::mem::take(&mut self.disk.peers) {
             let node = entry.node;
+            entry.record = Arc::new(NodeRecord::clone(&entry.record).by_hearsay());
             let liveness = Liveness::Dead { since: self.wall };
             self.known[node] = Some(Known { entry, heard: i64::MIN / 2, liveness });
         }
@@ -114,15 +115,20 @@ impl Process {
         // A node that joins says so too: it may turn ready unheard, behind a cut.
         let min_time = Some(HeadSummary::bound(oldest, self.wall - SKEW_MS, WINDOW_MS, 10_000));
         if self.is_ready() && self.ticks.is_multiple_of(2) {
-            let ring = replicas::ring(&self.view, self.wall).len();
-            let peers = self.view.ready("scrape").len().saturating_sub(1);
+            let ring = replicas::ring(&self.view, self.wall);
+            let ready = self.view.ready("scrape");
             // One copy is a success while two make a ring: then each of them may be the only one.
-            let peers = if replicas::quorum(replicas::factor(ring)) < 2 { 0 } else { peers };
-            self.sole.observe(self.wall, peers, LINGER_MS);
+            let is_pair = replicas::quorum(replicas::factor(ring.len())) < 2;
+            let near = if is_pair { 0 } else { ready.len().saturating_sub(1) };
+            self.sole.observe(self.wall, near, LINGER_MS);
+            let far = ready.iter().filter(|m| m.record.zone != self.common.zones[self.me]).count();
+            let far = if replicas::outlives_a_zone(&ring) { far } else { 0 };
+            self.zone_sole.observe(self.wall, far, LINGER_MS);
         }
         let head = HeadSummary {
             min_time,
             sole: self.sole.ranges().to_vec(),
+            zone_sole: self.zone_sole.ranges().to_vec(),
             series_log2: 0,
             holes: self.disk.holes.clone(),
         };

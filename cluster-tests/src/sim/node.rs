@@ -111,6 +111,7 @@ pub struct Process {
     pub(super) clock: Arc<ManualClock>,
     pub(super) reach: Reach,
     pub(super) sole: SoleTracker,
+    pub(super) zone_sole: SoleTracker,
     // head
     pub(super) head: BlockData,
     pub(super) waiting: Vec<(u64, Waiting)>,
@@ -165,6 +166,7 @@ impl Process {
         let clock = ManualClock::at(wall);
         let record = Arc::new(first_record(&common, me, wall));
         let sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.sole));
+        let zone_sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.zone_sole));
         let mut p = Self {
             known: (0..common.names.len()).map(|_| None).collect(),
             record,
@@ -180,6 +182,7 @@ impl Process {
             reach: Reach::new(clock.clone()),
             clock,
             sole,
+            zone_sole,
             head: BTreeMap::new(),
             waiting: Vec::new(),
             syncing: None,
@@ -242,6 +245,7 @@ impl Process {
     /// The process is gone; its disk stays.
     pub fn end(mut self, rng: &mut Rng) -> Disk {
         self.disk.sole = self.sole.ranges().to_vec();
+        self.disk.zone_sole = self.zone_sole.ranges().to_vec();
         self.disk.crash(rng);
         self.disk
     }
@@ -292,7 +296,7 @@ impl Process {
     pub fn received(&mut self, from: usize, msg: Msg) {
         match msg {
             Msg::Gossip(entries) => self.gossiped(from, &entries),
-            Msg::Push { batch, items } => self.push(from, batch, &items),
+            Msg::Push { batch, items, one_zone } => self.push(from, batch, &items, one_zone),
             Msg::Pushed { batch, results } => self.pushed(from, batch, &results),
             Msg::Ask { query, seq, scope, series } => self.asked(from, query, seq, &scope, &series),
             Msg::Answered { query, seq, answer, moved } => self.answered(from, query, seq, answer, &moved),

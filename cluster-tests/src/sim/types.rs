@@ -73,8 +73,8 @@ pub struct Entry {
 pub enum Msg {
     /// What the sender knows of all.
     Gossip(Rc<Vec<Entry>>),
-    /// Samples to store.
-    Push { batch: u64, items: Rc<Vec<(u32, Sample)>> },
+    /// Samples to store; all copies may lie in one zone.
+    Push { batch: u64, items: Rc<Vec<(u32, Sample)>>, one_zone: bool },
     /// What became of them.
     Pushed { batch: u64, results: Vec<(u32, Stored<Why>)> },
     /// A fragment.

@@ -24,6 +24,7 @@ const ZONE: &str = "z";
 const ADDRESSES: &str = "a";
 const STATE: &str = "s";
 const HEAD: &str = "h";
+const ZONE_SOLE: &str = "o";
 const BUCKET: &str = "b";
 const RING: &str = "e";
 /// Generation of the process, which outlives a gossip identity.
@@ -132,6 +133,11 @@ pub struct SoleRange {
     pub until: i64,
 }
 
+impl SoleRange {
+    /// All of time.
+    pub const EVER: Self = Self { from: i64::MIN, until: i64::MAX };
+}
+
 /// How far the clocks of senders and nodes may be apart, milliseconds.
 pub const SKEW_MS: i64 = 600_000;
 
@@ -143,6 +149,8 @@ pub struct HeadSummary {
     pub min_time: Option<i64>,
     /// Stretches that no second replica covers.
     pub sole: Vec<SoleRange>,
+    /// Stretches of which all replicas may lie in this node's zone; those of one replica need not be among them.
+    pub zone_sole: Vec<SoleRange>,
     /// log2 of the number of series.
     pub series_log2: u8,
     /// Stretches of which this node lost what it had stored, with its disk or a part of its log. It answers, and is
@@ -209,6 +217,13 @@ impl NodeRecord {
         }
     }
 
+    /// As it is known by hearsay, from a time when the node was not heard by who says so: it may have lost the other zones
+    /// since.
+    pub fn by_hearsay(mut self) -> Self {
+        self.head.zone_sole = vec![SoleRange::EVER];
+        self
+    }
+
     /// Whether samples may still come to this node's head: by its duties, and not while it drains.
     pub fn takes_samples(&self) -> bool {
         let drained = matches!(self.state, NodeState::Draining | NodeState::Leaving);
@@ -225,6 +240,7 @@ impl NodeRecord {
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
             (HEAD, format!("1|{min}|{sole}|{}|{holes}", self.head.series_log2)),
+            (ZONE_SOLE, format!("1|{}", ranges_text(&self.head.zone_sole))),
             // News is cut in this order: who hears of a state has heard which data goes with it.
             (STATE, format!("1|{}|{}", self.state, self.since)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
@@ -253,10 +269,16 @@ impl NodeRecord {
             http: addresses.get(1)?.parse().ok()?,
             state: NodeState::parse(state.first()?)?,
             since: state.get(1)?.parse().ok()?,
-            // Not heard yet, or not understood: it may hold anything.
-            head: fields(HEAD)
-                .and_then(|f| parse_head(&f))
-                .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() }),
+            head: HeadSummary {
+                // Not said: by a node of before this key, all of whose replicas may lie anywhere.
+                zone_sole: fields(ZONE_SOLE)
+                    .and_then(|f| parse_ranges(f.first()?))
+                    .unwrap_or_else(|| vec![SoleRange::EVER]),
+                // Not heard yet, or not understood: it may hold anything.
+                ..fields(HEAD)
+                    .and_then(|f| parse_head(&f))
+                    .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() })
+            },
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
@@ -293,6 +315,7 @@ fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
     Some(HeadSummary {
         min_time,
         sole: parse_ranges(fields.get(1)?)?,
+        zone_sole: Vec::new(),
         series_log2: fields.get(2)?.parse().ok()?,
         // Nodes before this field lose their disks without a word.
         holes: fields.get(3).map_or(Some(Vec::new()), |f| parse_ranges(f))?,
@@ -352,6 +375,7 @@ mod tests {
             head: HeadSummary {
                 min_time: Some(-5),
                 sole: vec![SoleRange { from: 1, until: 9 }, SoleRange { from: 20, until: i64::MAX }],
+                zone_sole: vec![SoleRange { from: 1, until: 30 }],
                 series_log2: 12,
                 holes: vec![SoleRange { from: i64::MIN, until: 30 }],
             },
@@ -384,13 +408,19 @@ mod tests {
     fn the_longest_summary_still_fits_into_its_value() {
         let wide: Vec<_> =
             (0..8).map(|i| SoleRange { from: i64::MIN + i, until: i64::MAX - 9 + i }).collect();
-        let head =
-            HeadSummary { min_time: Some(i64::MIN), sole: wide.clone(), series_log2: 255, holes: wide };
+        let head = HeadSummary {
+            min_time: Some(i64::MIN),
+            sole: wide.clone(),
+            zone_sole: wide.clone(),
+            series_log2: 255,
+            holes: wide,
+        };
         let pairs = NodeRecord { head, ..record() }.to_pairs();
         assert_eq!(within_bounds(pairs.clone()), (pairs.clone(), 0));
         let map: HashMap<_, _> = pairs.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let read = NodeRecord::from_lookup(|k| map.get(k).copied()).unwrap().head;
         assert_eq!((read.sole[0].from, read.holes[0].from), (i64::MIN, i64::MIN));
+        assert_eq!(read.zone_sole[0].from, i64::MIN);
     }
 
     #[test]
@@ -406,10 +436,12 @@ mod tests {
     fn a_head_that_was_not_heard_may_hold_anything() {
         let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
         map.remove("h");
-        assert_eq!(
-            NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head.min_time,
-            Some(0)
-        );
+        let head = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
+        assert_eq!((head.min_time, head.zone_sole), (Some(0), record().head.zone_sole));
+        map.remove("o");
+        let head = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
+        assert_eq!(head.zone_sole, [SoleRange::EVER], "one that does not say it may have everything in one zone");
+        assert_eq!(record().by_hearsay().head.zone_sole, [SoleRange::EVER]);
         assert_eq!(parse_process(&process_pair(17).1), Some(17));
         assert_eq!((parse_process("2|1"), parse_process("1|x"), parse_process("")), (None, None, None));
     }

@@ -4,7 +4,7 @@
 //! said of itself stays here until it returns or is forgotten by age, so that answers can still say what is
 //! missing. Bounds: 256 peers, 14 days.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,8 @@ pub struct KnownPeer {
 pub struct PeerBook {
     path: PathBuf,
     peers: BTreeMap<String, KnownPeer>,
+    /// Those that this process heard itself; a subset of the names in `peers`.
+    heard: BTreeSet<String>,
     dirty: bool,
     has_news: bool,
 }
@@ -55,7 +57,7 @@ impl PeerBook {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { path, peers, dirty: false, has_news: false }
+        Self { path, peers, heard: BTreeSet::new(), dirty: false, has_news: false }
     }
 
     /// Notes that a peer is alive.
@@ -65,6 +67,9 @@ impl PeerBook {
         let fresh = self.peers.get(&m.name).is_none_or(|p| {
             p.generation != m.generation || p.pairs != pairs || now_ms - p.last_alive > 60_000
         });
+        if !self.heard.contains(&m.name) {
+            self.heard.insert(m.name.clone());
+        }
         if fresh {
             self.has_news |= self.peers.get(&m.name).is_none_or(|p| p.gossip != m.gossip);
             let peer = KnownPeer { generation: m.generation, gossip: m.gossip, last_alive: now_ms, pairs };
@@ -81,12 +86,18 @@ impl PeerBook {
             let oldest = self.peers.iter().min_by_key(|(_, p)| p.last_alive).map(|(n, _)| n.clone());
             oldest.map(|n| self.peers.remove(&n));
         }
+        self.heard.retain(|name| self.peers.contains_key(name));
         self.dirty |= self.peers.len() != before;
     }
 
     /// Whether it has a peer, or an address, that is not on disk: a node that dies now would look for it in vain.
     pub fn has_news(&self) -> bool {
         self.has_news
+    }
+
+    /// Whether this process heard a peer itself. What is known of any other may have changed after the book was written.
+    pub fn was_heard(&self, name: &str) -> bool {
+        self.heard.contains(name)
     }
 
     /// All known peers by name.
@@ -125,12 +136,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut book = PeerBook::open(dir.path());
         book.saw_alive(&member("a", "z", 1), 1000);
-        assert!(book.has_news());
+        assert!(book.has_news() && book.was_heard("a") && !book.was_heard("b"));
         book.save().unwrap();
         book.saw_alive(&member("a", "z", 2), 1000);
         assert!(!book.has_news(), "the same peer at the same address can wait");
         let mut again = PeerBook::open(dir.path());
-        assert_eq!(again.seeds().len(), 1);
+        assert!(again.seeds().len() == 1 && !again.was_heard("a"));
         again.prune(1000 + PEER_AGE_MS_MAX);
         assert!(again.seeds().is_empty());
         std::fs::write(dir.path().join("peers.json"), "{broken").unwrap();

@@ -87,7 +87,8 @@ pub async fn start(
 fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     let min_time = settings.args.storage_path.join("head").exists().then_some(0);
     let ranges = |tracker: &Mutex<SoleTracker>| tracker.lock().ranges().to_vec();
-    HeadSummary { min_time, sole: ranges(&f.sole), holes: ranges(&f.holes), ..HeadSummary::default() }
+    let (sole, zone_sole, holes) = (ranges(&f.sole), ranges(&f.zone_sole), ranges(&f.holes));
+    HeadSummary { min_time, sole, zone_sole, holes, ..HeadSummary::default() }
 }
 
 /// Where the names to join lead to now; joining goes on to look.

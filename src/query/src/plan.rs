@@ -57,7 +57,7 @@ pub fn plan(
             }
             absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost, catalogue)));
         } else if !is_starting(m) || m.record.head.min_time.is_some() {
-            absent.push(Absent::from_member(m, &format!("is {}", m.shown_state()), catalogue));
+            absent.push(Absent::from_member(view, m, &format!("is {}", m.shown_state()), catalogue));
         }
     }
     for (m, id) in deal(view, cover, &my_bucket, ejected) {
