@@ -289,7 +289,8 @@ impl PushPort for Replicated {
         }
         let (mut quorum, sends) = Quorum::new(placed);
         let went_along = sends.iter().any(|s| s.node.name == me && s.series.len() == batch.samples.len());
-        let mut open: FuturesUnordered<_> = self.begin(me, &batch, sends, &mut bare, one_zone).into_iter().collect();
+        let mut open: FuturesUnordered<_> =
+            self.begin(me, &batch, sends, &mut bare, one_zone).into_iter().collect();
         for (node, list) in std::mem::take(&mut bare).into_values() {
             open.push(self.ask(me, &batch, node, (Vec::new(), list), one_zone));
         }

@@ -95,7 +95,7 @@ fn drill(rng: &mut Rng, nodes: usize) -> Vec<Planned> {
     let (b, c) = ((a + 1) % nodes, (a + 2) % nodes);
     let at = rng.within(60_000, 200_000);
     let later = |from: Ms, length: Ms, fault| Planned { at: at + from, ends: at + from + length, fault };
-    let mut plan = match rng.below(5) {
+    let mut plan = match rng.below(6) {
         // What one did not get and another lost is on a third only, and that one goes.
         0 => {
             let misses = if rng.chance(50) { Fault::Pause { node: c } } else { Fault::Deaf { node: c } };
@@ -124,6 +124,15 @@ fn drill(rng: &mut Rng, nodes: usize) -> Vec<Planned> {
         3 => (0..nodes)
             .map(|n| later(n as Ms * 25_000, 4_000, Fault::Crash { node: n, on_ack: true }))
             .collect(),
+        // One zone goes on while the others are down, and is gone when they are back.
+        4 => {
+            let down = rng.within(20_000, 90_000);
+            vec![
+                later(0, down, Fault::ZoneDown { zone: a }),
+                later(0, down + 1_000, Fault::ZoneDown { zone: b }),
+                later(down - rng.within(0, 8_000), 40_000, Fault::ZoneDown { zone: c }),
+            ]
+        }
         // A node is gone for good, and who adopts its log stumbles.
         _ => vec![
             later(0, 260_000, Fault::DiskLoss { node: a }),

@@ -44,10 +44,23 @@ pub struct Oracle {
     /// The last whole or partial answer.
     pub last_answer: Ms,
     excused: Ms,
+    /// When answers may not be flagged.
+    pub demand: Option<Demand>,
     /// The promises broken.
     pub violations: Vec<String>,
     /// What happened how often.
     pub counts: Counts,
+}
+
+/// World times between which a question may not be flagged for times from another one on, whoever but some is asked.
+#[derive(Debug)]
+pub struct Demand {
+    /// When it is asked.
+    pub asked: std::ops::Range<Ms>,
+    /// For what.
+    pub since: Ms,
+    /// Nodes of which this is not demanded.
+    pub but: Vec<usize>,
 }
 
 /// The value of a conflicting sample; its bits are smaller than those of any true value.
@@ -157,6 +170,13 @@ impl Oracle {
         self.last_answer = now;
         self.counts.answers += 1;
         self.counts.gaps += u64::from(!a.gaps.is_empty());
+        if let Some(d) = &self.demand
+            && d.asked.contains(&asked)
+            && !d.but.contains(&node)
+            && let Some(gap) = a.gaps.iter().find(|g| g.1 >= EPOCH + d.since)
+        {
+            self.broken(format!("P2: node {node} flags {gap:?} for nothing, asked at {asked}"));
+        }
         let flagged = |t: Ms| a.gaps.iter().any(|(from, until)| *from <= t && t <= *until);
         for (s, got) in series.iter().zip(&a.series) {
             if let Some(w) = got.windows(2).find(|w| w[0].0 >= w[1].0) {

@@ -440,7 +440,11 @@ mod tests {
         assert_eq!((head.min_time, head.zone_sole), (Some(0), record().head.zone_sole));
         map.remove("o");
         let head = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
-        assert_eq!(head.zone_sole, [SoleRange::EVER], "one that does not say it may have everything in one zone");
+        assert_eq!(
+            head.zone_sole,
+            [SoleRange::EVER],
+            "one that does not say it may have everything in one zone"
+        );
         assert_eq!(record().by_hearsay().head.zone_sole, [SoleRange::EVER]);
         assert_eq!(parse_process(&process_pair(17).1), Some(17));
         assert_eq!((parse_process("2|1"), parse_process("1|x"), parse_process("")), (None, None, None));

@@ -208,12 +208,17 @@ mod tests {
             zone_sole: zone_sole.to_vec(),
             ..absent(name, 0, 1000, &[])
         };
-        let found = |list: &[Absent]| gaps(list, 0, 5000).iter().map(|g| (g.from, g.until)).collect::<Vec<_>>();
+        let found =
+            |list: &[Absent]| gaps(list, 0, 5000).iter().map(|g| (g.from, g.until)).collect::<Vec<_>>();
         let (a, b) = (of("a1", "a", &[(0, 10), (100, 200)]), of("a2", "a", &[(150, 300), (900, 5000)]));
         assert_eq!(found(&[of("a1", "a", &[]), of("a2", "a", &[]), of("a3", "a", &[])]), []);
         assert_eq!(found(&[a.clone(), b.clone()]), [(0, 10), (100, 300), (900, 1000)]);
         assert_eq!(found(&[of("a1", "a", &[]), of("b1", "b", &[])]), [(0, 1000)], "two zones");
-        assert_eq!(found(&[of("a1", "a", &[]), absent("a2", 0, 9, &[])]), [(0, 9)], "nothing known of the zone");
+        assert_eq!(
+            found(&[of("a1", "a", &[]), absent("a2", 0, 9, &[])]),
+            [(0, 9)],
+            "nothing known of the zone"
+        );
     }
 
     #[test]
