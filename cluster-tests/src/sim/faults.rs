@@ -124,13 +124,14 @@ fn drill(rng: &mut Rng, nodes: usize) -> Vec<Planned> {
         3 => (0..nodes)
             .map(|n| later(n as Ms * 25_000, 4_000, Fault::Crash { node: n, on_ack: true }))
             .collect(),
-        // One zone goes on while the others are down, and is gone when they are back.
+        // One zone goes on alone for longer than slots stay where they are, and is gone soon after, or before, the others
+        // are back.
         4 => {
-            let down = rng.within(20_000, 90_000);
+            let down = rng.within(150_000, 220_000);
             vec![
                 later(0, down, Fault::ZoneDown { zone: a }),
                 later(0, down + 1_000, Fault::ZoneDown { zone: b }),
-                later(down - rng.within(0, 8_000), 40_000, Fault::ZoneDown { zone: c }),
+                later(down + rng.within(-8_000, 20_000), 40_000, Fault::ZoneDown { zone: c }),
             ]
         }
         // A node is gone for good, and who adopts its log stumbles.
