@@ -110,11 +110,14 @@ impl Membership {
             min_time.map(step_down)
         };
         let (near, far) = self.others(view);
-        let sole = self.track(&self.setup.sole, view, near, min_time);
+        let holes = self.holes();
+        // What it alone held is of interest for as long as it is known to be lost.
+        let oldest = holes.iter().map(|r| r.from).chain(min_time).min();
+        let sole = self.track(&self.setup.sole, view, near, oldest.filter(|_| min_time.is_some()));
         let zone_sole = self.track(&self.setup.zone_sole, view, far, min_time);
         let series = stats.map_or(0, |s| s.series);
         let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole, zone_sole, series_log2, holes: self.holes() }
+        HeadSummary { min_time, sole, zone_sole, series_log2, holes }
     }
 
     /// How many other nodes share the scraping, and how many of them count as peers in other zones: none while what is

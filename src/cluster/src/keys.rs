@@ -138,6 +138,9 @@ impl SoleRange {
     pub const EVER: Self = Self { from: i64::MIN, until: i64::MAX };
 }
 
+/// The default out-of-order window, and ten minutes for news to spread.
+const HEAD_SLACK_MS: i64 = 40 * 60_000;
+
 /// How far the clocks of senders and nodes may be apart, milliseconds.
 pub const SKEW_MS: i64 = 600_000;
 
@@ -174,6 +177,8 @@ impl HeadSummary {
 pub struct NodeRecord {
     /// Binary version.
     pub version: String,
+    /// `identity::Generation::born` of its storage.
+    pub born: u64,
     /// Duties.
     pub roles: Roles,
     /// Capacity units for weighted ownership.
@@ -203,6 +208,7 @@ impl NodeRecord {
     pub fn new(zone: &str, rpc: SocketAddr, http: SocketAddr) -> Self {
         Self {
             version: String::new(),
+            born: 0,
             roles: Roles::all(),
             weight: 1,
             zone: zone.to_owned(),
@@ -224,6 +230,27 @@ impl NodeRecord {
         self
     }
 
+    /// First moment of which the node may hold samples: what it says is older than what it took since, which may lie
+    /// further back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for
+    /// ever or any more: a head that was drained is empty when it says so.
+    pub fn may_hold_from(&self) -> Option<i64> {
+        match self.head.min_time {
+            Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
+            None => self.takes_samples().then_some(i64::MIN),
+        }
+    }
+
+    /// With what is remembered of a disk that the node lost: it answers for less than it once held.
+    pub fn without(mut self, lost: &[SoleRange], lost_sole: &[SoleRange]) -> Self {
+        let covers =
+            |own: &[SoleRange], r: &SoleRange| own.iter().any(|o| o.from <= r.from && r.until <= o.until);
+        for (own, others) in [(&mut self.head.holes, lost), (&mut self.head.sole, lost_sole)] {
+            let new: Vec<SoleRange> = others.iter().filter(|r| !covers(own, r)).copied().collect();
+            own.extend(new);
+        }
+        self
+    }
+
     /// Whether samples may still come to this node's head: by its duties, and not while it drains.
     pub fn takes_samples(&self) -> bool {
         let drained = matches!(self.state, NodeState::Draining | NodeState::Leaving);
@@ -235,7 +262,7 @@ impl NodeRecord {
         let (sole, holes) = (ranges_text(&self.head.sole), ranges_text(&self.head.holes));
         let min = self.head.min_time.map_or_else(|| "none".to_owned(), |t| t.to_string());
         vec![
-            (VERSION, format!("1|{}", self.version)),
+            (VERSION, format!("1|{}|{}", self.version, self.born)),
             (ROLES, format!("1|{}|{}", self.roles.names().join(","), self.weight)),
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
@@ -262,6 +289,7 @@ impl NodeRecord {
             |key: &str| fields(key).and_then(|f| f.first().map(|s| (*s).to_owned())).unwrap_or_default();
         Some(Self {
             version: one(VERSION),
+            born: fields(VERSION).and_then(|f| f.get(1)?.parse().ok()).unwrap_or(0),
             roles: Roles::parse(roles.first()?).ok()?,
             weight: roles.get(1)?.parse::<u16>().ok()?.clamp(1, 10_000),
             zone: one(ZONE),
@@ -365,6 +393,7 @@ mod tests {
     pub(crate) fn record() -> NodeRecord {
         NodeRecord {
             version: "0.1.0".into(),
+            born: 99,
             roles: Roles::parse("scrape,query").unwrap(),
             weight: 3,
             zone: "a".into(),

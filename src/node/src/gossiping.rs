@@ -58,6 +58,7 @@ pub async fn start(
     let http = same_ip(web);
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        born: me.generation.born,
         roles: settings.roles,
         since: f.clock.now_ms(),
         head: unread_head(settings, f),

@@ -63,6 +63,7 @@ pub struct Foundation {
     pub sole: Arc<Mutex<SoleTracker>>,
     /// What this node lost with a part of its log.
     pub holes: Arc<Mutex<SoleTracker>>,
+    /// What only its zone holds.
     pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Arc<Moved>,

@@ -88,19 +88,6 @@ fn pairs(ranges: &[SoleRange]) -> Vec<(i64, i64)> {
     ranges.iter().map(|r| (r.from, r.until)).collect()
 }
 
-/// First moment of which a node may hold samples: what it says is older than what it took since, which may lie further
-/// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for ever or any
-/// more: a head that was drained is empty when it says so.
-pub fn may_hold_from(m: &Member) -> Option<i64> {
-    match m.record.head.min_time {
-        Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
-        None => m.record.takes_samples().then_some(i64::MIN),
-    }
-}
-
-/// The default out-of-order window, and ten minutes for news to spread.
-const HEAD_SLACK_MS: i64 = 40 * 60_000;
-
 impl Absent {
     /// From what a member says, or said last, beyond what the bucket has of its adopted log.
     pub fn from_member(view: &ClusterView, m: &Member, reason: &str, catalogue: &CatalogueView) -> Self {
@@ -113,7 +100,7 @@ impl Absent {
         };
         Self {
             name: m.name.clone(),
-            from: may_hold_from(m),
+            from: m.record.may_hold_from(),
             until,
             sole: pairs(&m.record.head.sole),
             zone: spread_zone(view, m),
@@ -148,13 +135,13 @@ impl Absent {
         missing
     }
 
-    /// A node that answers, for a stretch of which it lost what it had.
+    /// A node for a stretch of which it lost what it had. What it held alone then is nowhere.
     pub fn hole(m: &Member, lost: koios_cluster::SoleRange, catalogue: &CatalogueView) -> Self {
         Self {
             name: m.name.clone(),
             from: Some(lost.from),
             until: lost.until,
-            sole: Vec::new(),
+            sole: pairs(&m.record.head.sole),
             // What it declared may be lost with the rest.
             zone: None,
             zone_sole: Vec::new(),
@@ -178,7 +165,8 @@ pub fn gaps(absent: &[Absent], mint: i64, maxt: i64) -> Vec<Gap> {
         for (from, until) in a.sole.iter().filter_map(|sole| both(range, *sole)) {
             gaps.push(Gap { from, until, holders: vec![a.name.clone()], reason: a.reason.clone() });
         }
-        for b in &absent[i + 1..] {
+        // One that is away, and had lost a part before, is no pair.
+        for b in absent[i + 1..].iter().filter(|b| b.name != a.name) {
             let Some(range) = held(b).and_then(|other| both(range, other)) else { continue };
             for (from, until) in a.missing_with(b, range) {
                 let holders = vec![a.name.clone(), b.name.clone()];

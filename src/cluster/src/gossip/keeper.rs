@@ -340,6 +340,11 @@ impl Keeper {
             self.book.saw_alive(m, now);
         }
         self.add_forgotten(&mut members, &me);
+        for m in members.values_mut() {
+            if let Some(record) = self.book.remind(&m.name, &m.record) {
+                *m = Arc::new(Member { record, ..Member::clone(m) });
+            }
+        }
         let myself = Member {
             name: me.clone(),
             generation: self.options.generation,
