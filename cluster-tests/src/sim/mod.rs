@@ -91,6 +91,18 @@ pub fn without_a_zone(seed: u64, nodes: usize, cut: bool) -> Outcome {
     finish(seed, world)
 }
 
+/// Nodes, one of which stands still for five minutes, with whatever it was about to acknowledge, store and answer;
+/// with `crash` another one dies for half a minute when it wakes up.
+pub fn asleep_for_five_minutes(seed: u64, nodes: usize, crash: bool) -> Outcome {
+    let node = seed as usize % nodes;
+    let mut plan = vec![Planned { at: 90_000, ends: 390_000, fault: Fault::Pause { node } }];
+    if crash {
+        let fault = Fault::Crash { node: (node + 1) % nodes, on_ack: true };
+        plan.push(Planned { at: 380_000, ends: 410_000, fault });
+    }
+    finish(seed, World::drawn(seed, Shape { first: nodes, nodes, zones: nodes.min(3) }, plan))
+}
+
 fn finish(seed: u64, mut world: World) -> Outcome {
     let mut story =
         vec![format!("{} nodes at first, {} in the end", world.common.first, world.machines.len())];
