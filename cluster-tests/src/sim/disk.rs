@@ -4,13 +4,14 @@
 //! prefix of what was not synced (a torn tail ends the replay); a failed sync closes the log until it is opened again.
 
 use koios_cluster::SoleRange;
+use koios_cluster::peers::PeerBook;
 use koios_model::BlockId;
 
 use super::rng::Rng;
 use super::types::{Entry, Ms, Rec, Sample};
 
 /// What survives a crash of the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Disk {
     /// Synced records in order.
     pub durable: Vec<Rec>,
@@ -36,6 +37,12 @@ pub struct Disk {
     pub zone_sole: Vec<SoleRange>,
     /// Stretches that this node lost.
     pub holes: Vec<SoleRange>,
+    /// What peers lost with their disks.
+    pub book: Option<PeerBook>,
+    /// Generation of the first process on it.
+    pub born: u64,
+    /// Peers were asked what was on the disk before this one.
+    pub recalled: bool,
     /// What was known of peers.
     pub peers: Vec<Entry>,
     /// The log is closed after a failed sync.

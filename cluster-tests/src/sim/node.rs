@@ -6,12 +6,13 @@
 //! to two peers), the shapes of messages. The rules of the models mirror the engine's, see `docs/adr/0006-simulator.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use koios_cluster::adoption::Watch;
 use koios_cluster::handover::Wanted;
+use koios_cluster::peers::PeerBook;
 use koios_cluster::{
     ClusterView, Freeze, Handover, LogId, NodeRecord, NodeState, Reach, SoleTracker, Unload,
 };
@@ -102,6 +103,9 @@ pub struct Process {
     /// Started on an empty disk.
     pub(super) new: bool,
     pub(super) known_by: Vec<bool>,
+    pub(super) book: PeerBook,
+    /// Who told what this node held on another disk.
+    pub(super) told: BTreeSet<usize>,
     pub(super) view: Arc<ClusterView>,
     pub(super) view_stale: bool,
     pub(super) owning: Arc<ClusterView>,
@@ -133,7 +137,6 @@ pub struct Process {
     pub(super) own_watch: Watch,
     pub(super) adopting: Option<Adopting>,
     pub(super) deciding: bool,
-    pub(super) logs_seen: bool,
     pub(super) finishing: BTreeSet<BlockId>,
     // queries
     pub(super) queries: BTreeMap<u64, Query>,
@@ -160,11 +163,12 @@ impl Process {
     ) -> Self {
         let fresh = disk.log == 0;
         if fresh {
-            disk.log = generation;
+            (disk.log, disk.born) = (generation, generation);
             disk.slow = disk.slow.max(1);
         }
         let clock = ManualClock::at(wall);
-        let record = Arc::new(first_record(&common, me, wall));
+        let record = Arc::new(NodeRecord { born: disk.born, ..first_record(&common, me, wall) });
+        let book = disk.book.take().unwrap_or_else(|| PeerBook::open(Path::new("no-such-place")));
         let sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.sole));
         let zone_sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.zone_sole));
         let mut p = Self {
@@ -173,6 +177,8 @@ impl Process {
             beat: 0,
             new: fresh,
             known_by: vec![false; common.names.len()],
+            book,
+            told: BTreeSet::new(),
             view: Arc::default(),
             view_stale: true,
             owning: Arc::default(),
@@ -202,8 +208,6 @@ impl Process {
             own_watch: Watch::new(0),
             adopting: None,
             deciding: false,
-            // A disk with a log knows its past; an empty one has to ask the bucket for it.
-            logs_seen: !fresh,
             finishing: BTreeSet::new(),
             queries: BTreeMap::new(),
             common,
@@ -244,6 +248,7 @@ impl Process {
 
     /// The process is gone; its disk stays.
     pub fn end(mut self, rng: &mut Rng) -> Disk {
+        self.disk.book = Some(self.book);
         self.disk.sole = self.sole.ranges().to_vec();
         self.disk.zone_sole = self.zone_sole.ranges().to_vec();
         self.disk.crash(rng);
@@ -304,6 +309,8 @@ impl Process {
                 let steps = self.handover.covered(key, slot, since);
                 self.handover_steps(steps);
             }
+            Msg::Recall(generation) => self.recall(from, generation),
+            Msg::Remembered { holes, sole } => self.remembered(from, &holes, &sole),
             Msg::WhichLoaded { blocks } => {
                 let blocks = blocks.into_iter().filter(|b| self.loaded.contains_key(b)).collect();
                 if self.is_ready() {

@@ -136,6 +136,19 @@ pub struct SoleRange {
 impl SoleRange {
     /// All of time.
     pub const EVER: Self = Self { from: i64::MIN, until: i64::MAX };
+
+    /// In time order, those that overlap as one.
+    pub fn merged(mut ranges: Vec<Self>) -> Vec<Self> {
+        ranges.sort_by_key(|r| r.from);
+        let mut merged: Vec<Self> = Vec::with_capacity(ranges.len());
+        for r in ranges {
+            match merged.last_mut() {
+                Some(last) if r.from <= last.until => last.until = last.until.max(r.until),
+                _ => merged.push(r),
+            }
+        }
+        merged
+    }
 }
 
 /// The default out-of-order window, and ten minutes for news to spread.
@@ -242,11 +255,9 @@ impl NodeRecord {
 
     /// With what is remembered of a disk that the node lost: it answers for less than it once held.
     pub fn without(mut self, lost: &[SoleRange], lost_sole: &[SoleRange]) -> Self {
-        let covers =
-            |own: &[SoleRange], r: &SoleRange| own.iter().any(|o| o.from <= r.from && r.until <= o.until);
         for (own, others) in [(&mut self.head.holes, lost), (&mut self.head.sole, lost_sole)] {
-            let new: Vec<SoleRange> = others.iter().filter(|r| !covers(own, r)).copied().collect();
-            own.extend(new);
+            own.extend(others);
+            *own = SoleRange::merged(std::mem::take(own));
         }
         self
     }

@@ -125,14 +125,7 @@ impl SoleTracker {
 
     fn claim(&mut self, from: i64, until: i64) {
         self.ranges.push(SoleRange { from, until });
-        self.ranges.sort_by_key(|r| r.from);
-        let mut merged: Vec<SoleRange> = Vec::with_capacity(self.ranges.len());
-        for r in self.ranges.drain(..) {
-            match merged.last_mut() {
-                Some(last) if r.from <= last.until => last.until = last.until.max(r.until),
-                _ => merged.push(r),
-            }
-        }
+        let mut merged = SoleRange::merged(std::mem::take(&mut self.ranges));
         while merged.len() > RANGES_MAX {
             let second = merged.remove(1);
             merged[0].until = merged[0].until.max(second.until);

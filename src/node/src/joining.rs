@@ -147,7 +147,8 @@ pub async fn recall(
     let view = gossip.view();
     let mut open: Vec<_> =
         view.members.values().filter(|m| m.name != view.me && m.is_alive()).cloned().collect();
-    let ask = format!("{LOST} {}", serde_json::json!({ "node": view.me }));
+    let generation = view.own().map(|m| m.generation);
+    let ask = format!("{LOST} {}", serde_json::json!({ "node": view.me, "generation": generation }));
     for _ in 0..RECALLS_MAX {
         let asked = open.iter().map(|m| async { peers.report(m, &ask, KNOWN_PATIENCE).await.ok() });
         let answers = futures::future::join_all(asked).await;

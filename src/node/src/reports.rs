@@ -127,7 +127,12 @@ impl OwnReports {
     /// What this node believes that another one lost, and held alone.
     fn lost(&self, ask: &Value) -> Option<Value> {
         let view = self.gossip.view();
-        let head = view.members.get(ask["node"].as_str()?).map(|m| m.record.head.clone()).unwrap_or_default();
+        // Who does not see the process that asks yet has not compared it with what was before.
+        let seen = view
+            .members
+            .get(ask["node"].as_str()?)
+            .filter(|m| Some(m.generation) == ask["generation"].as_u64())?;
+        let head = seen.record.head.clone();
         let ranges = |list: &[SoleRange]| list.iter().map(|r| (r.from, r.until)).collect();
         serde_json::to_value(Remembered { holes: ranges(&head.holes), sole: ranges(&head.sole) }).ok()
     }
