@@ -56,6 +56,15 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A process of `generation` opens it; tells whether it is the first.
+    pub fn begin(&mut self, generation: u64) -> bool {
+        let fresh = self.log == 0;
+        if fresh {
+            (self.log, self.born, self.slow) = (generation, generation, self.slow.max(1));
+        }
+        fresh
+    }
+
     /// Appends, unless the log is closed or the disk is full.
     pub fn append(&mut self, sample: Sample) -> Option<u64> {
         if self.poisoned || self.full {

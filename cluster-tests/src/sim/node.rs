@@ -161,11 +161,7 @@ impl Process {
         wall: Ms,
         mono: Ms,
     ) -> Self {
-        let fresh = disk.log == 0;
-        if fresh {
-            (disk.log, disk.born) = (generation, generation);
-            disk.slow = disk.slow.max(1);
-        }
+        let fresh = disk.begin(generation);
         let clock = ManualClock::at(wall);
         let record = Arc::new(NodeRecord { born: disk.born, ..first_record(&common, me, wall) });
         let book = disk.book.take().unwrap_or_else(|| PeerBook::open(Path::new("no-such-place")));

@@ -156,6 +156,7 @@ impl World {
             trace: seed,
             events: 0,
         };
+        world.oracle.zones.clone_from(&world.common.zones);
         world.schedule();
         world
     }
