@@ -58,6 +58,7 @@ pub async fn start(
     let http = same_ip(web);
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        born: me.generation.born,
         roles: settings.roles,
         since: f.clock.now_ms(),
         head: unread_head(settings, f),
@@ -87,7 +88,8 @@ pub async fn start(
 fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     let min_time = settings.args.storage_path.join("head").exists().then_some(0);
     let ranges = |tracker: &Mutex<SoleTracker>| tracker.lock().ranges().to_vec();
-    HeadSummary { min_time, sole: ranges(&f.sole), holes: ranges(&f.holes), ..HeadSummary::default() }
+    let (sole, zone_sole, holes) = (ranges(&f.sole), ranges(&f.zone_sole), ranges(&f.holes));
+    HeadSummary { min_time, sole, zone_sole, holes, ..HeadSummary::default() }
 }
 
 /// Where the names to join lead to now; joining goes on to look.

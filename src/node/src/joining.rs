@@ -4,16 +4,19 @@
 //! can never fit (another cluster, another secret) ends the process with the fix.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use koios_cluster::identity::replace_file;
 use koios_cluster::join::{Attempt, attempt};
 use koios_cluster::replicas::{is_known, ring};
-use koios_cluster::{Gossip, JoinProblem, KeyRing};
+use koios_cluster::{Gossip, JoinProblem, KeyRing, SoleTracker};
 use koios_model::Clock;
 use koios_query::Peers;
+use parking_lot::Mutex;
 
-use crate::reports::MEMBERS;
+use crate::reports::{LOST, MEMBERS};
 
 /// How joining ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,6 +129,75 @@ pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
             );
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Asks the peers, once in the life of a disk, what this node held on one before, and keeps the answer: `holes` and `sole` are then as
+/// they were when the disk was lost. Peers that do not answer are asked again a few times; what nobody remembers is not known.
+pub async fn recall(
+    gossip: &Gossip,
+    peers: &Peers,
+    (holes, sole): (&Mutex<SoleTracker>, &Mutex<SoleTracker>),
+    state_dir: &Path,
+) {
+    let done = state_dir.join("recalled");
+    if done.exists() {
+        return;
+    }
+    let view = gossip.view();
+    let mut open: Vec<_> =
+        view.members.values().filter(|m| m.name != view.me && m.is_alive()).cloned().collect();
+    let generation = view.own().map(|m| m.generation);
+    let ask = format!("{LOST} {}", serde_json::json!({ "node": view.me, "generation": generation }));
+    for _ in 0..RECALLS_MAX {
+        let asked = open.iter().map(|m| async { peers.report(m, &ask, KNOWN_PATIENCE).await.ok() });
+        let answers = futures::future::join_all(asked).await;
+        let mut missed = Vec::new();
+        for (m, answer) in open.into_iter().zip(answers) {
+            match answer.and_then(|a| serde_json::from_slice::<Remembered>(&a).ok()) {
+                Some(told) => keep(&told, holes, sole),
+                None => missed.push(m),
+            }
+        }
+        open = missed;
+        if open.is_empty() {
+            break;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    if let Err(e) = replace_file(&done, "") {
+        tracing::warn!(error = %e, "peers will be asked again what this node held");
+    }
+}
+
+/// How often a silent peer is asked what it remembers.
+const RECALLS_MAX: usize = 5;
+
+/// What a peer remembers of a node: first and last moments.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Remembered {
+    /// What it lost.
+    pub holes: Vec<(i64, i64)>,
+    /// What it held alone.
+    pub sole: Vec<(i64, i64)>,
+}
+
+fn keep(told: &Remembered, holes: &Mutex<SoleTracker>, sole: &Mutex<SoleTracker>) {
+    if told.holes.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        "the disk of this node is new, and peers remember another one: what it held is missing here"
+    );
+    for (ranges, tracker) in [(&told.holes, holes), (&told.sole, sole)] {
+        let mut tracker = tracker.lock();
+        let mut changed = false;
+        for (from, until) in ranges {
+            changed |= tracker.ensure(*from, *until);
+        }
+        if changed && let Err(e) = tracker.save() {
+            tracing::warn!(error = %e, "what this node lost is not kept on disk");
+        }
     }
 }
 

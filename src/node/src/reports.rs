@@ -9,16 +9,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
 use koios_actors::scrape::{Relief, TargetBoard};
-use koios_cluster::Gossip;
+use koios_cluster::{Gossip, SoleRange};
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
 use koios_query::Reports;
 use serde_json::{Map, Value, json};
 
 use crate::admin::Admin;
+use crate::joining::Remembered;
 
 /// The report of whom a node sees: names and generations.
 pub const MEMBERS: &str = "members";
+/// The report of what a node believes that another one lost, and held alone.
+pub const LOST: &str = "lost";
 
 /// This node's reports, and what it does for peers.
 pub struct OwnReports {
@@ -50,6 +53,7 @@ impl Reports for OwnReports {
         let (word, arguments) = kind.split_once(' ')?;
         let ask: Value = serde_json::from_str(arguments).ok()?;
         let report = match word {
+            LOST => self.lost(&ask)?,
             "exemplars" => self.exemplars(&ask)?,
             "metadata" => self.metadata(&ask)?,
             "target_metadata" => self.target_metadata(&ask)?,
@@ -118,6 +122,19 @@ impl OwnReports {
         let all: BTreeMap<_, _> =
             all.iter().map(|(n, s)| (n, s.iter().map(words).collect::<Vec<_>>())).collect();
         Some(json!(all))
+    }
+
+    /// What this node believes that another one lost, and held alone.
+    fn lost(&self, ask: &Value) -> Option<Value> {
+        let view = self.gossip.view();
+        // Who does not see the process that asks yet has not compared it with what was before.
+        let seen = view
+            .members
+            .get(ask["node"].as_str()?)
+            .filter(|m| Some(m.generation) == ask["generation"].as_u64())?;
+        let head = seen.record.head.clone();
+        let ranges = |list: &[SoleRange]| list.iter().map(|r| (r.from, r.until)).collect();
+        serde_json::to_value(Remembered { holes: ranges(&head.holes), sole: ranges(&head.sole) }).ok()
     }
 
     fn target_metadata(&self, ask: &Value) -> Option<Value> {

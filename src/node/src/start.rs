@@ -275,11 +275,16 @@ impl Node {
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
+        let state_dir = self.settings.args.storage_path.join("cluster");
+        let (holes, sole) = (self.foundation.holes.clone(), self.foundation.sole.clone());
         let work = async move {
             let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
             bucket_read(&catalogue).await;
             if joined.is_ok() && !restarted {
                 joining::until_known(&gossip, &peers, &*clock).await;
+            }
+            if joined.is_ok() {
+                joining::recall(&gossip, &peers, (&holes, &sole), &state_dir).await;
             }
             joined
         };

@@ -65,6 +65,8 @@ pub struct Foundation {
     pub sole: Arc<Mutex<SoleTracker>>,
     /// What this node lost with a part of its log.
     pub holes: Arc<Mutex<SoleTracker>>,
+    /// What only its zone holds.
+    pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Arc<Moved>,
     /// The view that ownership goes by.
@@ -96,9 +98,12 @@ impl Foundation {
         let state = settings.args.storage_path.join("cluster");
         let (cluster, files) = (settings.ring.cluster(), settings.args.store_sd_files.clone());
         let federation = federating::federation(cluster, settings.endpoints.clone(), files, clock.clone());
+        let holds = settings.args.storage_path.join("head").exists();
+        let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(&state, holds, clock.now_ms())));
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
             holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
+            zone_sole,
             moved,
             clock,
             net,
@@ -326,6 +331,7 @@ impl Foundation {
             sole: self.sole.clone(),
             owning: self.owning.clone(),
             holes: self.holes.clone(),
+            zone_sole: self.zone_sole.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();

@@ -219,7 +219,7 @@ impl Rounds {
         let mut absent = self.absent.clone();
         for m in silent {
             if !self.silent.contains(&m.name) {
-                absent.push(Absent::from_member(m, "is late", &self.catalogue));
+                absent.push(Absent::from_member(&self.view, m, "is late", &self.catalogue));
             }
         }
         gaps(&absent, self.want.mint, self.want.maxt).is_empty()
@@ -332,7 +332,7 @@ impl Rounds {
     /// Once for each node: with itself it would make a pair.
     fn unheard(&mut self, node: &Member, why: &str) {
         if self.silent.insert(node.name.clone()) {
-            self.absent.push(Absent::from_member(node, why, &self.catalogue));
+            self.absent.push(Absent::from_member(&self.view, node, why, &self.catalogue));
         }
     }
 

@@ -340,6 +340,11 @@ impl Keeper {
             self.book.saw_alive(m, now);
         }
         self.add_forgotten(&mut members, &me);
+        for m in members.values_mut() {
+            if let Some(record) = self.book.remind(&m.name, &m.record) {
+                *m = Arc::new(Member { record, ..Member::clone(m) });
+            }
+        }
         let myself = Member {
             name: me.clone(),
             generation: self.options.generation,
@@ -408,13 +413,11 @@ impl Keeper {
         } else {
             Liveness::Dead { since: *self.dead_since.entry(key).or_insert(now) }
         };
-        let member = Member {
-            name,
-            generation: h.process,
-            gossip: id.gossip_advertise_addr,
-            liveness,
-            record: h.record.clone()?,
-        };
+        let record = h.record.clone()?;
+        let first_hand = h.live || self.book.was_heard(&name);
+        let record = if first_hand { record } else { record.by_hearsay() };
+        let (generation, gossip) = (h.process, id.gossip_advertise_addr);
+        let member = Member { name, generation, gossip, liveness, record };
         // A joiner is first known, then alive: it is not dead in between.
         let known_before =
             self.book.iter().any(|(n, p)| *n == member.name && p.generation >= member.generation);
@@ -429,6 +432,7 @@ impl Keeper {
             }
             let record = NodeRecord::from_lookup(|k| peer.pairs.get(k).map(String::as_str));
             if let Some(record) = record {
+                let record = if self.book.was_heard(name) { record } else { record.by_hearsay() };
                 let member = Member {
                     name: name.clone(),
                     generation: peer.generation,
