@@ -9,7 +9,9 @@ pub mod discovery;
 pub mod pool;
 pub mod relief;
 pub mod scraper;
+pub mod sources;
 
 pub use board::TargetBoard;
 pub use discovery::{Apply, Discovery, ScrapeSetup, StopAll};
 pub use relief::Relief;
+pub use sources::Sources;

@@ -5,7 +5,7 @@
 //! doorbell that lets a joiner say precisely why it cannot join (`doorbell`, `join`), identity and known
 //! peers on disk, local ejection of peers that gossip still calls alive (`reach`), and what happened lately (`events`). Beside them the pure cores that
 //! decide about data without holding any: replica sets of pushed series (`replicas`), their quorum (`quorum`), who
-//! scrapes through a change of owner (`handover`, `freeze`), when a block may be let go (`unload`), and what becomes
+//! scrapes through a change of owner (`handover`, `freeze`), who asks a source of targets for its zone (`discovery`), when a block may be let go (`unload`), and what becomes
 //! of the log of a lost node (`adoption`). They take time as an argument and give actions; actors carry them out.
 //!
 //! Refuses: data. Nothing here holds a sample; a wrong view may cost latency only (design, law 4). No actor, no HTTP.
@@ -15,6 +15,7 @@
 
 pub mod adoption;
 pub mod change;
+pub mod discovery;
 pub mod doorbell;
 pub mod error;
 pub mod events;

@@ -51,7 +51,7 @@ pub use remote::{
 };
 pub use root::{Config, load, parse, parse_with_env};
 pub use scrape::{Scheme, ScrapeConfig};
-pub use sd::{FileSd, StaticGroup, parse_target_groups};
+pub use sd::{FileSd, HttpSd, StaticGroup, parse_target_groups};
 pub use secret::{MaskedUrl, Secret};
 pub use storage::{StorageConfig, TsdbConfig};
 pub use telemetry::{OtlpConfig, RuntimeConfig, TracingConfig};

@@ -1,14 +1,14 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
 //! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `slots`, `exemplars {…}`, `metadata {…}`,
-//! `target_metadata {…}`. What does not parse is no report.
+//! `target_metadata {…}`, `source {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
-use koios_actors::scrape::{Relief, TargetBoard};
+use koios_actors::scrape::{Relief, Sources, TargetBoard, sources};
 use koios_cluster::Gossip;
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
@@ -28,6 +28,8 @@ pub struct OwnReports {
     pub heads: Arc<HeadViews>,
     /// What new owners of scrape slots say.
     pub relief: Arc<Relief>,
+    /// Servers that tell targets.
+    pub sources: Arc<Sources>,
     pub admin: Arc<Admin>,
 }
 
@@ -53,6 +55,7 @@ impl Reports for OwnReports {
             "exemplars" => self.exemplars(&ask)?,
             "metadata" => self.metadata(&ask)?,
             "target_metadata" => self.target_metadata(&ask)?,
+            sources::REPORT => self.sources.report(&ask)?,
             _ => return None,
         };
         Some(report.to_string())

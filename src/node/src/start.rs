@@ -13,6 +13,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
+use koios_actors::scrape::Sources as TargetSources;
 use koios_cluster::{EventLog, Gossip, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
@@ -156,8 +157,9 @@ impl Node {
         let registry = Registry::new();
         let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
-        metrics::register(&registry, self.sources(&runtime, &receiver, &front));
-        let reports = self.reports();
+        let sources = f.sources(s, gossip, &peers);
+        metrics::register(&registry, self.sources(&runtime, &receiver, &front, &sources));
+        let reports = self.reports(&sources);
         let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
@@ -166,7 +168,7 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers: peers.clone(),
-            discovery: f.open_discovery(s, &hostname, (gossip, &peers)),
+            discovery: f.open_discovery(s, &hostname, (gossip, &peers), &sources),
             keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
@@ -207,7 +209,7 @@ impl Node {
     }
 
     /// What it tells peers of itself and does for them.
-    fn reports(&self) -> Arc<OwnReports> {
+    fn reports(&self, sources: &Arc<TargetSources>) -> Arc<OwnReports> {
         let (f, s) = (&self.foundation, &self.settings);
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -220,6 +222,7 @@ impl Node {
             board: f.board.clone(),
             heads: f.heads.clone(),
             relief: f.relief.clone(),
+            sources: sources.clone(),
             admin,
         })
     }
@@ -289,6 +292,7 @@ impl Node {
         runtime: &Arc<RwLock<RuntimeFacts>>,
         receiver: &Option<Arc<Receiver>>,
         front: &Arc<Front>,
+        targets: &Arc<TargetSources>,
     ) -> Sources {
         let f = &self.foundation;
         Sources {
@@ -297,6 +301,7 @@ impl Node {
             heads: f.heads.clone(),
             roll: f.roll.clone(),
             board: f.board.clone(),
+            targets: targets.clone(),
             gossip: self.gossiping.gossip.clone(),
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),

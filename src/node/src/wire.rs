@@ -17,6 +17,7 @@ use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::{PoolSetup, Tell};
+use koios_actors::scrape::sources::{ASK_PATIENCE, Sources, SourcesSetup};
 use koios_actors::scrape::{Relief, TargetBoard};
 use koios_cluster::handover::linger_ms;
 use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
@@ -338,6 +339,7 @@ impl Foundation {
         settings: &Settings,
         hostname: &str,
         (gossip, peers): (&Arc<Gossip>, &Arc<Peers>),
+        sources: &Arc<Sources>,
     ) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
@@ -355,6 +357,7 @@ impl Foundation {
             },
             arbiter: self.plan.arbiter("control"),
             applied: self.applied.clone(),
+            sources: sources.clone(),
         };
         let room = Mailroom::new("discovery", discovery::BOUND);
         let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
@@ -362,6 +365,23 @@ impl Foundation {
         });
         self.keep(&room, warden);
         room
+    }
+
+    /// Servers of targets, asked once a zone.
+    pub fn sources(&self, settings: &Settings, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Arc<Sources> {
+        let peers = peers.clone();
+        Sources::new(SourcesSetup {
+            views: gossip.subscribe(),
+            ask: Arc::new(move |member, kind| {
+                let peers = peers.clone();
+                Box::pin(async move {
+                    peers.report(&member, &kind, ASK_PATIENCE).await.map_err(|e| e.text().to_owned())
+                })
+            }),
+            dir: settings.args.storage_path.join("discovery"),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+        })
     }
 
     /// Sends a node something it should do, and does not wait for it.
