@@ -133,6 +133,7 @@ impl Discovery {
         let view = self.setup.pool.views.borrow().clone();
         let own = self.setup.applied.lock().own.clone();
         self.setup.sources.look();
+        self.setup.pool.scales.look(&view, self.setup.pool.replicas, &self.setup.pool.tell);
         for (name, job) in &mut self.jobs {
             let mut groups = static_groups(&job.config);
             groups.extend(job.poll_files(now_ns).iter().cloned());

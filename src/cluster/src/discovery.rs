@@ -50,6 +50,8 @@ pub struct Course {
     followed: Option<String>,
     /// When it last answered as a leader, or when it was first followed.
     reached_ns: u64,
+    /// It was asked, and has not answered since.
+    is_open: bool,
     polled_ns: Option<u64>,
     /// When somebody known asked the source last, and when it last answered well; the latter, or the start.
     tried_ns: Option<u64>,
@@ -66,6 +68,7 @@ impl Course {
             leads: false,
             followed: None,
             reached_ns: now_ns,
+            is_open: false,
             polled_ns: None,
             tried_ns: None,
             heard_ns: None,
@@ -97,7 +100,7 @@ impl Course {
         let patience = self.refresh_ns.saturating_mul(1 + RANK_REFRESHES * rank) + SLACK_NS;
         // Who knows nothing yet has nothing to be patient with.
         let refresh_ns = self.heard_ns.map_or(0, |_| self.refresh_ns);
-        let is_lost = is_due(Some(self.reached_ns), refresh_ns + SLACK_NS);
+        let is_lost = self.is_open && is_due(Some(self.reached_ns), refresh_ns + SLACK_NS);
         let is_silent = is_due(Some(self.heard_ns.unwrap_or(self.since_ns)), patience);
         if ask_source && (is_lost || is_silent) { Turn::AskSource } else { Turn::Rest }
     }
@@ -112,7 +115,7 @@ impl Course {
 
     /// A node was asked from here, and did not answer so far.
     pub fn asked_node(&mut self, now_ns: u64) {
-        self.polled_ns = Some(now_ns);
+        (self.polled_ns, self.is_open) = (Some(now_ns), true);
     }
 
     /// A node that leads told since when it has tried the source and since when it has heard of it, nanoseconds ago.
@@ -120,7 +123,7 @@ impl Course {
     pub fn answered(&mut self, now_ns: u64, leads: bool, tried: Option<u64>, heard: Option<u64>) -> bool {
         let at = |ago: Option<u64>| ago.map(|ago| now_ns.saturating_sub(ago));
         if leads {
-            self.reached_ns = now_ns;
+            (self.reached_ns, self.is_open) = (now_ns, false);
             self.tried_ns = self.tried_ns.max(at(tried));
         }
         let is_fresh = at(heard) >= self.heard_ns;

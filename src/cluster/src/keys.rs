@@ -26,6 +26,7 @@ const STATE: &str = "s";
 const HEAD: &str = "h";
 const BUCKET: &str = "b";
 const RING: &str = "e";
+const LOAD: &str = "l";
 /// Generation of the process, which outlives a gossip identity.
 pub const PROCESS: &str = "g";
 
@@ -188,6 +189,8 @@ pub struct NodeRecord {
     pub catalogue: u64,
     /// Hash of this node's own view of ready nodes.
     pub ring_hash: u64,
+    /// Samples a second that it scrapes, in steps; `None` while it does not know.
+    pub load: Option<u32>,
 }
 
 impl NodeRecord {
@@ -206,6 +209,7 @@ impl NodeRecord {
             bucket: String::new(),
             catalogue: 0,
             ring_hash: 0,
+            load: None,
         }
     }
 
@@ -229,6 +233,7 @@ impl NodeRecord {
             (STATE, format!("1|{}|{}", self.state, self.since)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
+            (LOAD, self.load.map_or_else(|| "1|".to_owned(), |n| format!("1|{n}"))),
         ]
     }
 
@@ -260,6 +265,7 @@ impl NodeRecord {
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
+            load: one(LOAD).parse().ok(),
         })
     }
 }
@@ -358,6 +364,7 @@ mod tests {
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             catalogue: 7,
             ring_hash: 0xdead_beef,
+            load: Some(1234),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use koios_actors::blocks::{Compactor, LocalBlocks, LocalStats};
 use koios_actors::ingest::HeadViews;
 use koios_actors::kit::{Mailroom, Roll};
-use koios_actors::scrape::{Sources as TargetSources, TargetBoard};
+use koios_actors::scrape::{Scales, Sources as TargetSources, TargetBoard};
 use koios_cluster::Gossip;
 use koios_cluster::gossip::IDS_BYTES_MAX;
 use koios_http::state::RuntimeFacts;
@@ -29,6 +29,7 @@ pub struct Sources {
     pub roll: Roll,
     pub board: Arc<TargetBoard>,
     pub targets: Arc<TargetSources>,
+    pub scales: Arc<Scales>,
     pub gossip: Arc<Gossip>,
     pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
     pub shelf: Arc<Shelf>,
@@ -58,6 +59,7 @@ pub fn register(registry: &Registry, s: Sources) {
         crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
         discovery(e, &s.targets);
+        scales(e, &s.scales);
         crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
         let help = "Slots scraped here only until their new owner has begun.";
         e.gauge("koios_scrape_slots_lingering", help, &[], s.board.lingering() as f64);
@@ -149,6 +151,17 @@ fn discovery(e: &mut Emitter, sources: &TargetSources) {
         let leads = f64::from(u8::from(s.leads));
         e.gauge("koios_sd_leads", "Whether this node asks the source for its zone.", &labels, leads);
     }
+}
+
+fn scales(e: &mut Emitter, scales: &Scales) {
+    if let Some(load) = scales.told() {
+        let help = "Samples a second that this node scrapes, as its peers know it.";
+        e.gauge("koios_scrape_samples_per_second", help, &[], f64::from(load));
+    }
+    let (given, taken) = scales.counts();
+    let help = "Slots that are with another node than their owner by rank, because that had too much.";
+    e.gauge("koios_scrape_slots_moved", help, &[("direction", "given")], given as f64);
+    e.gauge("koios_scrape_slots_moved", help, &[("direction", "taken")], taken as f64);
 }
 
 fn local_blocks(e: &mut Emitter, stats: &LocalStats) {

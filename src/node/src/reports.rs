@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
-use koios_actors::scrape::{Relief, Sources, TargetBoard, sources};
+use koios_actors::scrape::pool::Tell;
+use koios_actors::scrape::{Relief, Scales, Sources, TargetBoard, sources};
 use koios_cluster::Gossip;
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
@@ -28,6 +29,10 @@ pub struct OwnReports {
     pub heads: Arc<HeadViews>,
     /// What new owners of scrape slots say.
     pub relief: Arc<Relief>,
+    /// How much this node scrapes.
+    pub scales: Arc<Scales>,
+    /// Tells a node something.
+    pub tell: Tell,
     /// Servers that tell targets.
     pub sources: Arc<Sources>,
     pub admin: Arc<Admin>,
@@ -47,7 +52,7 @@ impl Reports for OwnReports {
             );
         }
         if kind == "slots" {
-            return Some(self.board.slots_json());
+            return Some(self.board.slots_json(|key, slot| self.scales.taken_from(key, slot)));
         }
         let (word, arguments) = kind.split_once(' ')?;
         let ask: Value = serde_json::from_str(arguments).ok()?;
@@ -63,10 +68,12 @@ impl Reports for OwnReports {
 
     async fn act(&self, body: &[u8]) -> Result<(), String> {
         // Between nodes, and no operator's business.
-        let covered = serde_json::from_slice::<Value>(body).ok().and_then(|ask| ask.get("covered").cloned());
-        match covered {
-            Some(covered) => self.relief.hear(&covered),
-            None => self.admin.act(body).await,
+        let ask = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        match (ask.get("covered"), ask.get("offered"), ask.get("taken")) {
+            (Some(covered), ..) => self.relief.hear(covered),
+            (_, Some(offered), _) => self.scales.hear_offer(offered, &self.gossip.view(), &self.tell),
+            (.., Some(taken)) => self.scales.hear_taken(taken),
+            _ => self.admin.act(body).await,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Node {
         let receiver = crate::push::receiver(s, f, gossip, &peers);
         let sources = f.sources(s, gossip, &peers);
         metrics::register(&registry, self.sources(&runtime, &receiver, &front, &sources));
-        let reports = self.reports(&sources);
+        let reports = self.reports(&sources, &peers);
         let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
@@ -209,7 +209,7 @@ impl Node {
     }
 
     /// What it tells peers of itself and does for them.
-    fn reports(&self, sources: &Arc<TargetSources>) -> Arc<OwnReports> {
+    fn reports(&self, sources: &Arc<TargetSources>, peers: &Arc<Peers>) -> Arc<OwnReports> {
         let (f, s) = (&self.foundation, &self.settings);
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -222,6 +222,8 @@ impl Node {
             board: f.board.clone(),
             heads: f.heads.clone(),
             relief: f.relief.clone(),
+            scales: f.scales.clone(),
+            tell: f.teller(&self.gossiping.gossip, peers),
             sources: sources.clone(),
             admin,
         })
@@ -302,6 +304,7 @@ impl Node {
             roll: f.roll.clone(),
             board: f.board.clone(),
             targets: targets.clone(),
+            scales: f.scales.clone(),
             gossip: self.gossiping.gossip.clone(),
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),

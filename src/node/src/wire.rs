@@ -18,7 +18,7 @@ use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::{PoolSetup, Tell};
 use koios_actors::scrape::sources::{ASK_PATIENCE, Sources, SourcesSetup};
-use koios_actors::scrape::{Relief, TargetBoard};
+use koios_actors::scrape::{Relief, Scales, TargetBoard};
 use koios_cluster::handover::linger_ms;
 use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
@@ -78,6 +78,8 @@ pub struct Foundation {
     pub shipping: ShippingStats,
     /// What new owners of this node's scrape slots say.
     pub relief: Arc<Relief>,
+    /// How much this node scrapes.
+    pub scales: Arc<Scales>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -93,6 +95,7 @@ impl Foundation {
         let state = settings.args.storage_path.join("cluster");
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
+            scales: Arc::new(Scales::new(clock.clone())),
             holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
             moved,
             clock,
@@ -323,6 +326,10 @@ impl Foundation {
                 let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
                 linger_ms(longest.unwrap_or(60_000))
             }),
+            load: {
+                let scales = self.scales.clone();
+                Arc::new(move || scales.told())
+            },
             clock: self.clock.clone(),
         };
         let room = Mailroom::new("membership", membership::BOUND);
@@ -353,6 +360,7 @@ impl Foundation {
                 board: self.board.clone(),
                 external_host: hostname.to_owned(),
                 relief: self.relief.clone(),
+                scales: self.scales.clone(),
                 tell: self.teller(gossip, peers),
             },
             arbiter: self.plan.arbiter("control"),
@@ -385,7 +393,7 @@ impl Foundation {
     }
 
     /// Sends a node something it should do, and does not wait for it.
-    fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
+    pub fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
         let (gossip, peers, net) = (gossip.clone(), peers.clone(), self.net.clone());
         Arc::new(move |to, body| {
             let Some(member) = gossip.view().members.get(&to).filter(|m| m.is_alive()).cloned() else {
