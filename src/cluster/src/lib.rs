@@ -36,6 +36,7 @@ pub mod replay;
 pub mod replicas;
 pub mod secret;
 pub mod sole;
+pub mod told;
 pub mod transport;
 pub mod unload;
 pub mod view;

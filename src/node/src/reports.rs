@@ -1,6 +1,6 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
-//! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `slots`, `exemplars {…}`, `metadata {…}`,
+//! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `record`, `slots`, `exemplars {…}`, `metadata {…}`,
 //! `target_metadata {…}`, `source {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
 use koios_actors::scrape::pool::Tell;
 use koios_actors::scrape::{Relief, Scales, Sources, TargetBoard, sources};
-use koios_cluster::Gossip;
+use koios_cluster::{Gossip, told};
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
 use koios_query::Reports;
@@ -50,6 +50,9 @@ impl Reports for OwnReports {
             return Some(
                 json!(alive.map(|m| (m.name.as_str(), m.generation)).collect::<Vec<_>>()).to_string(),
             );
+        }
+        if kind == told::REPORT {
+            return told::say(&self.gossip.view());
         }
         if kind == "slots" {
             return Some(self.board.slots_json(|key, slot| self.scales.taken_from(key, slot)));

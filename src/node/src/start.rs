@@ -40,6 +40,7 @@ use crate::rpc;
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
+use crate::static_peers;
 use crate::watching::Watching;
 use crate::wire::Foundation;
 
@@ -177,6 +178,7 @@ impl Node {
             told_to_drain: Notify::new(),
             events: events.clone(),
         });
+        static_peers::follow(&f.net, s.peers.clone(), gossiping::interval(s), gossip, &port.peers);
         Watching::over(f, watched).start(&f.net);
         let state = web::Data::new(ApiState {
             front,
@@ -255,11 +257,15 @@ impl Node {
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
+        let has_static_peers = !self.settings.peers.is_empty();
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let work = async move {
-            let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
+            let joined = match seeds.is_empty() && has_static_peers {
+                true => Ok(joining::meet_static_peers(&gossip).await),
+                false => joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await,
+            };
             bucket_read(&catalogue).await;
             if joined.is_ok() && !restarted {
                 joining::until_known(&gossip, &peers, &*clock).await;
