@@ -79,6 +79,12 @@ async fn the_owner_of_a_huge_target_hands_small_ones_over_without_a_gap() {
     })
     .await;
     println!("{:?} became {:?}", series_by_node(&before, &huge), series_by_node(&data, &huge));
+    small_ones_left(&api, &data, &huge).await;
+    no_gap(&api, since, targets.len()).await;
+}
+
+/// Only the owner of the huge target gave, and only small ones; and it is told why.
+async fn small_ones_left(api: &Api, data: &Value, huge: &str) {
     let moved: Vec<&Value> = data["targets"]
         .as_array()
         .expect("targets")
@@ -88,15 +94,17 @@ async fn the_owner_of_a_huge_target_hands_small_ones_over_without_a_gap() {
     assert!(!moved.is_empty(), "{data}");
     let givers: BTreeSet<&str> =
         moved.iter().filter_map(|t| t["slots"][0]["declined"]["by"].as_str()).collect();
-    let of_huge = |t: &&Value| t["labels"]["instance"] == huge.as_str();
+    let of_huge = |t: &&Value| t["labels"]["instance"] == huge;
     assert!(!moved.iter().any(of_huge), "the huge one stays where it is");
     let owner = data["targets"].as_array().expect("targets").iter().find(of_huge).expect("the huge target");
     assert_eq!(givers.into_iter().collect::<Vec<_>>(), [owner["slots"][0]["owner"].as_str().expect("owner")]);
     let url = moved[0]["url"].as_str().expect("url");
     let said = api.data("/api/v1/cluster/explain", &[("target", url)]).await.expect("an explanation");
     assert!(said["lines"].to_string().contains("was declined by"), "{said}");
+}
 
-    // Two more rounds, then no scrape of any target is missing, and no series ever ended.
+/// Waits for two more rounds: no scrape of any target is missing, and no series ever ended.
+async fn no_gap(api: &Api, since: f64, targets: usize) {
     let settled = now();
     until("two rounds after the move", PATIENCE, || async {
         let oldest = api.number("min(timestamp(probe_value{n=\"0\"}))", now()).await?;
@@ -107,12 +115,12 @@ async fn the_owner_of_a_huge_target_hands_small_ones_over_without_a_gap() {
     let fewest = format!("min_over_time(count(probe_value{{n=\"0\"}})[{window}s:1s])");
     assert_eq!(
         api.number(&fewest, now()).await,
-        Ok(targets.len() as f64),
+        Ok(targets as f64),
         "a series ended although its target is there"
     );
     let found = api.query(&format!("probe_value{{n=\"0\"}}[{window}s]"), now()).await.expect("samples");
     let found = found["result"].as_array().expect("a matrix");
-    assert_eq!(found.len(), targets.len());
+    assert_eq!(found.len(), targets);
     for s in found {
         let ms = |p: &Value| (p[0].as_f64().unwrap_or(0.0) * 1000.0).round() as i64;
         let times: Vec<i64> = s["values"].as_array().expect("floats").iter().map(ms).collect();

@@ -28,6 +28,7 @@ pub mod identity;
 pub mod join;
 pub mod keys;
 pub mod namesake;
+mod outer;
 pub mod ownership;
 pub mod peers;
 pub mod quorum;

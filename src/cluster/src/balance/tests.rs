@@ -1,3 +1,5 @@
+//! Balance in a small cluster of pure cores: what it does to loads, and that every slot is scraped all the while.
+
 use super::*;
 use crate::handover::{Handover, Step, Wanted};
 use crate::ownership::tests::member;
