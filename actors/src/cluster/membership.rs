@@ -54,6 +54,8 @@ pub struct MembershipSetup {
     pub owning: watch::Sender<Arc<ClusterView>>,
     /// How long a new owner needs to take over, milliseconds.
     pub linger_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Samples a second that are scraped here.
+    pub load: Arc<dyn Fn() -> Option<u32> + Send + Sync>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -84,7 +86,7 @@ impl Membership {
         let catalogue = self.setup.catalogue.view.load_full();
         let head = self.summary(&view, &catalogue);
         let now = self.setup.clock.now_ms();
-        let (hash, digest) = (view.ring_hash(), catalogue.digest());
+        let (hash, digest, load) = (view.ring_hash(), catalogue.digest(), (self.setup.load)());
         self.setup.gossip.publish(|r| {
             if let Some(state) = state.filter(|s| *s != r.state) {
                 (r.state, r.since) = (state, now);
@@ -92,6 +94,7 @@ impl Membership {
             r.head = head;
             r.ring_hash = hash;
             r.catalogue = digest;
+            r.load = load;
         });
         self.follow_bucket(&view, digest);
     }

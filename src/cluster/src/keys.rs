@@ -27,6 +27,7 @@ const HEAD: &str = "h";
 const ZONE_SOLE: &str = "o";
 const BUCKET: &str = "b";
 const RING: &str = "e";
+const LOAD: &str = "l";
 /// Generation of the process, which outlives a gossip identity.
 pub const PROCESS: &str = "g";
 
@@ -214,6 +215,8 @@ pub struct NodeRecord {
     pub catalogue: u64,
     /// Hash of this node's own view of ready nodes.
     pub ring_hash: u64,
+    /// Samples a second that it scrapes, in steps; `None` while it does not know.
+    pub load: Option<u32>,
 }
 
 impl NodeRecord {
@@ -233,6 +236,7 @@ impl NodeRecord {
             bucket: String::new(),
             catalogue: 0,
             ring_hash: 0,
+            load: None,
         }
     }
 
@@ -283,6 +287,7 @@ impl NodeRecord {
             (STATE, format!("1|{}|{}", self.state, self.since)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
+            (LOAD, self.load.map_or_else(|| "1|".to_owned(), |n| format!("1|{n}"))),
         ]
     }
 
@@ -321,6 +326,7 @@ impl NodeRecord {
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
+            load: one(LOAD).parse().ok(),
         })
     }
 }
@@ -422,6 +428,7 @@ mod tests {
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             catalogue: 7,
             ring_hash: 0xdead_beef,
+            load: Some(1234),
         }
     }
 

@@ -32,6 +32,15 @@ pub struct RunArgs {
     /// A node of the cluster to join; repeatable. The port is the seed's cluster port, 7946 by default.
     #[arg(long = "join", env = "KOIOS_JOIN", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub join: Vec<String>,
+    /// A node that is asked over TCP who it is, for networks that let no UDP through: its gRPC address. Repeatable; name all
+    /// nodes on every node, itself may be among them.
+    #[arg(
+        long = "cluster.peer",
+        env = "KOIOS_CLUSTER_PEER",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub cluster_peer: Vec<String>,
     /// Name of this node; made up and kept when not given.
     #[arg(long = "node.name", env = "KOIOS_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,

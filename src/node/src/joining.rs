@@ -104,6 +104,22 @@ pub async fn join(
     unreachable!("BUG: the loop ends by returning")
 }
 
+/// Waits for the first of the static peers to say who it is. They all may be started for the first time, this one before
+/// the others: it does not wait for ever, and they find it.
+pub async fn meet_static_peers(gossip: &Gossip) -> Joined {
+    let patience = Duration::from_nanos(REJOIN_PATIENCE_NS);
+    if tokio::time::timeout(patience, first_peer(gossip)).await.is_ok() {
+        return Joined::Met;
+    }
+    tracing::warn!("no static peer answers; this node begins alone and goes on asking them");
+    Joined::Alone
+}
+
+async fn first_peer(gossip: &Gossip) {
+    let mut views = gossip.subscribe();
+    let _ = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive())).await;
+}
+
 /// Waits until more than half of the nodes that take pushed samples know this one, so that its copies count: behind
 /// a cut a new node could make a quorum of which the others know nothing (`koios_cluster::replicas::is_known`).
 pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
@@ -209,12 +225,10 @@ fn peers(gossip: &Gossip) -> usize {
 /// A seed answered over TCP; gossip follows within a second or two unless UDP is blocked. Without it this node would be a
 /// cluster of its own beside the one it was told to join.
 async fn wait_for_peer(gossip: &Gossip) -> bool {
-    let mut views = gossip.subscribe();
-    let met = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive()));
-    let met = tokio::time::timeout(GOSSIP_PATIENCE, met).await.is_ok();
+    let met = tokio::time::timeout(GOSSIP_PATIENCE, first_peer(gossip)).await.is_ok();
     if !met {
         tracing::error!(
-            "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes"
+            "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes, or name all nodes with --cluster.peer on each of them"
         );
     }
     met

@@ -29,6 +29,7 @@ mod settings;
 mod shipping;
 mod shutdown;
 mod start;
+mod static_peers;
 mod status;
 mod tsdb_tool;
 mod watching;

@@ -30,6 +30,8 @@ pub struct Settings {
     /// Where the ring's secrets come from.
     pub secret_file: Option<PathBuf>,
     pub join: Vec<String>,
+    /// gRPC addresses of nodes that are asked over TCP who they are.
+    pub peers: Vec<String>,
     pub bucket: BucketConfig,
     /// Whether the bucket is the node's own directory, which nobody else compacts or cleans up.
     pub own_bucket: bool,
@@ -71,6 +73,15 @@ impl Settings {
             None => KeyRing::new(&cluster, &[]),
         };
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
+        let peers = match args.cluster_peer.is_empty() {
+            true => k.cluster.static_peers.clone(),
+            false => args.cluster_peer.clone(),
+        };
+        if let Some(bad) = peers.iter().find(|p| !koios_config::is_host_and_port(p)) {
+            return Err(format!(
+                "--cluster.peer: {bad:?} is no address; fix: write HOST:PORT with the gRPC port, e.g. node-2:10901"
+            ));
+        }
         let bucket_file =
             args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
         let inline = args.objstore_config.as_deref();
@@ -102,6 +113,7 @@ impl Settings {
             ring: Arc::new(ring),
             secret_file: secret,
             join,
+            peers,
             bucket,
             own_bucket,
             retention: local_blocks::retention(&args, &config)?,
@@ -132,6 +144,7 @@ impl Settings {
             ("cluster.advertise-address", a.cluster_advertise.map(addr).unwrap_or_default()),
             ("cluster.listen-address", addr(a.cluster_listen)),
             ("cluster.name", self.ring.cluster().to_owned()),
+            ("cluster.peer", self.peers.join(",")),
             ("cluster.secret-file", path(&a.cluster_secret_file)),
             ("config.file", path(&self.config.file)),
             ("enable-feature", a.enable_feature.join(",")),

@@ -13,6 +13,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
+use koios_actors::scrape::Sources as TargetSources;
 use koios_cluster::{EventLog, Gossip, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
@@ -40,6 +41,7 @@ use crate::rpc::{self, Services};
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
+use crate::static_peers;
 use crate::watching::Watching;
 use crate::wire::Foundation;
 
@@ -160,8 +162,9 @@ impl Node {
         let registry = Registry::new();
         let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
-        metrics::register(&registry, self.sources(&runtime, &receiver, &front));
-        let reports = self.reports();
+        let sources = f.sources(s, gossip, &peers);
+        metrics::register(&registry, self.sources(&runtime, &receiver, &front, &sources));
+        let reports = self.reports(&sources, &peers);
         let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
@@ -170,7 +173,7 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers: peers.clone(),
-            discovery: f.open_discovery(s, &hostname, (gossip, &peers)),
+            discovery: f.open_discovery(s, &hostname, (gossip, &peers), &sources),
             keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
@@ -179,6 +182,7 @@ impl Node {
             told_to_drain: Notify::new(),
             events: events.clone(),
         });
+        static_peers::follow(&f.net, s.peers.clone(), gossiping::interval(s), gossip, &port.peers);
         Watching::over(f, watched).start(&f.net);
         let state = web::Data::new(ApiState {
             front,
@@ -229,7 +233,7 @@ impl Node {
     }
 
     /// What it tells peers of itself and does for them.
-    fn reports(&self) -> Arc<OwnReports> {
+    fn reports(&self, sources: &Arc<TargetSources>, peers: &Arc<Peers>) -> Arc<OwnReports> {
         let (f, s) = (&self.foundation, &self.settings);
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -242,6 +246,9 @@ impl Node {
             board: f.board.clone(),
             heads: f.heads.clone(),
             relief: f.relief.clone(),
+            scales: f.scales.clone(),
+            tell: f.teller(&self.gossiping.gossip, peers),
+            sources: sources.clone(),
             admin,
         })
     }
@@ -272,13 +279,17 @@ impl Node {
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
+        let has_static_peers = !self.settings.peers.is_empty();
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let state_dir = self.settings.args.storage_path.join("cluster");
         let (holes, sole) = (self.foundation.holes.clone(), self.foundation.sole.clone());
         let work = async move {
-            let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
+            let joined = match seeds.is_empty() && has_static_peers {
+                true => Ok(joining::meet_static_peers(&gossip).await),
+                false => joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await,
+            };
             bucket_read(&catalogue).await;
             if joined.is_ok() && !restarted {
                 joining::until_known(&gossip, &peers, &*clock).await;
@@ -316,6 +327,7 @@ impl Node {
         runtime: &Arc<RwLock<RuntimeFacts>>,
         receiver: &Option<Arc<Receiver>>,
         front: &Arc<Front>,
+        targets: &Arc<TargetSources>,
     ) -> Sources {
         let f = &self.foundation;
         Sources {
@@ -324,6 +336,8 @@ impl Node {
             heads: f.heads.clone(),
             roll: f.roll.clone(),
             board: f.board.clone(),
+            targets: targets.clone(),
+            scales: f.scales.clone(),
             gossip: self.gossiping.gossip.clone(),
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),

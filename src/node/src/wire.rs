@@ -17,7 +17,8 @@ use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::{PoolSetup, Tell};
-use koios_actors::scrape::{Relief, TargetBoard};
+use koios_actors::scrape::sources::{ASK_PATIENCE, Sources, SourcesSetup};
+use koios_actors::scrape::{Relief, Scales, TargetBoard};
 use koios_cluster::handover::linger_ms;
 use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
@@ -83,6 +84,8 @@ pub struct Foundation {
     pub relief: Arc<Relief>,
     /// Who is asked beside the cluster.
     pub federation: Arc<Federation>,
+    /// How much this node scrapes.
+    pub scales: Arc<Scales>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -102,6 +105,7 @@ impl Foundation {
         let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(&state, holds, clock.now_ms())));
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
+            scales: Arc::new(Scales::new(clock.clone())),
             holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
             zone_sole,
             moved,
@@ -338,6 +342,10 @@ impl Foundation {
                 let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
                 linger_ms(longest.unwrap_or(60_000))
             }),
+            load: {
+                let scales = self.scales.clone();
+                Arc::new(move || scales.told())
+            },
             clock: self.clock.clone(),
         };
         let room = Mailroom::new("membership", membership::BOUND);
@@ -354,6 +362,7 @@ impl Foundation {
         settings: &Settings,
         hostname: &str,
         (gossip, peers): (&Arc<Gossip>, &Arc<Peers>),
+        sources: &Arc<Sources>,
     ) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
@@ -367,10 +376,12 @@ impl Foundation {
                 board: self.board.clone(),
                 external_host: hostname.to_owned(),
                 relief: self.relief.clone(),
+                scales: self.scales.clone(),
                 tell: self.teller(gossip, peers),
             },
             arbiter: self.plan.arbiter("control"),
             applied: self.applied.clone(),
+            sources: sources.clone(),
         };
         let room = Mailroom::new("discovery", discovery::BOUND);
         let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
@@ -380,8 +391,25 @@ impl Foundation {
         room
     }
 
+    /// Servers of targets, asked once a zone.
+    pub fn sources(&self, settings: &Settings, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Arc<Sources> {
+        let peers = peers.clone();
+        Sources::new(SourcesSetup {
+            views: gossip.subscribe(),
+            ask: Arc::new(move |member, kind| {
+                let peers = peers.clone();
+                Box::pin(async move {
+                    peers.report(&member, &kind, ASK_PATIENCE).await.map_err(|e| e.text().to_owned())
+                })
+            }),
+            dir: settings.args.storage_path.join("discovery"),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+
     /// Sends a node something it should do, and does not wait for it.
-    fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
+    pub fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
         let (gossip, peers, net) = (gossip.clone(), peers.clone(), self.net.clone());
         Arc::new(move |to, body| {
             let Some(member) = gossip.view().members.get(&to).filter(|m| m.is_alive()).cloned() else {
