@@ -325,6 +325,11 @@ async fn an_endpoint_that_dies_is_named() {
         if data["result"][0]["value"][1] == "4" { Ok(()) } else { Err(data.to_string()) }
     })
     .await;
+    let stores = second.api().data("/api/v1/stores", &[]).await.expect("stores");
+    assert!(
+        stores["query"][0]["lastError"].is_null() && stores["query"][0]["labelSets"].is_array(),
+        "{stores}"
+    );
     first.kill();
     let (status, body) = second.api().get("/api/v1/query", &query).await.expect("an answer");
     assert!(status == 503 && body.contains("endpoint 127.0.0.1:"), "{status} {body}");

@@ -84,6 +84,7 @@ fn api_routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/status/buildinfo").route(web::get().to(api::status_buildinfo::handle)))
         .service(web::resource("/status/config").route(web::get().to(api::status_config::handle)))
         .service(web::resource("/status/flags").route(web::get().to(api::status_flags::handle)))
+        .service(web::resource("/stores").route(web::get().to(api::stores::handle)))
         .service(web::resource("/status/runtimeinfo").route(web::get().to(api::status_runtimeinfo::handle)))
         .service(web::resource("/status/walreplay").route(web::get().to(api::status_walreplay::handle)))
         .service(web::resource("/status/tsdb").route(web::get().to(api::status_tsdb::handle)));

@@ -15,7 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn record(zone: &str) -> NodeRecord {
     let any: SocketAddr = ([127, 0, 0, 1], 1).into();
-    NodeRecord { state: NodeState::Ready, ..NodeRecord::new(zone, any, any) }
+    NodeRecord { version: "0".into(), state: NodeState::Ready, ..NodeRecord::new(zone, any, any) }
 }
 
 pub fn ring(secrets: &[&str]) -> Arc<KeyRing> {

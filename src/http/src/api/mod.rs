@@ -17,6 +17,7 @@ pub mod status_flags;
 pub mod status_runtimeinfo;
 pub mod status_tsdb;
 pub mod status_walreplay;
+pub mod stores;
 pub mod targets;
 pub mod targets_metadata;
 pub mod write;

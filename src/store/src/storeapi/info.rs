@@ -6,8 +6,10 @@ use koios_model::Labels;
 use koios_proto::thanos as pb;
 use koios_proto::thanos::info as ipb;
 use koios_proto::thanos::info::info_server::{Info, InfoServer};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use crate::storeapi::client::KOIOS;
 use crate::storeapi::frames::labels_to_pb;
 use crate::storeapi::{ClusterSource, Stream};
 
@@ -66,12 +68,14 @@ impl Info for InfoService {
             streams.clear();
             store.tsdb_infos.clear();
         }
-        Ok(Response::new(ipb::InfoResponse {
+        let mut response = Response::new(ipb::InfoResponse {
             label_sets: streams.iter().map(|s| label_set(&s.labels)).collect(),
             component_type: "query".to_owned(),
             store: Some(store),
             query: self.offers.query.then_some(ipb::QueryApiInfo {}),
             ..ipb::InfoResponse::default()
-        }))
+        });
+        response.metadata_mut().insert(KOIOS, MetadataValue::from_static("1"));
+        Ok(response)
     }
 }
