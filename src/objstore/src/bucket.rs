@@ -3,6 +3,7 @@
 //! Create-if-absent is the only conditional write (design 8): every store has it and one algorithm serves
 //! them all. Bounds: 64 MiB for an object read whole.
 
+use std::collections::BTreeSet;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
@@ -114,6 +115,25 @@ impl Bucket {
         let mut ids: Vec<BlockId> =
             list.common_prefixes.iter().filter_map(|p| p.filename()?.parse().ok()).collect();
         ids.sort();
+        Ok(ids)
+    }
+
+    /// Blocks that have a file of this name at their top. Asks for one list of the whole bucket, not for each block.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn blocks_with(&self, file: &str) -> Result<BTreeSet<BlockId>, ObjstoreError> {
+        self.present()?;
+        let failed = |e| ObjstoreError::store("list", &Path::default(), e);
+        let (mut all, mut ids) = (self.store.list(None), BTreeSet::new());
+        while let Some(object) = all.try_next().await.map_err(failed)? {
+            let mut parts = object.location.parts();
+            if let (Some(id), Some(name), None) = (parts.next(), parts.next(), parts.next())
+                && name.as_ref() == file
+            {
+                ids.extend(id.as_ref().parse::<BlockId>());
+            }
+        }
         Ok(ids)
     }
 

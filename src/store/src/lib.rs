@@ -12,9 +12,11 @@ pub mod cover;
 pub mod error;
 pub mod served;
 pub mod shelf;
+pub mod visible;
 
 pub use catalogue::{Catalogue, CatalogueView};
 pub use cover::Cover;
 pub use error::StoreError;
 pub use served::{Dress, ServedBlock};
 pub use shelf::Shelf;
+pub use visible::Visibility;
