@@ -1,10 +1,12 @@
-//! Real peers: node exporter, Prometheus.
+//! Real peers: node exporter, Prometheus, object stores.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::free_ports;
+use crate::{free_ports, until};
+
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A peer's process; killed when dropped.
 pub struct PeerProcess {
@@ -81,4 +83,60 @@ pub fn victoria_metrics(data: &Path) -> PeerProcess {
         "-search.maxQueryDuration=5m".to_owned(),
     ];
     start("victoria-metrics", port, &args)
+}
+
+/// An S3 server (moto); its bucket `koios` is there when this returns.
+pub async fn s3() -> PeerProcess {
+    let [port] = free_ports();
+    let peer = start(
+        "moto_server",
+        port,
+        &["-H".to_owned(), "127.0.0.1".to_owned(), "-p".to_owned(), port.to_string()],
+    );
+    let client = reqwest::Client::builder().no_proxy().build().expect("HTTP client");
+    until("the S3 server answers", STORE_PATIENCE, || async {
+        let made =
+            client.put(format!("http://127.0.0.1:{port}/koios")).send().await.map_err(|e| e.to_string())?;
+        if made.status().is_success() { Ok(()) } else { Err(made.status().to_string()) }
+    })
+    .await;
+    peer
+}
+
+/// The well-known account of Azure's emulators and its public key.
+pub const AZURE_ACCOUNT: (&str, &str) = (
+    "devstoreaccount1",
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+);
+
+/// Makes the container `koios`: a request signed with the shared key, with nothing but Python's own library.
+const MAKE_CONTAINER: &str = r#"
+import base64, email.utils, hashlib, hmac, sys, urllib.request
+account, key, port = sys.argv[1:]
+date = email.utils.formatdate(usegmt=True)
+path = f"/{account}/koios"
+words = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:2023-11-03\n/{account}{path}\nrestype:container"
+sign = base64.b64encode(hmac.new(base64.b64decode(key), words.encode(), hashlib.sha256).digest()).decode()
+headers = {"x-ms-date": date, "x-ms-version": "2023-11-03", "Authorization": f"SharedKey {account}:{sign}"}
+request = urllib.request.Request(f"http://127.0.0.1:{port}{path}?restype=container", method="PUT", headers=headers)
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
+"#;
+
+/// An Azure blob server (azurite); its container `koios` is there when this returns.
+pub async fn azure(dir: &Path) -> PeerProcess {
+    let [port] = free_ports();
+    let args =
+        ["--blobHost", "127.0.0.1", "--skipApiVersionCheck", "--silent", "--disableTelemetry", "--location"];
+    let mut args: Vec<String> = args.map(str::to_owned).into();
+    args.extend([dir.display().to_string(), "--blobPort".to_owned(), port.to_string()]);
+    let peer = start("azurite-blob", port, &args);
+    until("the Azure server listens", STORE_PATIENCE, || async {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
+    let (account, key) = AZURE_ACCOUNT;
+    let made = Command::new("python3").args(["-c", MAKE_CONTAINER, account, key, &port.to_string()]).output();
+    let made = made.expect("python3 runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    peer
 }

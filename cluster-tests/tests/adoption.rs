@@ -246,3 +246,65 @@ async fn s15_a_node_that_returns_without_its_disk_adopts_its_own_log() {
         until("all samples", PATIENCE, || pair.same(node)).await;
     }
 }
+
+/// No bucket has its log: only the other node remembers what it held, in memory, then in its book, and tells it.
+#[tokio::test]
+async fn s15_a_node_that_returns_without_its_disk_is_told_what_it_alone_held() {
+    let dir = scratch();
+    let config = dir.path().join("nodes.yml");
+    std::fs::write(&config, "global: {scrape_interval: 1s, scrape_timeout: 1s}\n").expect("configuration");
+    let spec = |name: &str| NodeSpec::new(name, dir.path()).config(&config);
+    let mut b = spec("b").arg("--roles=store,query").start();
+    let mut a = spec("a").join(&b.spec).start();
+    let both_ready = async |a: &Node, b: &Node| {
+        for node in [a, b] {
+            until("both ready", PATIENCE, || async { node.api().all_ready(2).await }).await;
+        }
+    };
+    both_ready(&a, &b).await;
+    let t = ms();
+    let reply = Push::v1(vec![series(&[("__name__", "kept")], &[(t, 1.0)])]).to(a.spec.http()).await;
+    assert_eq!(reply.expect("an answer").status, 204);
+    let claimed = async |api: Api, kind: &str| -> Result<(), String> {
+        let data = api.data("/api/v1/cluster/nodes", &[]).await?;
+        let all = data["nodes"].as_array().cloned().unwrap_or_default();
+        let ranges =
+            all.iter().find(|n| n["name"] == "a").map(|n| n["head"][kind].clone()).unwrap_or_default();
+        let covers = |r: &Value| r["from"].as_i64() <= Some(t) && r["until"].as_i64().is_none_or(|u| u >= t);
+        if ranges.as_array().into_iter().flatten().any(covers) { Ok(()) } else { Err(data.to_string()) }
+    };
+    until("b knows that a is alone with it", PATIENCE, || claimed(b.api(), "sole")).await;
+    lose_disk(&mut a);
+    a = a.spec.start();
+    both_ready(&a, &b).await;
+    let flagged = async |node: &Node| {
+        let at = format!("{:.3}", t as f64 / 1000.0);
+        let (status, text) =
+            node.api().get("/api/v1/query", &[("query", "kept"), ("time", &at)]).await.expect("an answer");
+        assert!(
+            status == 503 && text.contains("a lost a part of its data"),
+            "{}: {status} {text}",
+            node.spec.name
+        );
+    };
+    for node in [&a, &b] {
+        flagged(node).await;
+    }
+    // Both know it from their disks after this.
+    for node in [&mut b, &mut a] {
+        node.kill();
+        *node = node.spec.start();
+    }
+    both_ready(&a, &b).await;
+    for node in [&a, &b] {
+        flagged(node).await;
+    }
+    claimed(a.api(), "holes").await.expect("a says it itself");
+    let now = now() + 1.0;
+    let fresh = series(&[("__name__", "kept")], &[((now * 1000.0) as i64, 2.0)]);
+    assert_eq!(Push::v1(vec![fresh]).to(a.spec.http()).await.expect("an answer").status, 204);
+    let (api, at) = (a.api(), format!("{now:.3}"));
+    let params = [("query", "kept"), ("time", &at), ("partial_response", "true")];
+    let (_, text) = api.get("/api/v1/query", &params).await.expect("an answer");
+    assert!(text.contains("\"2\""), "what is new is there");
+}

@@ -48,8 +48,21 @@ async fn s36_a_gossip_task_that_panics_is_started_again_and_nobody_loses_the_nod
         others[0].start_with(&[(koios_model::failpoint::PANIC_VARIABLE, "gossip receive:100".to_owned())]),
         others[1].start(),
     ];
+    // From the start: nobody knows when the hundredth frame comes.
+    let watched = nodes[1].api();
+    let said = tokio::spawn(async move {
+        until("it says that it is not ready", PATIENCE, || async {
+            match watched.ready().await {
+                Err(why) if why.starts_with("503: Service Unavailable: ") => Ok(why),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    });
     all_meet(&nodes, 3).await;
     let (first, ill) = (nodes[0].api(), nodes[1].api());
+    let said = said.await.expect("the watcher");
+    assert!(said.contains("gossip task ended"), "while gossip does not run the node is not ready: {said}");
     let before = until("its generation", PATIENCE, || generation(&first, "n1")).await;
     until("the alarm", PATIENCE, || async {
         match metric(&ill, "koios_gossip_task_restarts_total").await? {

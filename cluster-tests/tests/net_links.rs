@@ -124,6 +124,41 @@ async fn s33_udp_blocked_and_tcp_open() {
     lab::all_ready(&[first, second]).await;
 }
 
+/// Fault: datagrams pass between no two nodes for ever, connections do, and every node names all as static peers.
+/// Expected: they are one cluster over TCP alone: all ready in every list, every write acknowledged by any of them is in
+/// the whole answer of each, and one that is killed is dead to the others and ready again when it is back. Observed: node
+/// lists, acknowledgement log, the router's count of datagrams.
+#[tokio::test]
+async fn s33_static_peers_instead_of_gossip() {
+    let Some(lab) = Lab::start(3, 133) else { return };
+    everywhere(&lab, &Link::cut(Cut::Udp));
+    let peers: Vec<String> = lab.hosts.iter().map(|h| format!("{}:{}", h.v4(), lab::PORTS[1])).collect();
+    let specs: Vec<_> =
+        (0..3).map(|id| lab.lone(id).arg(format!("--cluster.peer={}", peers.join(",")))).collect();
+    let mut nodes = lab.cluster(&specs).await;
+    let mut writer = Writer::start("static", 50, &nodes);
+    for at in 0..nodes.len() {
+        writer.goes_on(at, 5, lab::PATIENCE).await;
+    }
+    writer.stop().await;
+    for node in &nodes {
+        let api = node.api();
+        until("every acknowledged sample", lab::PATIENCE, || writer.whole(&api)).await;
+    }
+    nodes[2].kill();
+    lab::state_is(&nodes[0].api(), "n2", "dead").await;
+    nodes[2] = specs[2].start();
+    lab::all_ready(&nodes).await;
+    for node in &nodes {
+        let api = node.api();
+        until("every acknowledged sample", lab::PATIENCE, || writer.whole(&api)).await;
+    }
+    for (a, b) in pairs(3) {
+        let udp = lab.net.router.count(a, b, Some(UDP), None);
+        assert_eq!(udp.lost, udp.packets, "a datagram passed from {a} to {b}");
+    }
+}
+
 /// Fault: the path between all nodes carries 1,280 bytes and swallows larger packets, and every part of a larger
 /// datagram, without a word. Expected: gossip never sends what does not fit (frames of at most 1,200 bytes, 1,228
 /// with headers), so five nodes meet, write and answer as ever. Observed: the router's longest datagram and its count

@@ -3,7 +3,7 @@
 //! A failing seed prints itself with its faults; `KOIOS_SIM_SEED=n` runs that one alone. `KOIOS_SIM_SEEDS` sets how
 //! many seeds are run (2,000 by default), `KOIOS_SIM_FROM` the first.
 
-use koios_cluster_tests::sim::{Bug, Counts, Outcome, run};
+use koios_cluster_tests::sim::{Bug, Counts, Outcome, asleep_for_five_minutes, run, without_a_zone};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -73,6 +73,30 @@ fn promises_hold_under_faults() {
     let seldom = [counts.gaps, counts.refused, counts.unloads, counts.adopted];
     assert!(seeds < 100 || seldom.iter().all(|n| *n > seeds / 20), "{counts:?}");
     assert!(counts.gaps < counts.answers / 4, "{counts:?}");
+}
+
+#[test]
+fn s41_a_lost_zone_of_two_nodes_needs_no_warning() {
+    for (nodes, cut) in [(4, false), (5, false), (6, false), (5, true), (6, true)] {
+        for seed in 1..=15 {
+            let o = without_a_zone(seed, nodes, cut);
+            assert!(o.violations.is_empty(), "{nodes} nodes, cut {cut}\n{}", tell(&o));
+            assert!(o.counts.answers > 50 && o.counts.acked > 100, "{:?}", o.counts);
+        }
+    }
+}
+
+#[test]
+fn s46_a_node_sleeps_for_five_minutes() {
+    let mut all = Counts::default();
+    for (nodes, crash) in [(2, false), (3, false), (3, true), (5, false), (5, true)] {
+        for seed in 1..=15 {
+            let o = asleep_for_five_minutes(seed, nodes, crash);
+            assert!(o.violations.is_empty(), "{nodes} nodes, crash {crash}\n{}", tell(&o));
+            all.add(o.counts);
+        }
+    }
+    assert!(all.acked > 75 * 100 && all.gaps > 0, "{all:?}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ("actix-web", &["http", "node"]),
     ("chitchat", &["cluster"]),
     ("object_store", &["objstore"]),
-    ("tonic", &["proto", "query", "store", "node"]),
+    ("tonic", &["proto", "query", "store", "node", "cluster-tests"]),
 ];
 
 /// Texts that may appear only below the named paths.

@@ -6,6 +6,9 @@
 
 #![allow(missing_docs)] // generated
 
+/// All of the `.proto` files as an encoded `FileDescriptorSet`, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.bin");
+
 /// Node to node.
 pub mod peer {
     include!("gen/koios.peer.v1.rs");
@@ -19,4 +22,14 @@ pub mod prometheus {
 /// Remote write 2.0.
 pub mod write_v2 {
     include!("gen/io.prometheus.write.v2.rs");
+}
+
+/// Thanos' services.
+pub mod thanos {
+    include!("gen/thanos.rs");
+
+    /// What an endpoint is and offers.
+    pub mod info {
+        include!("gen/thanos.info.rs");
+    }
 }

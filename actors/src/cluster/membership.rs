@@ -12,6 +12,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use koios_cluster::freeze::THAW_NS;
 use koios_cluster::keys::{HeadSummary, SKEW_MS, SoleRange};
+use koios_cluster::replicas::{outlives_a_zone, ring};
 use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
@@ -43,6 +44,8 @@ pub struct MembershipSetup {
     pub catalogue: CatalogueHandle,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What only its zone holds.
+    pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// What this node lost with a part of its log.
     pub holes: Arc<Mutex<SoleTracker>>,
     /// Copies of a target.
@@ -51,6 +54,8 @@ pub struct MembershipSetup {
     pub owning: watch::Sender<Arc<ClusterView>>,
     /// How long a new owner needs to take over, milliseconds.
     pub linger_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Samples a second that are scraped here.
+    pub load: Arc<dyn Fn() -> Option<u32> + Send + Sync>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -81,7 +86,7 @@ impl Membership {
         let catalogue = self.setup.catalogue.view.load_full();
         let head = self.summary(&view, &catalogue);
         let now = self.setup.clock.now_ms();
-        let (hash, digest) = (view.ring_hash(), catalogue.digest());
+        let (hash, digest, load) = (view.ring_hash(), catalogue.digest(), (self.setup.load)());
         self.setup.gossip.publish(|r| {
             if let Some(state) = state.filter(|s| *s != r.state) {
                 (r.state, r.since) = (state, now);
@@ -89,6 +94,7 @@ impl Membership {
             r.head = head;
             r.ring_hash = hash;
             r.catalogue = digest;
+            r.load = load;
         });
         self.follow_bucket(&view, digest);
     }
@@ -106,25 +112,50 @@ impl Membership {
             // A head that takes nothing, or nothing more, is as old as it is.
             min_time.map(step_down)
         };
-        let mut sole = self.setup.sole.lock();
+        let (near, far) = self.others(view);
+        let holes = self.holes();
+        // What it alone held is of interest for as long as it is known to be lost.
+        let oldest = holes.iter().map(|r| r.from).chain(min_time).min();
+        let sole = self.track(&self.setup.sole, view, near, oldest.filter(|_| min_time.is_some()));
+        let zone_sole = self.track(&self.setup.zone_sole, view, far, min_time);
+        let series = stats.map_or(0, |s| s.series);
+        let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
+        HeadSummary { min_time, sole, zone_sole, series_log2, holes }
+    }
+
+    /// How many other nodes share the scraping, and how many of them count as peers in other zones: none while what is
+    /// pushed may be acknowledged in one zone.
+    fn others(&self, view: &ClusterView) -> (usize, usize) {
+        let Some(me) = view.own().filter(|_| self.setup.replicas > 1) else { return (0, 0) };
+        let ready = view.ready("scrape");
+        let far = ready.iter().filter(|m| m.record.zone != me.record.zone).count();
+        let outlives = outlives_a_zone(&ring(view, self.setup.clock.now_ms()));
+        (ready.len().saturating_sub(1), if outlives { far } else { 0 })
+    }
+
+    /// Follows what has no copy elsewhere, among `others`.
+    fn track(
+        &self,
+        tracker: &Mutex<SoleTracker>,
+        view: &ClusterView,
+        others: usize,
+        min_time: Option<i64>,
+    ) -> Vec<SoleRange> {
+        let mut tracker = tracker.lock();
         if view.own().is_some_and(|m| m.is_ready()) {
-            let others =
-                if self.setup.replicas < 2 { 0 } else { view.ready("scrape").len().saturating_sub(1) };
             // While ownership is frozen nobody takes over.
             let frozen = if self.freeze.is_frozen() { (THAW_NS / 1_000_000) as i64 } else { 0 };
             let linger = (self.setup.linger_ms)() + frozen;
-            if sole.observe(self.setup.clock.now_ms(), others, linger)
-                && let Err(e) = sole.save()
+            if tracker.observe(self.setup.clock.now_ms(), others, linger)
+                && let Err(e) = tracker.save()
             {
-                tracing::warn!(error = %e, "what only this node holds is not kept on disk");
+                tracing::warn!(error = %e, "what only this node or its zone holds is not kept on disk");
             }
         }
         if let Some(t) = min_time {
-            sole.prune(t);
+            tracker.prune(t);
         }
-        let series = stats.map_or(0, |s| s.series);
-        let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole: sole.ranges().to_vec(), series_log2, holes: self.holes() }
+        tracker.ranges().to_vec()
     }
 
     /// Until what was lost is in blocks that others cut.

@@ -17,7 +17,7 @@ pub use error::IngestError;
 pub use heads::HeadViews;
 pub use journal::Journal;
 pub use push::LocalPush;
-pub use replicated::{Copies, Replicated, ReplicatedSetup};
+pub use replicated::{Copies, Replicated, ReplicatedSetup, declare};
 pub use shard::{
     Append, AppendExemplars, AppendMetadata, Checkpoint, Delete, LogHandle, RefuseBefore, ShardActor, Sync,
     Truncate,

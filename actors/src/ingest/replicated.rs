@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use koios_cluster::quorum::{Send as ToSend, Stored};
-use koios_cluster::replicas::{Unavailable, place, ring, series_key};
+use koios_cluster::replicas::{Unavailable, outlives_a_zone, place, ring, series_key};
 use koios_cluster::{ClusterView, Member, Quorum, Replicas, SoleTracker};
 use koios_model::Clock;
 use koios_query::Peers;
@@ -34,17 +34,19 @@ const SENDS_MAX: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a sender waits when a quorum is missing: nodes come back in seconds, or are seen to be gone.
 const RETRY: Duration = Duration::from_secs(5);
+/// No clock is that far ahead, and no head takes such samples.
+const FUTURE_MS: i64 = 86_400_000;
 /// Largest request to a peer, bytes; larger ones are divided.
 const REQUEST_BYTES_MAX: usize = 8 << 20;
 
 /// The way to other nodes.
 #[async_trait]
 pub trait Copies: Send + Sync + 'static {
-    /// Has a node keep an encoded batch: what it answers, or why not now.
+    /// Has a node keep an encoded batch, all copies of which may lie in `one_zone`: what it answers, or why not now.
     ///
     /// # Errors
     /// Why there is no answer.
-    async fn copy(&self, node: &Member, batch: Vec<u8>, patience: Duration) -> Result<Vec<u8>, String>;
+    async fn copy(&self, node: &Member, batch: Vec<u8>, one_zone: bool) -> Result<Vec<u8>, String>;
 
     /// Whether a node could not be reached lately.
     fn is_ejected(&self, node: &Member) -> bool;
@@ -52,8 +54,8 @@ pub trait Copies: Send + Sync + 'static {
 
 #[async_trait]
 impl Copies for Peers {
-    async fn copy(&self, node: &Member, batch: Vec<u8>, patience: Duration) -> Result<Vec<u8>, String> {
-        let answer = self.write(node, batch, patience).await.map_err(|e| e.text().to_owned())?;
+    async fn copy(&self, node: &Member, batch: Vec<u8>, one_zone: bool) -> Result<Vec<u8>, String> {
+        let answer = self.write(node, batch, one_zone, PATIENCE).await.map_err(|e| e.text().to_owned())?;
         answer.map_err(|why| format!("{}: {why}", node.name))
     }
 
@@ -72,6 +74,8 @@ pub struct ReplicatedSetup {
     pub views: watch::Receiver<Arc<ClusterView>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
+    /// What only its zone holds.
+    pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where requests run.
@@ -98,20 +102,13 @@ impl Replicated {
         Self { setup, room: Arc::new(Semaphore::new(SENDS_MAX)) }
     }
 
-    /// Notes that there is no other copy of what lies between these times.
-    fn claim(&self, batch: &PushBatch) -> Result<(), PushError> {
-        let times = || batch.samples.iter().map(|s| s.t);
-        let (Some(from), Some(until)) = (times().min(), times().max()) else { return Ok(()) };
-        let mut sole = self.setup.sole.lock();
-        if sole.ensure(from, until) {
-            sole.save()
-                .map_err(|e| not_now(format!("it cannot be noted that this is the only copy: {e}")))?;
-        }
-        Ok(())
+    fn claim(&self, sole: &Mutex<SoleTracker>, batch: &PushBatch) -> Result<(), PushError> {
+        declare(sole, batch, self.setup.clock.now_ms()).map_err(not_now)
     }
 
     async fn alone(&self, batch: Arc<PushBatch>) -> Result<PushOutcome, PushError> {
-        self.claim(&batch)?;
+        self.claim(&self.setup.sole, &batch)?;
+        self.claim(&self.setup.zone_sole, &batch)?;
         self.setup.local.push(batch).await
     }
 
@@ -122,11 +119,12 @@ impl Replicated {
         batch: &Arc<PushBatch>,
         sends: Vec<ToSend>,
         bare: &mut Bare,
+        one_zone: bool,
     ) -> Vec<JoinHandle<Heard>> {
         let mut begun = Vec::with_capacity(sends.len());
         for ToSend { node, series: samples } in sends {
             let bare = bare.remove(&node.name).map(|(_, list)| list).unwrap_or_default();
-            begun.push(self.ask(me, batch, node, samples, bare));
+            begun.push(self.ask(me, batch, node, (samples, bare), one_zone));
         }
         begun
     }
@@ -136,8 +134,8 @@ impl Replicated {
         me: &str,
         batch: &Arc<PushBatch>,
         node: Arc<Member>,
-        samples: Vec<u32>,
-        bare: Vec<u32>,
+        (samples, bare): (Vec<u32>, Vec<u32>),
+        one_zone: bool,
     ) -> JoinHandle<Heard> {
         let (batch, permit) = (batch.clone(), self.room.clone().try_acquire_owned());
         if node.name == me {
@@ -153,7 +151,7 @@ impl Replicated {
         let peers = self.setup.peers.clone();
         self.setup.net.spawn(async move {
             let said = match permit {
-                Ok(_) => to_peer(&*peers, &node, &batch, &samples, &bare).await,
+                Ok(_) => to_peer(&*peers, &node, &batch, (&samples, &bare), one_zone).await,
                 Err(_) => Err(format!("{SENDS_MAX} requests are under way")),
             };
             heard(node, said)
@@ -184,18 +182,18 @@ async fn to_peer(
     peers: &dyn Copies,
     node: &Member,
     batch: &PushBatch,
-    samples: &[u32],
-    bare: &[u32],
+    (samples, bare): (&[u32], &[u32]),
+    one_zone: bool,
 ) -> Said {
     let (bytes, numbers) = encode(batch, samples, bare);
     if bytes.len() > REQUEST_BYTES_MAX && samples.len() > 1 {
         let (first, second) = samples.split_at(samples.len() / 2);
-        let (mut all, exemplars) = Box::pin(to_peer(peers, node, batch, first, bare)).await?;
-        let (more, further) = Box::pin(to_peer(peers, node, batch, second, &[])).await?;
+        let (mut all, exemplars) = Box::pin(to_peer(peers, node, batch, (first, bare), one_zone)).await?;
+        let (more, further) = Box::pin(to_peer(peers, node, batch, (second, &[]), one_zone)).await?;
         all.extend(more);
         return Ok((all, exemplars + further));
     }
-    let answer = peers.copy(node, bytes, PATIENCE).await?;
+    let answer = peers.copy(node, bytes, one_zone).await?;
     let outcome = read_outcome(&answer, numbers.len()).map_err(|e| format!("{}: {e}", node.name))?;
     Ok((results(&numbers, &outcome), outcome.exemplars_rejected))
 }
@@ -215,6 +213,21 @@ fn not_now(why: String) -> PushError {
     PushError::Unavailable { why, retry_after: RETRY }
 }
 
+/// Notes that there is no other copy of what lies between the times of a batch, or none in another zone. Samples of a far
+/// future are refused, so there is nothing of them to note.
+///
+/// # Errors
+/// Why it cannot be noted.
+pub fn declare(sole: &Mutex<SoleTracker>, batch: &PushBatch, now_ms: i64) -> Result<(), String> {
+    let times = || batch.samples.iter().map(|s| s.t).filter(|t| *t <= now_ms.saturating_add(FUTURE_MS));
+    let (Some(from), Some(until)) = (times().min(), times().max()) else { return Ok(()) };
+    let mut sole = sole.lock();
+    if sole.ensure(from, until) {
+        sole.save().map_err(|e| format!("it cannot be noted that there are no other copies: {e}"))?;
+    }
+    Ok(())
+}
+
 /// Where everything goes at first.
 struct Plan {
     placed: Vec<Result<Replicas, Unavailable>>,
@@ -223,6 +236,8 @@ struct Plan {
     why: Option<String>,
     /// Of two nodes one copy is enough, but which one has it must be known.
     pair: bool,
+    /// Copies in one zone are enough, but that no other has one must be known.
+    one_zone: bool,
 }
 
 impl Replicated {
@@ -234,7 +249,8 @@ impl Replicated {
         }
         let usable = |m: &Member| m.is_ready() && (m.name == view.me || !self.setup.peers.is_ejected(m));
         let placed = Vec::with_capacity(batch.samples.len());
-        let mut plan = Plan { placed, bare: Bare::new(), why: None, pair: ring.len() == 2 };
+        let (pair, one_zone) = (ring.len() == 2, !outlives_a_zone(&ring));
+        let mut plan = Plan { placed, bare: Bare::new(), why: None, pair, one_zone };
         for (at, series) in batch.series.iter().enumerate() {
             let place = place(&ring, series_key("", &series.labels), &usable);
             plan.why = plan.why.or_else(|| place.as_ref().err().map(ToString::to_string));
@@ -265,14 +281,18 @@ impl PushPort for Replicated {
     async fn push(&self, batch: Arc<PushBatch>) -> Result<PushOutcome, PushError> {
         let view = self.setup.views.borrow().clone();
         let me = view.me.as_str();
-        let Some(Plan { placed, mut bare, mut why, pair }) = self.plan(&view, &batch) else {
+        let Some(Plan { placed, mut bare, mut why, pair, one_zone }) = self.plan(&view, &batch) else {
             return self.alone(batch).await;
         };
+        if one_zone {
+            self.claim(&self.setup.zone_sole, &batch)?;
+        }
         let (mut quorum, sends) = Quorum::new(placed);
         let went_along = sends.iter().any(|s| s.node.name == me && s.series.len() == batch.samples.len());
-        let mut open: FuturesUnordered<_> = self.begin(me, &batch, sends, &mut bare).into_iter().collect();
+        let mut open: FuturesUnordered<_> =
+            self.begin(me, &batch, sends, &mut bare, one_zone).into_iter().collect();
         for (node, list) in std::mem::take(&mut bare).into_values() {
-            open.push(self.ask(me, &batch, node, Vec::new(), list));
+            open.push(self.ask(me, &batch, node, (Vec::new(), list), one_zone));
         }
         let (mut copies, mut here, mut exemplars_rejected) = (0, false, 0);
         while pair || quorum.verdict().is_none() {
@@ -291,7 +311,7 @@ impl PushPort for Replicated {
                     quorum.lost(&heard.node.name)
                 }
             };
-            open.extend(self.begin(me, &batch, further, &mut bare));
+            open.extend(self.begin(me, &batch, further, &mut bare, one_zone));
         }
         let why = || why.unwrap_or_else(|| "a node ended its work early".to_owned());
         let Some(verdict) = quorum.verdict().filter(|v| !v.is_retryable()) else {
@@ -301,7 +321,7 @@ impl PushPort for Replicated {
             if !here {
                 return Err(not_now(format!("the only copy would be on another node: {}", why())));
             }
-            self.claim(&batch)?;
+            self.claim(&self.setup.sole, &batch)?;
         }
         self.keep_metadata(&batch, went_along).await;
         Ok(PushOutcome { rejected: verdict.refused, exemplars_rejected })

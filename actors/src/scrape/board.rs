@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use koios_model::metadata::MetricMetadata;
+use koios_model::timestamp::rfc3339;
 use koios_model::{Labels, Matcher, Slot};
 use koios_scrape::ingest::Family;
 use koios_scrape::{DroppedTarget, SharedFamilies, TargetStatus};
@@ -143,13 +144,14 @@ impl TargetBoard {
     }
 
     /// Slots scraped here, each with its target: `[{"key","slot","job","url","labels","health","lastError"}]`. Keys are
-    /// hexadecimal.
-    pub fn slots_json(&self) -> String {
+    /// hexadecimal. A slot of which `taken` says from whom it was taken, and until when (milliseconds), has `takenFrom` and
+    /// `takenUntil`, too.
+    pub fn slots_json(&self, taken: impl Fn(u64, Slot) -> Option<(String, i64)>) -> String {
         let line = |t: BoardTarget| {
             let s = t.status.lock();
             let labels: Map<String, Value> =
                 s.labels.iter().map(|(n, v)| (n.to_owned(), Value::from(v))).collect();
-            json!({
+            let mut entry = json!({
                 "key": format!("{:016x}", t.key),
                 "slot": t.slot.0,
                 "job": s.scrape_pool,
@@ -157,7 +159,12 @@ impl TargetBoard {
                 "labels": labels,
                 "health": s.health,
                 "lastError": s.last_error,
-            })
+            });
+            if let Some((from, until)) = taken(t.key, t.slot) {
+                entry["takenFrom"] = Value::from(from);
+                entry["takenUntil"] = Value::from(rfc3339(until));
+            }
+            entry
         };
         self.targets().into_iter().map(line).collect::<Value>().to_string()
     }
@@ -228,7 +235,9 @@ mod tests {
         assert_eq!(one.iter().map(|t| t.metric.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(board.target_metadata(&[], Some("a"), 2).len(), 2);
         assert_eq!(board.target_metadata(&[], None, 0).len(), 0);
-        let slots: Value = serde_json::from_str(&board.slots_json()).unwrap();
+        let slots: Value =
+            serde_json::from_str(&board.slots_json(|key, _| (key == 1).then(|| ("a".to_owned(), 0))))
+                .unwrap();
         assert_eq!((slots.as_array().unwrap().len(), &slots[0]["labels"]["job"]), (3, &Value::from("j0")));
         assert_eq!((board.counts().0[&0], board.counts().1["j1"]), (3, 1));
         board.remove("j0");

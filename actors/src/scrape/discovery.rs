@@ -1,7 +1,8 @@
 //! Discovery: owns the configuration's jobs and the targets found for them.
 //!
 //! Takes `Apply` (a configuration) and `StopAll` (the drain). Looks at the files of file discovery every
-//! second when a watch says so, and at their refresh interval in any case. A job that nobody configured, the
+//! second when a watch says so, and at their refresh interval in any case; what servers of targets told is in `Sources`.
+//! A job that nobody configured, the
 //! cluster scraping itself, is kept from the cluster view. Tells pools; each job has one. Bound: 8 messages.
 //! On death: starts again with the last applied configuration.
 
@@ -18,6 +19,7 @@ use koios_scrape::{FileDiscovery, FileWatch, TargetGroup, TargetSet, static_grou
 use parking_lot::Mutex;
 
 use super::pool::{self, End, PoolSetup, ScrapePool, SetJob};
+use super::sources::Sources;
 use crate::kit::{Flare, Letter, Mailroom, Warden};
 
 /// Most messages.
@@ -33,6 +35,8 @@ pub struct ScrapeSetup {
     pub arbiter: ArbiterHandle,
     /// The configuration last applied; survives a restart of the actor.
     pub applied: Arc<Mutex<Jobs>>,
+    /// Servers that tell targets.
+    pub sources: Arc<Sources>,
 }
 
 /// The jobs of a configuration.
@@ -82,6 +86,7 @@ impl Discovery {
             }
             stays
         });
+        self.setup.sources.keep(wanted.values().flat_map(|c| &c.http_sd_configs));
         for (name, config) in wanted {
             match self.jobs.get_mut(&name) {
                 Some(job) if *job.config == *config => {}
@@ -127,9 +132,14 @@ impl Discovery {
         let now_ns = self.setup.pool.clock.mono_ns();
         let view = self.setup.pool.views.borrow().clone();
         let own = self.setup.applied.lock().own.clone();
+        self.setup.sources.look();
+        self.setup.pool.scales.look(&view, self.setup.pool.replicas, &self.setup.pool.tell);
         for (name, job) in &mut self.jobs {
             let mut groups = static_groups(&job.config);
             groups.extend(job.poll_files(now_ns).iter().cloned());
+            for config in &job.config.http_sd_configs {
+                groups.extend(self.setup.sources.targets(config).iter().cloned());
+            }
             if own.as_ref().is_some_and(|o| o.job_name == *name) {
                 groups.push(own_group(&view));
             }

@@ -8,8 +8,12 @@ pub mod board;
 pub mod discovery;
 pub mod pool;
 pub mod relief;
+pub mod scales;
 pub mod scraper;
+pub mod sources;
 
 pub use board::TargetBoard;
 pub use discovery::{Apply, Discovery, ScrapeSetup, StopAll};
 pub use relief::Relief;
+pub use scales::Scales;
+pub use sources::Sources;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
+use koios_cluster::balance::{Held, Moves};
 use koios_cluster::handover::{Step, Wanted};
 use koios_cluster::{ClusterView, Handover};
 use koios_config::ScrapeConfig;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use super::board::{BoardTarget, JobBoard, SharedStatus, TargetBoard};
 use super::relief::{self, Covered, Relief, SLOTS_PER_MESSAGE};
+use super::scales::Scales;
 use super::scraper::{self, JobRuntime, Reconfigure, Scraper, ScraperSetup, Stop};
 use crate::ingest::Distributor;
 use crate::kit::{Flare, Letter, Mailroom, Warden};
@@ -52,6 +54,8 @@ pub struct PoolSetup {
     pub external_host: String,
     /// What new owners of this node's slots say.
     pub relief: Arc<Relief>,
+    /// How much this node scrapes, and which slots moved because of that.
+    pub scales: Arc<Scales>,
     /// Tells a node something; whether it arrives is not waited for.
     pub tell: Tell,
 }
@@ -68,6 +72,8 @@ struct Loop {
     /// Scheduled time of the last scrape that was stored, and the last of them that the handover knows of.
     stored: Arc<AtomicI64>,
     known: i64,
+    /// Samples of the last good scrape.
+    samples: Arc<AtomicI64>,
 }
 
 /// The actor.
@@ -78,6 +84,7 @@ pub struct ScrapePool {
     loops: BTreeMap<(u64, Slot), Loop>,
     handover: Handover,
     ring_hash: Option<u64>,
+    moves: Arc<Moves>,
     _flare: Flare,
 }
 
@@ -91,6 +98,7 @@ impl ScrapePool {
             loops: BTreeMap::new(),
             handover: Handover::default(),
             ring_hash: None,
+            moves: Arc::default(),
             _flare: flare,
         }
     }
@@ -103,7 +111,8 @@ impl ScrapePool {
             set.active.iter().map(|t| Wanted { key: t.key, interval_ms: t.interval_ms }).collect();
         let targets: BTreeMap<u64, &Target> = set.active.iter().map(|t| (t.key, t)).collect();
         let now_ns = self.setup.clock.mono_ns();
-        let steps = self.handover.look(now_ns, &view, self.setup.replicas, &wanted);
+        self.moves = self.setup.scales.moves();
+        let steps = self.handover.look_with(now_ns, &view, self.setup.replicas, &wanted, &self.moves);
         for step in &steps {
             if let Step::Start { key, slot } = *step {
                 let started = self.open_loop(slot, Arc::new(targets[&key].clone()), runtime.clone());
@@ -155,10 +164,22 @@ impl ScrapePool {
         ended
     }
 
+    /// Says how much the slots bring that are this node's.
+    fn weigh(&self) {
+        let rate = |l: &Loop| {
+            let samples = u32::try_from(l.samples.load(Ordering::Relaxed)).ok()?;
+            Some(f64::from(samples) * 1000.0 / l.target.interval_ms.max(1) as f64)
+        };
+        let own = self.loops.iter().filter(|((key, slot), _)| !self.handover.lingers(*key, *slot));
+        let held = own.map(|(&(key, slot), l)| Held { key, slot, rate: rate(l) }).collect();
+        self.setup.scales.weigh(&self.name, held);
+    }
+
     fn open_loop(&self, slot: Slot, target: Arc<Target>, job: Arc<JobRuntime>) -> Loop {
         let status = Arc::new(Mutex::new(TargetStatus::new(&target, &self.setup.external_host)));
         let families = SharedFamilies::default();
         let stored = Arc::new(AtomicI64::new(i64::MIN));
+        let samples = Arc::new(AtomicI64::new(scraper::NEVER));
         let setup = ScraperSetup {
             job,
             target: target.clone(),
@@ -169,12 +190,13 @@ impl ScrapePool {
             status: status.clone(),
             families: families.clone(),
             stored: stored.clone(),
+            samples: samples.clone(),
         };
         let arbiter = &self.setup.arbiters[(target.key % self.setup.arbiters.len() as u64) as usize];
         let room = Mailroom::new("scraper", scraper::BOUND);
         let warden =
             Warden::watch(room.clone(), arbiter.clone(), move |flare| Scraper::new(setup.clone(), flare));
-        Loop { target, room, warden, status, families, stored, known: i64::MIN }
+        Loop { target, room, warden, status, families, stored, known: i64::MIN, samples }
     }
 
     fn post(&self, config: &ScrapeConfig, set: &TargetSet) {
@@ -231,7 +253,9 @@ impl Actor for ScrapePool {
 
 fn follow(ctx: &mut Context<ScrapePool>) {
     ctx.run_later(FOLLOW, |me, ctx| {
-        let changed = me.ring_hash != Some(me.setup.views.borrow().ring_hash());
+        let changed = me.ring_hash != Some(me.setup.views.borrow().ring_hash())
+            || !Arc::ptr_eq(&me.moves, &me.setup.scales.moves());
+        me.weigh();
         if me.hand_over() || changed || me.handover.is_waiting() {
             me.reconcile();
         }
@@ -299,5 +323,6 @@ impl Handler<Letter<End>> for ScrapePool {
         self.handover = Handover::default();
         self.job = None;
         self.setup.board.remove(&self.name);
+        self.setup.scales.remove(&self.name);
     }
 }

@@ -26,6 +26,9 @@ use crate::kit::{Flare, Letter};
 /// Most messages.
 pub const BOUND: usize = 2;
 
+/// Samples of a target that was never scraped.
+pub const NEVER: i64 = -1;
+
 /// What all scrapers of a job share.
 pub struct JobRuntime {
     /// Fetches.
@@ -55,6 +58,8 @@ pub struct ScraperSetup {
     pub families: SharedFamilies,
     /// Scheduled time of the last scrape that was stored, milliseconds.
     pub stored: Arc<AtomicI64>,
+    /// Samples of the last good scrape; `NEVER` before the first scrape.
+    pub samples: Arc<AtomicI64>,
 }
 
 /// What one scrape writes: floats, then histograms.
@@ -267,6 +272,11 @@ impl Scraper {
                 report.up = false;
                 report.error = Some(format!("{samples} samples were not stored: {why}"));
             }
+        }
+        // A target that is down now will be as large as it was.
+        let samples = if report.up { report.post_relabel as i64 } else { 0 };
+        if report.up || self.setup.samples.load(Ordering::Relaxed) == NEVER {
+            self.setup.samples.store(samples, Ordering::Relaxed);
         }
         self.setup.status.lock().update(due, seconds, &report);
     }

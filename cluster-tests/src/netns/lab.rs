@@ -4,9 +4,11 @@
 //! and listen where every node listens by default, which they can, because each has a machine of its own.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Host, Net};
@@ -108,6 +110,19 @@ pub async fn state_is(api: &Api, name: &str, state: &str) {
     .await;
 }
 
+/// Moments until which some node, or its zone, holds something alone; `None` while that goes on. With fewer than three
+/// zones a zone always may.
+fn claims(nodes: &Value) -> impl Iterator<Item = Option<i64>> + use<> {
+    let nodes: Vec<&Value> = nodes.as_array().into_iter().flatten().collect();
+    let zones: BTreeSet<&str> = nodes.iter().filter_map(|n| n["zone"].as_str()).collect();
+    let kinds: &[&str] = if zones.len() < 3 { &["sole"] } else { &["sole", "zone_sole"] };
+    let of = |n: &Value, kind: &str| -> Vec<Option<i64>> {
+        n["head"][kind].as_array().into_iter().flatten().map(|r| r["until"].as_i64()).collect()
+    };
+    let all: Vec<Option<i64>> = nodes.iter().flat_map(|n| kinds.iter().flat_map(|k| of(n, k))).collect();
+    all.into_iter()
+}
+
 /// Waits until nobody holds anything alone any more and nothing happens: what is pushed from now on has its copies.
 pub async fn settled(nodes: &[Node]) {
     for node in nodes {
@@ -119,10 +134,7 @@ pub async fn settled(nodes: &[Node]) {
             async move {
                 let data = api.data("/api/v1/cluster/nodes", &[]).await?;
                 let now = (now() * 1000.0) as i64;
-                let mut sole = data["nodes"].as_array().into_iter().flatten().flat_map(|n| {
-                    n["head"]["sole"].as_array().into_iter().flatten().map(|r| r["until"].as_i64())
-                });
-                if sole.any(|until| until.is_none_or(|t| t >= now)) {
+                if claims(&data["nodes"]).any(|until| until.is_none_or(|t| t >= now)) {
                     return Err(data.to_string());
                 }
                 let data = api.data("/api/v1/cluster/events", &[]).await?;

@@ -4,13 +4,14 @@
 //! prefix of what was not synced (a torn tail ends the replay); a failed sync closes the log until it is opened again.
 
 use koios_cluster::SoleRange;
+use koios_cluster::peers::PeerBook;
 use koios_model::BlockId;
 
 use super::rng::Rng;
 use super::types::{Entry, Ms, Rec, Sample};
 
 /// What survives a crash of the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Disk {
     /// Synced records in order.
     pub durable: Vec<Rec>,
@@ -32,8 +33,16 @@ pub struct Disk {
     pub moved: Vec<BlockId>,
     /// Stretches that only this node holds.
     pub sole: Vec<SoleRange>,
+    /// Stretches that only its zone holds.
+    pub zone_sole: Vec<SoleRange>,
     /// Stretches that this node lost.
     pub holes: Vec<SoleRange>,
+    /// What peers lost with their disks.
+    pub book: Option<PeerBook>,
+    /// Generation of the first process on it.
+    pub born: u64,
+    /// Peers were asked what was on the disk before this one.
+    pub recalled: bool,
     /// What was known of peers.
     pub peers: Vec<Entry>,
     /// The log is closed after a failed sync.
@@ -47,6 +56,15 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A process of `generation` opens it; tells whether it is the first.
+    pub fn begin(&mut self, generation: u64) -> bool {
+        let fresh = self.log == 0;
+        if fresh {
+            (self.log, self.born, self.slow) = (generation, generation, self.slow.max(1));
+        }
+        fresh
+    }
+
     /// Appends, unless the log is closed or the disk is full.
     pub fn append(&mut self, sample: Sample) -> Option<u64> {
         if self.poisoned || self.full {

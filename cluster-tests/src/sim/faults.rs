@@ -25,6 +25,10 @@ pub enum Fault {
     DiskFull { node: usize },
     /// The nodes of a mask on one side, the others on the other.
     Partition { mask: u8 },
+    /// All processes of the zone of this node die at once.
+    ZoneDown { zone: usize },
+    /// The zone of this node on one side, the others on the other.
+    ZoneCut { zone: usize },
     /// One direction between two nodes.
     OneWay { from: usize, to: usize },
     /// A node hears nobody.
@@ -59,14 +63,21 @@ pub struct Planned {
 }
 
 /// Number of kinds.
-const KINDS: u64 = 18;
+const KINDS: u64 = 20;
 /// First and last moment of a fault.
 const SPAN: (Ms, Ms) = (45_000, 470_000);
 
 impl Fault {
     /// Whether more than one node or link is hit, so that nothing can be expected of the cluster meanwhile.
     pub fn is_wide(&self) -> bool {
-        matches!(self, Fault::PowerLoss { .. } | Fault::Lossy { .. } | Fault::Partition { .. })
+        matches!(
+            self,
+            Fault::PowerLoss { .. }
+                | Fault::Lossy { .. }
+                | Fault::Partition { .. }
+                | Fault::ZoneDown { .. }
+                | Fault::ZoneCut { .. }
+        )
     }
 }
 
@@ -84,7 +95,7 @@ fn drill(rng: &mut Rng, nodes: usize) -> Vec<Planned> {
     let (b, c) = ((a + 1) % nodes, (a + 2) % nodes);
     let at = rng.within(60_000, 200_000);
     let later = |from: Ms, length: Ms, fault| Planned { at: at + from, ends: at + from + length, fault };
-    let mut plan = match rng.below(5) {
+    let mut plan = match rng.below(6) {
         // What one did not get and another lost is on a third only, and that one goes.
         0 => {
             let misses = if rng.chance(50) { Fault::Pause { node: c } } else { Fault::Deaf { node: c } };
@@ -113,6 +124,16 @@ fn drill(rng: &mut Rng, nodes: usize) -> Vec<Planned> {
         3 => (0..nodes)
             .map(|n| later(n as Ms * 25_000, 4_000, Fault::Crash { node: n, on_ack: true }))
             .collect(),
+        // One zone goes on alone for longer than slots stay where they are, and is gone soon after, or before, the others
+        // are back.
+        4 => {
+            let down = rng.within(150_000, 220_000);
+            vec![
+                later(0, down, Fault::ZoneDown { zone: a }),
+                later(0, down + 1_000, Fault::ZoneDown { zone: b }),
+                later(down + rng.within(-8_000, 20_000), 40_000, Fault::ZoneDown { zone: c }),
+            ]
+        }
         // A node is gone for good, and who adopts its log stumbles.
         _ => vec![
             later(0, 260_000, Fault::DiskLoss { node: a }),
@@ -187,6 +208,8 @@ fn fault(kind: u64, rng: &mut Rng, nodes: usize) -> Fault {
         14 => Fault::LostReplies { percent: rng.below(60) },
         15 => Fault::Conflicts { percent: rng.below(60) },
         16 => Fault::StaleLists { percent: rng.within(20, 90) as u64 },
+        17 => Fault::ZoneDown { zone: node },
+        18 => Fault::ZoneCut { zone: node },
         _ => Fault::Skew { node, by: rng.within(-5_000, 5_000) },
     }
 }

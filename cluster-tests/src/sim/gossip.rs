@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use koios_cluster::keys::HeadSummary;
 use koios_cluster::replicas;
-use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState};
+use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, SoleRange};
 
 use super::ingest::WINDOW_MS;
 use super::node::Process;
@@ -21,6 +21,8 @@ const DEAD_MS: Ms = 10_000;
 const LISTEN_MS: Ms = 5_000;
 /// Clocks differ by no more than this.
 const SKEW_MS: Ms = 15_000;
+/// A node waits this long for what peers remember of it.
+const RECALL_MS: Ms = 20_000;
 /// How long a new owner of a slot needs at most, for the stretches of sole data.
 const LINGER_MS: Ms = 25_000;
 
@@ -35,8 +37,9 @@ pub struct Known {
 impl Process {
     /// Peers as the disk remembers them; the first start knows the nodes of the first configuration.
     pub(super) fn learn_peers(&mut self) {
-        for entry in std::mem::take(&mut self.disk.peers) {
+        for mut entry in std::mem::take(&mut self.disk.peers) {
             let node = entry.node;
+            entry.record = Arc::new(NodeRecord::clone(&entry.record).by_hearsay());
             let liveness = Liveness::Dead { since: self.wall };
             self.known[node] = Some(Known { entry, heard: i64::MIN / 2, liveness });
         }
@@ -62,9 +65,53 @@ impl Process {
                     && Arc::ptr_eq(&k.entry.record, &e.record)
             });
             self.view_stale |= !same;
+            self.compare_disks(e);
             let known = Known { entry: e.clone(), heard: self.mono, liveness: Liveness::Alive };
             self.known[e.node] = Some(known);
         }
+    }
+
+    /// A node that comes back on another disk has lost what it held.
+    fn compare_disks(&mut self, new: &Entry) {
+        let Some(old) = &self.known[new.node] else { return };
+        if old.entry.record.born != new.record.born {
+            for e in [old.entry.clone(), new.clone()] {
+                let seen = self.member(e.node, e.generation, Liveness::Alive, &e.record);
+                self.book.saw_alive(&seen, self.wall);
+            }
+        }
+    }
+
+    /// A process that is new on its disk asks what was on another one; who does not know that process yet says nothing.
+    pub(super) fn recall(&mut self, from: usize, generation: u64) {
+        let known = self.view.members.get(&self.common.names[from]).filter(|m| m.generation == generation);
+        if let Some(head) = known.map(|m| m.record.head.clone()) {
+            self.send(from, Msg::Remembered { holes: head.holes, sole: head.sole });
+        }
+    }
+
+    pub(super) fn remembered(&mut self, from: usize, holes: &[SoleRange], sole: &[SoleRange]) {
+        self.told.insert(from);
+        if holes.is_empty() {
+            return;
+        }
+        self.disk.holes.extend(holes);
+        self.disk.holes = SoleRange::merged(std::mem::take(&mut self.disk.holes));
+        sole.iter().for_each(|r| {
+            self.sole.ensure(r.from, r.until);
+        });
+    }
+
+    /// Whether all peers that are heard told what they remember, or had time to.
+    fn has_recalled(&mut self) -> bool {
+        let heard = self.known.iter().flatten().filter(|k| k.liveness == Liveness::Alive);
+        let open: Vec<usize> = heard.map(|k| k.entry.node).filter(|n| !self.told.contains(n)).collect();
+        self.disk.recalled |= open.is_empty() || self.mono - self.started > RECALL_MS;
+        if !self.disk.recalled {
+            let generation = self.generation;
+            open.into_iter().for_each(|n| self.send(n, Msg::Recall(generation)));
+        }
+        self.disk.recalled
     }
 
     /// Notices the dead, says what this node is, publishes a new view if something changed.
@@ -114,15 +161,20 @@ impl Process {
         // A node that joins says so too: it may turn ready unheard, behind a cut.
         let min_time = Some(HeadSummary::bound(oldest, self.wall - SKEW_MS, WINDOW_MS, 10_000));
         if self.is_ready() && self.ticks.is_multiple_of(2) {
-            let ring = replicas::ring(&self.view, self.wall).len();
-            let peers = self.view.ready("scrape").len().saturating_sub(1);
+            let ring = replicas::ring(&self.view, self.wall);
+            let ready = self.view.ready("scrape");
             // One copy is a success while two make a ring: then each of them may be the only one.
-            let peers = if replicas::quorum(replicas::factor(ring)) < 2 { 0 } else { peers };
-            self.sole.observe(self.wall, peers, LINGER_MS);
+            let is_pair = replicas::quorum(replicas::factor(ring.len())) < 2;
+            let near = if is_pair { 0 } else { ready.len().saturating_sub(1) };
+            self.sole.observe(self.wall, near, LINGER_MS);
+            let far = ready.iter().filter(|m| m.record.zone != self.common.zones[self.me]).count();
+            let far = if replicas::outlives_a_zone(&ring) { far } else { 0 };
+            self.zone_sole.observe(self.wall, far, LINGER_MS);
         }
         let head = HeadSummary {
             min_time,
             sole: self.sole.ranges().to_vec(),
+            zone_sole: self.zone_sole.ranges().to_vec(),
             series_log2: 0,
             holes: self.disk.holes.clone(),
         };
@@ -137,8 +189,8 @@ impl Process {
     }
 
     /// Ready after listening for a while, with a peer heard (or none there), the bucket looked at once, and, on an empty
-    /// disk, its own past found in the bucket and itself known by more than half.
-    fn next_state(&self) -> NodeState {
+    /// disk, its past told by its peers and itself known by more than half.
+    fn next_state(&mut self) -> NodeState {
         if self.is_ready() {
             return NodeState::Ready;
         }
@@ -149,37 +201,36 @@ impl Process {
         let ring = replicas::ring(&self.view, self.wall);
         let knows = |m: &Member| self.known_by[self.index_of(&m.name)];
         let known = !self.new || replicas::is_known(&ring, self.name(), &knows);
-        if heard && listened && looked && self.logs_seen && known {
+        if heard && listened && looked && known && (self.disk.recalled || self.has_recalled()) {
             NodeState::Ready
-        } else if self.logs_seen {
-            NodeState::Joining
         } else {
-            NodeState::Starting
+            NodeState::Joining
         }
+    }
+
+    fn member(&self, node: usize, generation: u64, liveness: Liveness, record: &NodeRecord) -> Member {
+        let (name, record) = (self.common.names[node].clone(), record.clone());
+        Member { name, generation, gossip: record.rpc, liveness, record }
     }
 
     fn publish(&mut self) {
         if !std::mem::take(&mut self.view_stale) {
             return;
         }
-        let member = |node: usize, generation, liveness, record: &Arc<NodeRecord>| Member {
-            name: self.common.names[node].clone(),
-            generation,
-            gossip: record.rpc,
-            liveness,
-            record: NodeRecord::clone(record),
-        };
         let mut members: BTreeMap<String, Arc<Member>> = BTreeMap::new();
         for k in self.known.iter().flatten() {
-            let same = self.view.members.get(&self.common.names[k.entry.node]).filter(|m| {
-                m.generation == k.entry.generation && m.liveness == k.liveness && m.record == *k.entry.record
+            let (name, entry) = (&self.common.names[k.entry.node], &k.entry);
+            let reminded = self.book.remind(name, &entry.record);
+            let record = reminded.as_ref().unwrap_or(&entry.record);
+            let same = self.view.members.get(name).filter(|m| {
+                m.generation == entry.generation && m.liveness == k.liveness && m.record == *record
             });
-            let m = same.cloned().unwrap_or_else(|| {
-                Arc::new(member(k.entry.node, k.entry.generation, k.liveness, &k.entry.record))
-            });
+            let m = same
+                .cloned()
+                .unwrap_or_else(|| Arc::new(self.member(entry.node, entry.generation, k.liveness, record)));
             members.insert(m.name.clone(), m);
         }
-        let own = Arc::new(member(self.me, self.generation, Liveness::Alive, &self.record));
+        let own = Arc::new(self.member(self.me, self.generation, Liveness::Alive, &self.record));
         members.insert(own.name.clone(), own);
         let seq = self.view.seq + 1;
         self.view = Arc::new(ClusterView { seq, me: self.name().to_owned(), cluster: "sim".into(), members });

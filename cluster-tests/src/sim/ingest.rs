@@ -34,6 +34,7 @@ pub struct Batch {
     items: Vec<Sample>,
     client: u64,
     asked: BTreeMap<usize, Ms>,
+    one_zone: bool,
     /// For a planted bug: requests that brought some success.
     successes: usize,
 }
@@ -61,8 +62,8 @@ impl Process {
         });
         let (quorum, sends) = Quorum::new(placed.collect());
         let batch = self.fresh_id();
-        let asked = BTreeMap::new();
-        self.batches.insert(batch, Batch { quorum, items, client, asked, successes: 0 });
+        let (asked, one_zone) = (BTreeMap::new(), !replicas::outlives_a_zone(&ring));
+        self.batches.insert(batch, Batch { quorum, items, client, asked, one_zone, successes: 0 });
         self.out.push(Effect::Timer(REPLICA_MS, Timer::Batch(batch)));
         self.request(batch, sends);
         self.conclude(batch);
@@ -75,7 +76,8 @@ impl Process {
             let Some(batch) = self.batches.get_mut(&id) else { return };
             batch.asked.insert(to, now);
             let items = s.series.iter().map(|i| (*i, batch.items[*i as usize])).collect();
-            self.send(to, Msg::Push { batch: id, items: Rc::new(items) });
+            let one_zone = batch.one_zone;
+            self.send(to, Msg::Push { batch: id, items: Rc::new(items), one_zone });
         }
     }
 
@@ -133,8 +135,12 @@ impl Process {
     }
 
     /// A peer (or this node itself) wants samples stored here.
-    pub(super) fn push(&mut self, from: usize, batch: u64, items: &[(u32, Sample)]) {
+    pub(super) fn push(&mut self, from: usize, batch: u64, items: &[(u32, Sample)], one_zone: bool) {
         let ready = self.is_ready();
+        let times = || items.iter().map(|(_, s)| s.t);
+        if let (true, Some(first), Some(last)) = (one_zone && ready, times().min(), times().max()) {
+            self.zone_sole.ensure(first, last);
+        }
         let results: Vec<(u32, Stored<Why>)> =
             items.iter().map(|(i, s)| (*i, if ready { self.take(*s) } else { Stored::Failed })).collect();
         let waits = results.iter().any(|(_, r)| *r == Stored::Yes);

@@ -21,8 +21,10 @@ mod types;
 mod workload;
 mod world;
 
+use faults::{Fault, Planned};
 pub use node::Bug;
-use world::World;
+use oracle::Demand;
+use world::{Shape, World};
 
 /// What became of a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +77,33 @@ impl Counts {
 
 /// Runs ten virtual minutes of a seed.
 pub fn run(seed: u64, bug: Bug) -> Outcome {
-    let mut world = World::new(seed, bug);
+    finish(seed, World::new(seed, bug))
+}
+
+/// `nodes` nodes in three zones; the first zone is away for two minutes, dead or (`cut`) alone. No answer may be flagged for
+/// it, those of the zone that is cut off apart.
+pub fn without_a_zone(seed: u64, nodes: usize, cut: bool) -> Outcome {
+    let fault = if cut { Fault::ZoneCut { zone: 0 } } else { Fault::ZoneDown { zone: 0 } };
+    let plan = vec![Planned { at: 200_000, ends: 320_000, fault }];
+    let mut world = World::drawn(seed, Shape { first: nodes, nodes, zones: 3 }, plan);
+    let but = if cut { (0..nodes).step_by(3).collect() } else { Vec::new() };
+    world.oracle.demand = Some(Demand { asked: 150_000..320_000, since: 90_000, but });
+    finish(seed, world)
+}
+
+/// Nodes, one of which stands still for five minutes, with whatever it was about to acknowledge, store and answer;
+/// with `crash` another one dies for half a minute when it wakes up.
+pub fn asleep_for_five_minutes(seed: u64, nodes: usize, crash: bool) -> Outcome {
+    let node = seed as usize % nodes;
+    let mut plan = vec![Planned { at: 90_000, ends: 390_000, fault: Fault::Pause { node } }];
+    if crash {
+        let fault = Fault::Crash { node: (node + 1) % nodes, on_ack: true };
+        plan.push(Planned { at: 380_000, ends: 410_000, fault });
+    }
+    finish(seed, World::drawn(seed, Shape { first: nodes, nodes, zones: nodes.min(3) }, plan))
+}
+
+fn finish(seed: u64, mut world: World) -> Outcome {
     let mut story =
         vec![format!("{} nodes at first, {} in the end", world.common.first, world.machines.len())];
     story.extend(world.plan.iter().map(|p| format!("{:>6}..{:<6} {:?}", p.at, p.ends, p.fault)));

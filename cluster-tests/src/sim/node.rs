@@ -6,12 +6,13 @@
 //! to two peers), the shapes of messages. The rules of the models mirror the engine's, see `docs/adr/0006-simulator.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use koios_cluster::adoption::Watch;
 use koios_cluster::handover::Wanted;
+use koios_cluster::peers::PeerBook;
 use koios_cluster::{
     ClusterView, Freeze, Handover, LogId, NodeRecord, NodeState, Reach, SoleTracker, Unload,
 };
@@ -102,6 +103,9 @@ pub struct Process {
     /// Started on an empty disk.
     pub(super) new: bool,
     pub(super) known_by: Vec<bool>,
+    pub(super) book: PeerBook,
+    /// Who told what this node held on another disk.
+    pub(super) told: BTreeSet<usize>,
     pub(super) view: Arc<ClusterView>,
     pub(super) view_stale: bool,
     pub(super) owning: Arc<ClusterView>,
@@ -111,6 +115,7 @@ pub struct Process {
     pub(super) clock: Arc<ManualClock>,
     pub(super) reach: Reach,
     pub(super) sole: SoleTracker,
+    pub(super) zone_sole: SoleTracker,
     // head
     pub(super) head: BlockData,
     pub(super) waiting: Vec<(u64, Waiting)>,
@@ -132,7 +137,6 @@ pub struct Process {
     pub(super) own_watch: Watch,
     pub(super) adopting: Option<Adopting>,
     pub(super) deciding: bool,
-    pub(super) logs_seen: bool,
     pub(super) finishing: BTreeSet<BlockId>,
     // queries
     pub(super) queries: BTreeMap<u64, Query>,
@@ -157,20 +161,20 @@ impl Process {
         wall: Ms,
         mono: Ms,
     ) -> Self {
-        let fresh = disk.log == 0;
-        if fresh {
-            disk.log = generation;
-            disk.slow = disk.slow.max(1);
-        }
+        let fresh = disk.begin(generation);
         let clock = ManualClock::at(wall);
-        let record = Arc::new(first_record(&common, me, wall));
+        let record = Arc::new(NodeRecord { born: disk.born, ..first_record(&common, me, wall) });
+        let book = disk.book.take().unwrap_or_else(|| PeerBook::open(Path::new("no-such-place")));
         let sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.sole));
+        let zone_sole = SoleTracker::resume(PathBuf::new(), std::mem::take(&mut disk.zone_sole));
         let mut p = Self {
             known: (0..common.names.len()).map(|_| None).collect(),
             record,
             beat: 0,
             new: fresh,
             known_by: vec![false; common.names.len()],
+            book,
+            told: BTreeSet::new(),
             view: Arc::default(),
             view_stale: true,
             owning: Arc::default(),
@@ -180,6 +184,7 @@ impl Process {
             reach: Reach::new(clock.clone()),
             clock,
             sole,
+            zone_sole,
             head: BTreeMap::new(),
             waiting: Vec::new(),
             syncing: None,
@@ -199,8 +204,6 @@ impl Process {
             own_watch: Watch::new(0),
             adopting: None,
             deciding: false,
-            // A disk with a log knows its past; an empty one has to ask the bucket for it.
-            logs_seen: !fresh,
             finishing: BTreeSet::new(),
             queries: BTreeMap::new(),
             common,
@@ -241,7 +244,9 @@ impl Process {
 
     /// The process is gone; its disk stays.
     pub fn end(mut self, rng: &mut Rng) -> Disk {
+        self.disk.book = Some(self.book);
         self.disk.sole = self.sole.ranges().to_vec();
+        self.disk.zone_sole = self.zone_sole.ranges().to_vec();
         self.disk.crash(rng);
         self.disk
     }
@@ -292,7 +297,7 @@ impl Process {
     pub fn received(&mut self, from: usize, msg: Msg) {
         match msg {
             Msg::Gossip(entries) => self.gossiped(from, &entries),
-            Msg::Push { batch, items } => self.push(from, batch, &items),
+            Msg::Push { batch, items, one_zone } => self.push(from, batch, &items, one_zone),
             Msg::Pushed { batch, results } => self.pushed(from, batch, &results),
             Msg::Ask { query, seq, scope, series } => self.asked(from, query, seq, &scope, &series),
             Msg::Answered { query, seq, answer, moved } => self.answered(from, query, seq, answer, &moved),
@@ -300,6 +305,8 @@ impl Process {
                 let steps = self.handover.covered(key, slot, since);
                 self.handover_steps(steps);
             }
+            Msg::Recall(generation) => self.recall(from, generation),
+            Msg::Remembered { holes, sole } => self.remembered(from, &holes, &sole),
             Msg::WhichLoaded { blocks } => {
                 let blocks = blocks.into_iter().filter(|b| self.loaded.contains_key(b)).collect();
                 if self.is_ready() {

@@ -16,6 +16,8 @@ use super::ingest::scheduled_after;
 use super::node::{Common, value};
 use super::types::{EPOCH, Key, Ms, Note, ReadAnswer, SCRAPED, Sample};
 
+/// Clocks are no further apart than this: drift over ten minutes, and skew.
+const CLOCKS_MS: Ms = 15_000;
 /// A fault is felt for this long after it ended.
 const AFTER_MS: Ms = 40_000;
 /// Nothing may stand still for longer with one fault at a time.
@@ -44,10 +46,25 @@ pub struct Oracle {
     /// The last whole or partial answer.
     pub last_answer: Ms,
     excused: Ms,
+    /// Zones by node.
+    pub zones: Vec<String>,
+    /// When answers may not be flagged.
+    pub demand: Option<Demand>,
     /// The promises broken.
     pub violations: Vec<String>,
     /// What happened how often.
     pub counts: Counts,
+}
+
+/// World times between which a question may not be flagged for times from another one on, whoever but some is asked.
+#[derive(Debug)]
+pub struct Demand {
+    /// When it is asked.
+    pub asked: std::ops::Range<Ms>,
+    /// For what.
+    pub since: Ms,
+    /// Nodes of which this is not demanded.
+    pub but: Vec<usize>,
 }
 
 /// The value of a conflicting sample; its bits are smaller than those of any true value.
@@ -157,6 +174,13 @@ impl Oracle {
         self.last_answer = now;
         self.counts.answers += 1;
         self.counts.gaps += u64::from(!a.gaps.is_empty());
+        if let Some(d) = &self.demand
+            && d.asked.contains(&asked)
+            && !d.but.contains(&node)
+            && let Some(gap) = a.gaps.iter().find(|g| g.1 >= EPOCH + d.since)
+        {
+            self.broken(format!("P2: node {node} flags {gap:?} for nothing, asked at {asked}"));
+        }
         let flagged = |t: Ms| a.gaps.iter().any(|(from, until)| *from <= t && t <= *until);
         for (s, got) in series.iter().zip(&a.series) {
             if let Some(w) = got.windows(2).find(|w| w[0].0 >= w[1].0) {
@@ -192,11 +216,20 @@ impl Oracle {
         }
     }
 
+    fn is_in_one_zone(&self, nodes: u8) -> bool {
+        let mut zones = (0..self.zones.len()).filter(|n| nodes >> n & 1 == 1).map(|n| &self.zones[n]);
+        let first = zones.next();
+        zones.all(|zone| Some(zone) == first)
+    }
+
     /// Times that must be there: acknowledged, or scraped onto two disks, before `asked`.
     fn expected(&self, series: u16, range: (Ms, Ms), asked: Ms) -> Box<dyn Iterator<Item = Ms> + '_> {
         if series >= SCRAPED {
             let times = self.scraped.get(&series).into_iter().flat_map(move |c| c.range(range.0..=range.1));
-            let twice = times.filter(move |(_, (nodes, at))| nodes.count_ones() >= 2 && *at < asked);
+            // Two in one zone, maybe cut off: the others scrape that moment too, when their clocks say so.
+            let soon = move |nodes: u8| if self.is_in_one_zone(nodes) { CLOCKS_MS } else { 0 };
+            let twice =
+                times.filter(move |(_, (nodes, at))| nodes.count_ones() >= 2 && *at + soon(*nodes) < asked);
             return Box::new(twice.map(|(t, _)| *t));
         }
         let times = self.sent.get(&series).into_iter().flat_map(move |c| c.range(range.0..=range.1));

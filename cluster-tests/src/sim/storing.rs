@@ -13,7 +13,7 @@ use koios_cluster::adoption::{
     Commit, Created, Decision, LogId, Move, Outcome, Return, Seen, Verdict, judge, on_return,
 };
 use koios_cluster::unload::Step;
-use koios_cluster::{Member, SoleRange, owners};
+use koios_cluster::{Member, owners};
 use koios_model::BlockId;
 use koios_query::plan::block_key;
 use koios_store::CatalogueView;
@@ -316,13 +316,6 @@ impl Process {
 
     fn see_logs(&mut self, logs: &[(LogId, Seen)]) {
         let me = self.name().to_owned();
-        if !self.logs_seen {
-            self.logs_seen = true;
-            if logs.iter().any(|(l, _)| l.node == me && l.log != self.disk.log) {
-                // There was a disk with data before this one; what it had not cut or shipped is lost here.
-                self.disk.holes.push(SoleRange { from: 0, until: self.wall });
-            }
-        }
         for (log, seen) in logs {
             if log.node == me && log.log == self.disk.log {
                 self.see_own_log(log, seen);

@@ -13,7 +13,10 @@ impl World {
     pub(super) fn begin(&mut self, i: usize) {
         match self.plan[i].fault {
             Fault::Crash { on_ack: true, .. } | Fault::PowerLoss { on_ack: true } => self.armed.push(i),
-            Fault::Crash { .. } | Fault::PowerLoss { .. } | Fault::DiskLoss { .. } => self.strike(i),
+            Fault::Crash { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::DiskLoss { .. }
+            | Fault::ZoneDown { .. } => self.strike(i),
             Fault::Pause { node } => {
                 let m = &mut self.machines[node];
                 m.paused_until = m.paused_until.max(self.plan[i].ends);
@@ -34,8 +37,15 @@ impl World {
     fn victims(&self, fault: Fault) -> Vec<usize> {
         match fault {
             Fault::Crash { node, .. } | Fault::DiskLoss { node } => vec![node],
+            Fault::ZoneDown { zone } => self.zone(zone),
             _ => (0..self.machines.len()).collect(),
         }
+    }
+
+    /// The nodes in the zone of a node.
+    fn zone(&self, of: usize) -> Vec<usize> {
+        let zones = &self.common.zones;
+        (0..zones.len()).filter(|n| zones[*n] == zones[of]).collect()
     }
 
     fn strike(&mut self, i: usize) {
@@ -57,7 +67,10 @@ impl World {
         self.armed.retain(|a| *a != i);
         let fault = self.plan[i].fault;
         match fault {
-            Fault::Crash { .. } | Fault::PowerLoss { .. } | Fault::DiskLoss { .. } => {
+            Fault::Crash { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::DiskLoss { .. }
+            | Fault::ZoneDown { .. } => {
                 if let Some(at) = self.struck.iter().position(|s| *s == i) {
                     self.struck.remove(at);
                     for n in self.victims(fault) {
@@ -87,6 +100,10 @@ impl World {
             Fault::Partition { mask } => {
                 let side = |n: usize| mask >> n & 1;
                 self.cut_where(|a, b| side(a) != side(b), on);
+            }
+            Fault::ZoneCut { zone } => {
+                let inside = self.zone(zone);
+                self.cut_where(|a, b| inside.contains(&a) != inside.contains(&b), on);
             }
             Fault::OneWay { from, to } => self.cut_where(|a, b| (a, b) == (from, to), on),
             Fault::Deaf { node } => self.cut_where(|_, b| b == node, on),

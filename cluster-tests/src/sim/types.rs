@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use koios_block::BlockMeta;
-use koios_cluster::NodeRecord;
 use koios_cluster::adoption::{Commit, Created, Decision, LogId, Seen};
 use koios_cluster::quorum::Stored;
+use koios_cluster::{NodeRecord, SoleRange};
 use koios_model::{BlockId, Slot};
 use koios_query::{Answer, Scope};
 
@@ -73,8 +73,8 @@ pub struct Entry {
 pub enum Msg {
     /// What the sender knows of all.
     Gossip(Rc<Vec<Entry>>),
-    /// Samples to store.
-    Push { batch: u64, items: Rc<Vec<(u32, Sample)>> },
+    /// Samples to store; all copies may lie in one zone.
+    Push { batch: u64, items: Rc<Vec<(u32, Sample)>>, one_zone: bool },
     /// What became of them.
     Pushed { batch: u64, results: Vec<(u32, Stored<Why>)> },
     /// A fragment.
@@ -83,6 +83,10 @@ pub enum Msg {
     Answered { query: u64, seq: u32, answer: Result<Rc<Answer>, &'static str>, moved: Vec<BlockId> },
     /// A slot is covered since.
     Covered { key: u64, slot: Slot, since: Ms },
+    /// What did I hold on another disk? Asked by the process of this generation.
+    Recall(u64),
+    /// What the sender believes that the other lost, and held alone.
+    Remembered { holes: Vec<SoleRange>, sole: Vec<SoleRange> },
     /// Which of these do you serve?
     WhichLoaded { blocks: Vec<BlockId> },
     /// These.

@@ -60,6 +60,17 @@ pub(super) struct Machine {
     pub held: u32,
 }
 
+/// Nodes and zones; node `i` is in zone `i` modulo their number.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Nodes of the first configuration.
+    pub first: usize,
+    /// Those and the ones that join.
+    pub nodes: usize,
+    /// Zones.
+    pub zones: usize,
+}
+
 /// A world.
 pub struct World {
     pub(super) now: Ms,
@@ -87,18 +98,28 @@ impl World {
     /// The world of a seed.
     pub fn new(seed: u64, bug: Bug) -> Self {
         let mut rng = Rng::new(seed);
-        let first = rng.pick(&[1, 2, 3, 3, 3, 4, 5, 5]);
+        let first = rng.pick(&[1, 2, 3, 3, 3, 4, 5, 5, 6]);
         let late = if first >= 3 { rng.below(2) as usize } else { 0 };
         let nodes = first + late;
-        let zones = rng.within(1, 4).min(first as i64).max(1);
+        let zones = rng.within(1, 4).min(first as i64).max(1) as usize;
         let plan = faults::plan(&mut rng, nodes);
+        Self::made(seed, rng, Shape { first, nodes, zones }, plan, bug)
+    }
+
+    /// A world that is known beforehand but for its chances.
+    pub fn drawn(seed: u64, shape: Shape, plan: Vec<Planned>) -> Self {
+        Self::made(seed, Rng::new(seed), shape, plan, Bug::None)
+    }
+
+    fn made(seed: u64, mut rng: Rng, shape: Shape, plan: Vec<Planned>, bug: Bug) -> Self {
+        let Shape { first, nodes, zones } = shape;
         let targets = (0..2).map(|_| Wanted { key: rng.next(), interval_ms: 15_000 }).collect();
         let series = (0..PUSHED).chain(SCRAPED..SCRAPED + 2);
         let labels =
             series.map(|s| (s, Labels::from_pairs([("__name__", format!("s{s}").as_str())]))).collect();
         let common = Common {
             names: (0..nodes).map(|i| format!("n{i}")).collect(),
-            zones: (0..nodes).map(|i| format!("z{}", i as i64 % zones)).collect(),
+            zones: (0..nodes).map(|i| format!("z{}", i % zones)).collect(),
             first,
             targets,
             labels,
@@ -135,6 +156,7 @@ impl World {
             trace: seed,
             events: 0,
         };
+        world.oracle.zones.clone_from(&world.common.zones);
         world.schedule();
         world
     }

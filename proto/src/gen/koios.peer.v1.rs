@@ -256,6 +256,9 @@ pub struct WriteRequest {
     /// A request of remote write 2.0, not compressed.
     #[prost(bytes = "vec", tag = "3")]
     pub batch: ::prost::alloc::vec::Vec<u8>,
+    /// All copies may lie in one zone: the holder declares it before it stores them.
+    #[prost(bool, tag = "4")]
+    pub one_zone: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteReply {

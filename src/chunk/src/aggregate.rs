@@ -60,6 +60,20 @@ impl Chunk {
         Ok(None)
     }
 
+    /// Puts a downsampled chunk together from parts in the order of the format; `bounds` are its first and last time.
+    pub fn of_aggregates(bounds: (i64, i64), parts: &[Option<Self>; 5]) -> Self {
+        let bytes = parts.iter().flatten().map(|p| p.data.len() + 4).sum::<usize>();
+        let mut data = Vec::with_capacity(bytes + 5);
+        for part in parts {
+            varint::put_uvarint(&mut data, part.as_ref().map_or(0, |p| p.data.len() as u64));
+            if let Some(part) = part {
+                data.push(part.encoding as u8);
+                data.extend_from_slice(&part.data);
+            }
+        }
+        Self { min_time: bounds.0, max_time: bounds.1, encoding: Encoding::Aggregate, data: data.into() }
+    }
+
     /// Appends all samples of the counter aggregate to `out`, in which a time may come again.
     ///
     /// # Errors
@@ -102,23 +116,21 @@ mod tests {
         a.into_bytes()
     }
 
-    fn packed(parts: &[Option<Vec<u8>>]) -> Chunk {
-        let mut data = Vec::new();
-        for part in parts {
-            varint::put_uvarint(&mut data, part.as_ref().map_or(0, |p| p.len() as u64));
-            if let Some(p) = part {
-                data.push(Encoding::Xor as u8);
-                data.extend_from_slice(p);
-            }
-        }
-        Chunk { min_time: 299, max_time: 599, encoding: Encoding::Aggregate, data: data.into() }
+    fn packed(parts: [Option<Vec<u8>>; 5]) -> Chunk {
+        let chunk = |data: Vec<u8>| Chunk {
+            min_time: 299,
+            max_time: 599,
+            encoding: Encoding::Xor,
+            data: data.into(),
+        };
+        Chunk::of_aggregates((299, 599), &parts.map(|p| p.map(chunk)))
     }
 
     #[test]
     fn each_aggregate_is_a_chunk() {
         let count = xor(&[(299, 5.0), (599, 2.0)]);
         let counter = xor(&[(10, 1.0), (299, 9.0), (599, 12.0), (599, 3.0)]);
-        let chunk = packed(&[Some(count), Some(xor(&[(299, 7.0)])), None, None, Some(counter)]);
+        let chunk = packed([Some(count), Some(xor(&[(299, 7.0)])), None, None, Some(counter)]);
         let read = |which| {
             let mut out = Columns::default();
             let part = chunk.aggregate(which).unwrap()?;

@@ -60,7 +60,7 @@ pub fn seal(ring: &KeyRing, message: &[u8], message_id: u64, now_ms: i64) -> Opt
     }
     let key = ring.primary();
     let minute = u32::try_from(now_ms.div_euclid(60_000)).unwrap_or(0);
-    let mut frames = Vec::with_capacity(parts);
+    let (mut frames, mut aad) = (Vec::with_capacity(parts), Vec::new());
     for part in 0..parts {
         let payload = &message[part * PAYLOAD_MAX..message.len().min((part + 1) * PAYLOAD_MAX)];
         let mut frame = Vec::with_capacity(HEAD + INNER + payload.len() + TAG);
@@ -70,14 +70,14 @@ pub fn seal(ring: &KeyRing, message: &[u8], message_id: u64, now_ms: i64) -> Opt
         let mut nonce = [0u8; 12];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
         frame.extend_from_slice(&nonce);
-        let aad = aad(&frame[..12], ring.cluster());
+        write_aad(&mut aad, &frame[..12], ring.cluster());
         let mut inner = Vec::with_capacity(INNER + payload.len() + TAG);
         inner.extend_from_slice(&message_id.to_be_bytes());
         inner.extend_from_slice(&(part as u16).to_be_bytes());
         inner.extend_from_slice(&(parts as u16).to_be_bytes());
         inner.extend_from_slice(payload);
         key.aead
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut inner)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&*aad), &mut inner)
             .ok()?;
         frame.extend_from_slice(&inner);
         frames.push(frame);
@@ -85,10 +85,10 @@ pub fn seal(ring: &KeyRing, message: &[u8], message_id: u64, now_ms: i64) -> Opt
     Some(frames)
 }
 
-fn aad(head: &[u8], cluster: &str) -> Vec<u8> {
-    let mut aad = head.to_vec();
+fn write_aad(aad: &mut Vec<u8>, head: &[u8], cluster: &str) {
+    aad.clear();
+    aad.extend_from_slice(head);
     aad.extend_from_slice(cluster.as_bytes());
-    aad
 }
 
 struct Pending {
@@ -102,6 +102,10 @@ struct Pending {
 pub struct Reassembler {
     pending: HashMap<(SocketAddr, u64), Pending>,
     seen: Seen,
+    /// What is being opened, and what is authenticated with it: lent to every frame, so that one that is dropped costs no
+    /// memory of its own.
+    opened: Vec<u8>,
+    aad: Vec<u8>,
 }
 
 impl Reassembler {
@@ -122,7 +126,8 @@ impl Reassembler {
         if self.seen.has(&nonce) {
             return Err(Rejected::Replayed);
         }
-        let inner = open(ring, datagram, now_ms)?;
+        let len = open(ring, datagram, now_ms, &mut self.aad, &mut self.opened)?;
+        let inner = &self.opened[..len];
         self.seen.note(nonce, mono_ns);
         let message_id = u64::from_be_bytes(inner[..8].try_into().map_err(|_| Rejected::BadParts)?);
         let part = u16::from_be_bytes([inner[8], inner[9]]);
@@ -159,30 +164,33 @@ impl Reassembler {
     }
 }
 
-fn open(ring: &KeyRing, datagram: &[u8], now_ms: i64) -> Result<Vec<u8>, Rejected> {
+/// Opens a frame into `opened` and says how much of it is the content. The cheap reasons to drop it come first.
+fn open(
+    ring: &KeyRing,
+    datagram: &[u8],
+    now_ms: i64,
+    aad: &mut Vec<u8>,
+    opened: &mut Vec<u8>,
+) -> Result<usize, Rejected> {
     if datagram.len() < HEAD + INNER + TAG || datagram.len() > FRAME_BYTES_MAX || &datagram[..4] != MAGIC {
         return Err(Rejected::NotAFrame);
     }
     let word =
         |at: usize| u32::from_be_bytes([datagram[at], datagram[at + 1], datagram[at + 2], datagram[at + 3]]);
-    let key = ring.by_id(word(4)).ok_or(Rejected::UnknownKey)?;
     let minute = i64::from(word(8));
     if now_ms.div_euclid(60_000).abs_diff(minute) > CLOCK_MINUTES_MAX as u64 {
         return Err(Rejected::Stale);
     }
+    let key = ring.by_id(word(4)).ok_or(Rejected::UnknownKey)?;
     let nonce: [u8; 12] = datagram[12..24].try_into().map_err(|_| Rejected::NotAFrame)?;
-    let mut sealed = datagram[HEAD..].to_vec();
-    let len = key
+    opened.clear();
+    opened.extend_from_slice(&datagram[HEAD..]);
+    write_aad(aad, &datagram[..12], ring.cluster());
+    let content = key
         .aead
-        .open_in_place(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(aad(&datagram[..12], ring.cluster())),
-            &mut sealed,
-        )
-        .map_err(|_| Rejected::BadSeal)?
-        .len();
-    sealed.truncate(len);
-    Ok(sealed)
+        .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(&*aad), opened)
+        .map_err(|_| Rejected::BadSeal)?;
+    Ok(content.len())
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Owns the one chitchat handle of a node (through its `keeper`) and the watch channel of `ClusterView`s. Other code
 //! reads views and never locks chitchat. Every round the node re-asserts its own keys, so that nobody else's write can
 //! stand; a chitchat task that dies is started again under a new identity, which peers see as the same process. A
-//! second process of this node's name is told apart by its heartbeats (`pulse`).
+//! second process of this node's name is told apart by its heartbeats (`pulse`). What nodes say over connections (`told`)
+//! is a second source of the same views.
 //!
 //! Bounds: see `keys`; a view is published at most every 100 ms; a young node meets at most 120 peers by itself.
 
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::error::ClusterError;
 use crate::keys::NodeRecord;
 use crate::secret::KeyRing;
+use crate::told::Told;
 use crate::transport::{TransportStats, Weather};
 use crate::view::ClusterView;
 
@@ -114,6 +116,7 @@ pub struct Gossip {
     views: watch::Receiver<Arc<ClusterView>>,
     record: watch::Sender<NodeRecord>,
     greet: mpsc::Sender<SocketAddr>,
+    told: mpsc::Sender<Told>,
     stats: Arc<TransportStats>,
     health: Arc<GossipHealth>,
     rival: watch::Receiver<Option<Rival>>,
@@ -136,14 +139,15 @@ impl Gossip {
         let (view_tx, views) = watch::channel(Arc::new(empty));
         let (record_tx, record_rx) = watch::channel(record);
         let (greet_tx, greet_rx) = mpsc::channel(64);
+        let (told, told_rx) = mpsc::channel(64);
         let (rival_tx, rival) = watch::channel(None);
         for seed in options.seeds.iter().take(64) {
             let _ = greet_tx.try_send(*seed);
         }
-        let ends = keeper::Ends { view_tx, record_rx, greet_rx, rival_tx };
+        let ends = keeper::Ends { view_tx, record_rx, greet_rx, told_rx, rival_tx };
         let keeper = keeper::Keeper::start(options, ends, stats.clone(), health.clone()).await?;
         let task = tokio::spawn(keeper.run());
-        Ok(Self { views, record: record_tx, greet: greet_tx, stats, health, rival, task })
+        Ok(Self { views, record: record_tx, greet: greet_tx, told, stats, health, rival, task })
     }
 
     /// The current view.
@@ -173,6 +177,11 @@ impl Gossip {
     /// Exchanges state with `seed` now and a few times more.
     pub fn greet(&self, seed: SocketAddr) {
         let _ = self.greet.try_send(seed);
+    }
+
+    /// A node said of itself over a connection that it lives; gossip may not get through to it.
+    pub fn hear(&self, told: Told) {
+        let _ = self.told.try_send(told);
     }
 
     /// Frame counters.

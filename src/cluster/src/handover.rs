@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use koios_model::Slot;
 
+use crate::balance::Moves;
 use crate::ownership::owners;
 use crate::view::{ClusterView, Member};
 
@@ -90,16 +91,30 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Takes a new view (the one ownership goes by), new targets, or just the time. To be called at every change
-    /// and about once a second while `is_waiting`; also before this node is ready, so that it knows who was before it.
+    /// As `look_with` when no slot is with another than its owner by rank.
     pub fn look(&mut self, now_ns: u64, view: &ClusterView, replicas: u8, targets: &[Wanted]) -> Vec<Step> {
+        self.look_with(now_ns, view, replicas, targets, &Moves::default())
+    }
+
+    /// Takes a new view (the one ownership goes by), new targets, new moves, or just the time. To be called at every
+    /// change and about once a second while `is_waiting`; also before this node is ready, so that it knows who was before
+    /// it.
+    pub fn look_with(
+        &mut self,
+        now_ns: u64,
+        view: &ClusterView,
+        replicas: u8,
+        targets: &[Wanted],
+        moves: &Moves,
+    ) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut known: BTreeMap<u64, i64> = BTreeMap::new();
         let mut owners: BTreeMap<(u64, Slot), String> = BTreeMap::new();
         for t in targets {
             known.insert(t.key, t.interval_ms);
             for (i, m) in slot_owners(view, t.key, replicas).iter().enumerate() {
-                owners.insert((t.key, Slot(i as u8)), m.name.clone());
+                let slot = Slot(i as u8);
+                owners.insert((t.key, slot), moves.holder(t.key, slot, &m.name).to_owned());
             }
         }
         self.loops.retain(|&(key, slot), l| {

@@ -51,6 +51,9 @@ pub struct Generation {
     pub value: u64,
     /// Whether an earlier process ran on this directory.
     pub restarted: bool,
+    /// Generation of the first process on this directory: another one after the disk was lost. 0 when a version that
+    /// did not note it began the directory.
+    pub born: u64,
 }
 
 /// The next generation, synced to disk.
@@ -62,8 +65,16 @@ pub fn next_generation(dir: &Path, clock: &dyn Clock) -> Result<Generation, Clus
     let last = read_trimmed(&path)?.and_then(|t| t.parse::<u64>().ok());
     let now_ns = u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000);
     let value = last.map_or(now_ns, |l| now_ns.max(l.saturating_add(1)));
+    let birth = dir.join("born");
+    let born = match last {
+        Some(_) => read_trimmed(&birth)?.and_then(|t| t.parse().ok()).unwrap_or(0),
+        None => value,
+    };
+    if last.is_none() {
+        replace_file(&birth, &born.to_string())?;
+    }
     replace_file(&path, &value.to_string())?;
-    Ok(Generation { value, restarted: last.is_some() })
+    Ok(Generation { value, restarted: last.is_some(), born })
 }
 
 /// Replaces a small state file whole: after a crash it holds the old text or the new one, and after this the new one.

@@ -24,8 +24,10 @@ const ZONE: &str = "z";
 const ADDRESSES: &str = "a";
 const STATE: &str = "s";
 const HEAD: &str = "h";
+const ZONE_SOLE: &str = "o";
 const BUCKET: &str = "b";
 const RING: &str = "e";
+const LOAD: &str = "l";
 /// Generation of the process, which outlives a gossip identity.
 pub const PROCESS: &str = "g";
 
@@ -132,6 +134,27 @@ pub struct SoleRange {
     pub until: i64,
 }
 
+impl SoleRange {
+    /// All of time.
+    pub const EVER: Self = Self { from: i64::MIN, until: i64::MAX };
+
+    /// In time order, those that overlap as one.
+    pub fn merged(mut ranges: Vec<Self>) -> Vec<Self> {
+        ranges.sort_by_key(|r| r.from);
+        let mut merged: Vec<Self> = Vec::with_capacity(ranges.len());
+        for r in ranges {
+            match merged.last_mut() {
+                Some(last) if r.from <= last.until => last.until = last.until.max(r.until),
+                _ => merged.push(r),
+            }
+        }
+        merged
+    }
+}
+
+/// The default out-of-order window, and ten minutes for news to spread.
+const HEAD_SLACK_MS: i64 = 40 * 60_000;
+
 /// How far the clocks of senders and nodes may be apart, milliseconds.
 pub const SKEW_MS: i64 = 600_000;
 
@@ -143,6 +166,8 @@ pub struct HeadSummary {
     pub min_time: Option<i64>,
     /// Stretches that no second replica covers.
     pub sole: Vec<SoleRange>,
+    /// Stretches of which all replicas may lie in this node's zone; those of one replica need not be among them.
+    pub zone_sole: Vec<SoleRange>,
     /// log2 of the number of series.
     pub series_log2: u8,
     /// Stretches of which this node lost what it had stored, with its disk or a part of its log. It answers, and is
@@ -166,6 +191,8 @@ impl HeadSummary {
 pub struct NodeRecord {
     /// Binary version.
     pub version: String,
+    /// `identity::Generation::born` of its storage.
+    pub born: u64,
     /// Duties.
     pub roles: Roles,
     /// Capacity units for weighted ownership.
@@ -188,6 +215,8 @@ pub struct NodeRecord {
     pub catalogue: u64,
     /// Hash of this node's own view of ready nodes.
     pub ring_hash: u64,
+    /// Samples a second that it scrapes, in steps; `None` while it does not know.
+    pub load: Option<u32>,
 }
 
 impl NodeRecord {
@@ -195,6 +224,7 @@ impl NodeRecord {
     pub fn new(zone: &str, rpc: SocketAddr, http: SocketAddr) -> Self {
         Self {
             version: String::new(),
+            born: 0,
             roles: Roles::all(),
             weight: 1,
             zone: zone.to_owned(),
@@ -206,7 +236,34 @@ impl NodeRecord {
             bucket: String::new(),
             catalogue: 0,
             ring_hash: 0,
+            load: None,
         }
+    }
+
+    /// As it is known by hearsay, from a time when the node was not heard by who says so: it may have lost the other zones
+    /// since.
+    pub fn by_hearsay(mut self) -> Self {
+        self.head.zone_sole = vec![SoleRange::EVER];
+        self
+    }
+
+    /// First moment of which the node may hold samples: what it says is older than what it took since, which may lie
+    /// further back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for
+    /// ever or any more: a head that was drained is empty when it says so.
+    pub fn may_hold_from(&self) -> Option<i64> {
+        match self.head.min_time {
+            Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
+            None => self.takes_samples().then_some(i64::MIN),
+        }
+    }
+
+    /// With what is remembered of a disk that the node lost: it answers for less than it once held.
+    pub fn without(mut self, lost: &[SoleRange], lost_sole: &[SoleRange]) -> Self {
+        for (own, others) in [(&mut self.head.holes, lost), (&mut self.head.sole, lost_sole)] {
+            own.extend(others);
+            *own = SoleRange::merged(std::mem::take(own));
+        }
+        self
     }
 
     /// Whether samples may still come to this node's head: by its duties, and not while it drains.
@@ -220,15 +277,17 @@ impl NodeRecord {
         let (sole, holes) = (ranges_text(&self.head.sole), ranges_text(&self.head.holes));
         let min = self.head.min_time.map_or_else(|| "none".to_owned(), |t| t.to_string());
         vec![
-            (VERSION, format!("1|{}", self.version)),
+            (VERSION, format!("1|{}|{}", self.version, self.born)),
             (ROLES, format!("1|{}|{}", self.roles.names().join(","), self.weight)),
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
             (HEAD, format!("1|{min}|{sole}|{}|{holes}", self.head.series_log2)),
+            (ZONE_SOLE, format!("1|{}", ranges_text(&self.head.zone_sole))),
             // News is cut in this order: who hears of a state has heard which data goes with it.
             (STATE, format!("1|{}|{}", self.state, self.since)),
             (BUCKET, format!("1|{}|{:016x}", self.bucket, self.catalogue)),
             (RING, format!("1|{:016x}", self.ring_hash)),
+            (LOAD, self.load.map_or_else(|| "1|".to_owned(), |n| format!("1|{n}"))),
         ]
     }
 
@@ -246,6 +305,7 @@ impl NodeRecord {
             |key: &str| fields(key).and_then(|f| f.first().map(|s| (*s).to_owned())).unwrap_or_default();
         Some(Self {
             version: one(VERSION),
+            born: fields(VERSION).and_then(|f| f.get(1)?.parse().ok()).unwrap_or(0),
             roles: Roles::parse(roles.first()?).ok()?,
             weight: roles.get(1)?.parse::<u16>().ok()?.clamp(1, 10_000),
             zone: one(ZONE),
@@ -253,13 +313,20 @@ impl NodeRecord {
             http: addresses.get(1)?.parse().ok()?,
             state: NodeState::parse(state.first()?)?,
             since: state.get(1)?.parse().ok()?,
-            // Not heard yet, or not understood: it may hold anything.
-            head: fields(HEAD)
-                .and_then(|f| parse_head(&f))
-                .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() }),
+            head: HeadSummary {
+                // Not said: by a node of before this key, all of whose replicas may lie anywhere.
+                zone_sole: fields(ZONE_SOLE)
+                    .and_then(|f| parse_ranges(f.first()?))
+                    .unwrap_or_else(|| vec![SoleRange::EVER]),
+                // Not heard yet, or not understood: it may hold anything.
+                ..fields(HEAD)
+                    .and_then(|f| parse_head(&f))
+                    .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() })
+            },
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
+            load: one(LOAD).parse().ok(),
         })
     }
 }
@@ -293,6 +360,7 @@ fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
     Some(HeadSummary {
         min_time,
         sole: parse_ranges(fields.get(1)?)?,
+        zone_sole: Vec::new(),
         series_log2: fields.get(2)?.parse().ok()?,
         // Nodes before this field lose their disks without a word.
         holes: fields.get(3).map_or(Some(Vec::new()), |f| parse_ranges(f))?,
@@ -342,6 +410,7 @@ mod tests {
     pub(crate) fn record() -> NodeRecord {
         NodeRecord {
             version: "0.1.0".into(),
+            born: 99,
             roles: Roles::parse("scrape,query").unwrap(),
             weight: 3,
             zone: "a".into(),
@@ -352,12 +421,14 @@ mod tests {
             head: HeadSummary {
                 min_time: Some(-5),
                 sole: vec![SoleRange { from: 1, until: 9 }, SoleRange { from: 20, until: i64::MAX }],
+                zone_sole: vec![SoleRange { from: 1, until: 30 }],
                 series_log2: 12,
                 holes: vec![SoleRange { from: i64::MIN, until: 30 }],
             },
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             catalogue: 7,
             ring_hash: 0xdead_beef,
+            load: Some(1234),
         }
     }
 
@@ -384,13 +455,19 @@ mod tests {
     fn the_longest_summary_still_fits_into_its_value() {
         let wide: Vec<_> =
             (0..8).map(|i| SoleRange { from: i64::MIN + i, until: i64::MAX - 9 + i }).collect();
-        let head =
-            HeadSummary { min_time: Some(i64::MIN), sole: wide.clone(), series_log2: 255, holes: wide };
+        let head = HeadSummary {
+            min_time: Some(i64::MIN),
+            sole: wide.clone(),
+            zone_sole: wide.clone(),
+            series_log2: 255,
+            holes: wide,
+        };
         let pairs = NodeRecord { head, ..record() }.to_pairs();
         assert_eq!(within_bounds(pairs.clone()), (pairs.clone(), 0));
         let map: HashMap<_, _> = pairs.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let read = NodeRecord::from_lookup(|k| map.get(k).copied()).unwrap().head;
         assert_eq!((read.sole[0].from, read.holes[0].from), (i64::MIN, i64::MIN));
+        assert_eq!(read.zone_sole[0].from, i64::MIN);
     }
 
     #[test]
@@ -406,10 +483,16 @@ mod tests {
     fn a_head_that_was_not_heard_may_hold_anything() {
         let mut map: HashMap<&str, String> = record().to_pairs().into_iter().collect();
         map.remove("h");
+        let head = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
+        assert_eq!((head.min_time, head.zone_sole), (Some(0), record().head.zone_sole));
+        map.remove("o");
+        let head = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
         assert_eq!(
-            NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head.min_time,
-            Some(0)
+            head.zone_sole,
+            [SoleRange::EVER],
+            "one that does not say it may have everything in one zone"
         );
+        assert_eq!(record().by_hearsay().head.zone_sole, [SoleRange::EVER]);
         assert_eq!(parse_process(&process_pair(17).1), Some(17));
         assert_eq!((parse_process("2|1"), parse_process("1|x"), parse_process("")), (None, None, None));
     }

@@ -41,6 +41,14 @@ pub fn zone_quorum(copies: usize, zones: usize) -> usize {
     quorum(factor(zones)).min(copies).max(1)
 }
 
+/// Zones of a ring from which on a success lies in two of them.
+pub const ZONES_SAFE: usize = 3;
+
+/// Whether what is acknowledged on this ring outlives any one of its zones.
+pub fn outlives_a_zone(ring: &[Arc<Member>]) -> bool {
+    zone_quorum(quorum(factor(ring.len())), zones_of(ring)) > 1
+}
+
 /// Everybody with role `receive` who should be there: in any state but left, dead for `RING_GRACE_MS` at most.
 pub fn ring(view: &ClusterView, now_ms: i64) -> Vec<Arc<Member>> {
     let counts = |m: &Member| match m.liveness {
@@ -242,6 +250,16 @@ mod tests {
         assert_eq!((set.nodes.len(), set.zones), (2, 1));
         assert!(place(&one_zone, 1, &|m| m.name == "n0").is_err(), "one copy of three is not enough");
         assert!(place(&nodes(&["a", "b"]), 1, &|m| m.name == "n0").is_ok(), "one of a pair is");
+    }
+
+    #[test]
+    fn three_zones_outlive_one_of_them() {
+        let outlives = |zones: &[&str]| outlives_a_zone(&nodes(zones));
+        assert!(outlives(&["a", "b", "c"]) && outlives(&["a", "a", "b", "b", "c"]));
+        assert!(!outlives(&["a", "a", "b", "b"]) && !outlives(&["a", "b"]) && !outlives(&["", "", ""]));
+        assert!(!outlives(&[]));
+        let fewest = (1..6).find(|n| outlives(&["a", "b", "c", "d", "e"][..*n]));
+        assert_eq!(fewest, Some(ZONES_SAFE));
     }
 
     #[test]

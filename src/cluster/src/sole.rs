@@ -1,9 +1,9 @@
-//! Which stretches of time only this node may hold.
+//! Which stretches of time only this node, or only its zone, may hold.
 //!
 //! While there is no second ready node, and around the moment when one is lost, what is scraped here may have
 //! no replica. Those stretches are declared in gossip and kept on disk, so that peers know what is missing
-//! when this node is. The tracker may claim too much, never too little. Pure but for load and save; at most
-//! 64 stretches (the oldest are merged).
+//! when this node is. A second tracker does the same for zones: its peers are the nodes of other zones. A
+//! tracker may claim too much, never too little. Pure but for load and save; at most 64 stretches (the oldest are merged).
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,18 @@ impl SoleTracker {
     /// damaged file claims everything until `now_ms`.
     pub fn open_holes(dir: &Path, now_ms: i64) -> Self {
         Self::open_file(dir.join("holes.json"), now_ms)
+    }
+
+    /// The same for stretches of which all replicas may lie in this node's zone. A node that `holds` data and never kept
+    /// the file, being of a version before it, claims everything until `now_ms`.
+    pub fn open_zone(dir: &Path, holds: bool, now_ms: i64) -> Self {
+        let path = dir.join("zone-sole.json");
+        let is_new = !path.exists();
+        let mut tracker = Self::open_file(path, i64::MAX);
+        if is_new && holds {
+            tracker.claim(i64::MIN, now_ms);
+        }
+        tracker
     }
 
     fn open_file(path: PathBuf, until: i64) -> Self {
@@ -113,14 +125,7 @@ impl SoleTracker {
 
     fn claim(&mut self, from: i64, until: i64) {
         self.ranges.push(SoleRange { from, until });
-        self.ranges.sort_by_key(|r| r.from);
-        let mut merged: Vec<SoleRange> = Vec::with_capacity(self.ranges.len());
-        for r in self.ranges.drain(..) {
-            match merged.last_mut() {
-                Some(last) if r.from <= last.until => last.until = last.until.max(r.until),
-                _ => merged.push(r),
-            }
-        }
+        let mut merged = SoleRange::merged(std::mem::take(&mut self.ranges));
         while merged.len() > RANGES_MAX {
             let second = merged.remove(1);
             merged[0].until = merged[0].until.max(second.until);
@@ -157,6 +162,11 @@ mod tests {
         assert_eq!(SoleTracker::open_holes(dir.path(), 7).ranges(), [SoleRange { from: 0, until: 7 }]);
         let mut again = SoleTracker::open(dir.path());
         assert_eq!(again.ranges(), t.ranges());
+        let upgraded = SoleTracker::open_zone(dir.path(), true, 9);
+        assert_eq!(upgraded.ranges(), [SoleRange { from: i64::MIN, until: 9 }]);
+        upgraded.save().unwrap();
+        assert_eq!(SoleTracker::open_zone(dir.path(), true, 50).ranges(), upgraded.ranges());
+        assert!(SoleTracker::open_zone(&dir.path().join("new"), false, 9).ranges().is_empty());
         again.prune(300_000);
         assert_eq!(again.ranges().len(), 1);
         std::fs::write(dir.path().join("sole.json"), "broken").unwrap();

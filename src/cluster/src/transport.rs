@@ -21,10 +21,13 @@ use koios_model::Clock;
 use tokio::net::UdpSocket;
 
 use crate::frame::{FRAME_BYTES_MAX, Reassembler, seal};
+use crate::outer::Outer;
 use crate::secret::KeyRing;
 
 /// How long the codec may take for one message before it is given up.
 const CODEC_TIMEOUT: Duration = Duration::from_millis(250);
+/// After so many dropped datagrams other tasks of the thread have their turn.
+const FAIR: u32 = 128;
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
@@ -67,7 +70,7 @@ impl SealedTransport {
 #[async_trait]
 impl Transport for SealedTransport {
     async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let outer = UdpSocket::bind(listen_addr).await?;
+        let outer = Outer::bind(listen_addr).await?;
         let (codec, bridge) = codec().await?;
         Ok(Box::new(SealedSocket {
             ring: self.ring.clone(),
@@ -80,6 +83,7 @@ impl Transport for SealedTransport {
             bridge,
             reassembler: Reassembler::default(),
             next_id: 0,
+            dropped: 0,
             encoded: vec![0; DATAGRAM_BYTES_MAX],
             pending: None,
         }))
@@ -99,12 +103,14 @@ struct SealedSocket {
     clock: Arc<dyn Clock>,
     stats: Arc<TransportStats>,
     weather: Option<Weather>,
-    outer: UdpSocket,
+    outer: Outer,
     codec: CodecSocket,
     bridge: UdpSocket,
     bridge_addr: SocketAddr,
     reassembler: Reassembler,
     next_id: u64,
+    /// Datagrams dropped so far, for turns.
+    dropped: u32,
     /// What the codec made of the message in hand.
     encoded: Vec<u8>,
     pending: Option<Pending>,
@@ -129,28 +135,37 @@ impl SealedSocket {
         Ok(())
     }
 
-    /// Waits for a whole, authentic message.
+    /// Waits for a whole, authentic message. Datagrams are taken until there is none, without the scheduler in between.
     async fn next_message(&mut self) -> anyhow::Result<Pending> {
         let mut buf = [0u8; FRAME_BYTES_MAX + 1];
         loop {
-            let (len, from) = match self.outer.recv_from(&mut buf).await {
+            let (len, from) = match self.outer.take(&mut buf) {
                 Ok(ok) => ok,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.outer.wait(self.clock.mono_ns()).await?;
+                    continue;
+                }
                 Err(e) if transient(&e) => continue,
                 Err(e) => return Err(e.into()),
             };
-            let accepted = self.reassembler.accept(
-                &self.ring,
-                from,
-                &buf[..len],
-                self.clock.now_ms(),
-                self.clock.mono_ns(),
-            );
+            let (now_ms, mono_ns) = (self.clock.now_ms(), self.clock.mono_ns());
+            let accepted = self.reassembler.accept(&self.ring, from, &buf[..len], now_ms, mono_ns);
             koios_model::failpoint::fault("gossip receive");
-            let counter = if accepted.is_ok() { &self.stats.received } else { &self.stats.rejected };
-            counter.fetch_add(1, Ordering::Relaxed);
-            if let Ok(Some(message)) = accepted {
-                let until_ns = self.clock.mono_ns() + CODEC_TIMEOUT.as_nanos() as u64;
-                return Ok(Pending { from, message, handed_over: false, until_ns });
+            match accepted {
+                Ok(whole) => {
+                    self.stats.received.fetch_add(1, Ordering::Relaxed);
+                    let Some(message) = whole else { continue };
+                    let until_ns = self.clock.mono_ns() + CODEC_TIMEOUT.as_nanos() as u64;
+                    return Ok(Pending { from, message, handed_over: false, until_ns });
+                }
+                Err(_) => {
+                    self.stats.rejected.fetch_add(1, Ordering::Relaxed);
+                    self.outer.note_dropped(mono_ns);
+                    self.dropped = self.dropped.wrapping_add(1);
+                    if self.dropped.is_multiple_of(FAIR) {
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
         }
     }
@@ -170,7 +185,7 @@ fn transient(e: &std::io::Error) -> bool {
 #[async_trait]
 impl Socket for SealedSocket {
     fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.outer.local_addr()?)
+        Ok(self.outer.address())
     }
 
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {

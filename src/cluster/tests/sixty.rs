@@ -38,6 +38,7 @@ fn full_record(i: usize) -> NodeRecord {
         head: HeadSummary {
             min_time: Some(now),
             sole: (0..8).map(stretch).collect(),
+            zone_sole: (4..12).map(stretch).collect(),
             series_log2: 23,
             holes: (8..16).map(stretch).collect(),
         },

@@ -65,6 +65,7 @@ fn read_one(mut s: Section<'_>, scheme: NameScheme) -> AlertmanagerConfig {
     let http = HttpClientConfig::read(&mut s);
     let relabel_configs = rules(&mut s, "relabel_configs", scheme);
     let sources = sd::read(&mut s, scheme, relabel_configs.is_empty());
+    sd::refuse_https(&s, "for Alertmanagers");
     if let Some(version) = s.text("api_version").filter(|v| v.text != "v2") {
         let cause = format!("`api_version`: {:?} is not supported", version.text);
         s.ctx.error(1204, version.span, cause, "use `v2`; Alertmanager removed v1 in 0.27");

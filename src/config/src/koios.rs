@@ -25,6 +25,8 @@ pub struct ClusterSection {
     pub zone: Option<String>,
     /// Seeds, `host` or `host:port`.
     pub join: Vec<String>,
+    /// gRPC addresses, `host:port`, of nodes that are asked over TCP who they are.
+    pub static_peers: Vec<String>,
     /// File that holds the shared secret.
     pub secret_file: Option<PathBuf>,
     /// Time between gossip rounds, milliseconds.
@@ -41,6 +43,7 @@ impl Default for ClusterSection {
             name: "default".into(),
             zone: None,
             join: Vec::new(),
+            static_peers: Vec::new(),
             secret_file: None,
             gossip_interval_ms: 1000,
             dead_node_grace_ms: 600_000,
@@ -266,6 +269,13 @@ fn node(mut s: Section<'_>) -> NodeSection {
     out
 }
 
+/// Whether a text is `host:port`, with a port that can be connected to.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_bare_v6 = host.contains(':') && !host.starts_with('[');
+    !host.is_empty() && !is_bare_v6 && !text.contains(['/', ' ']) && port.parse::<u16>().is_ok_and(|p| p > 0)
+}
+
 fn cluster(mut s: Section<'_>) -> ClusterSection {
     let d = ClusterSection::default();
     let mut join = Vec::new();
@@ -280,10 +290,19 @@ fn cluster(mut s: Section<'_>) -> ClusterSection {
         }
         join.push(seed.text);
     }
+    let mut static_peers = Vec::new();
+    for peer in s.texts("static_peers") {
+        if !is_host_and_port(&peer.text) {
+            let fix = "write `host:port` with the gRPC port, e.g. `node-2:10901`";
+            s.ctx.error(1209, peer.span, format!("{:?} is not the address of a peer", peer.text), fix);
+        }
+        static_peers.push(peer.text);
+    }
     let out = ClusterSection {
         name: s.string("name").filter(|n| !n.is_empty()).unwrap_or(d.name),
         zone: s.string("zone").filter(|z| !z.is_empty()),
         join,
+        static_peers,
         secret_file: s.path("secret_file"),
         gossip_interval_ms: positive(&mut s, "gossip_interval", d.gossip_interval_ms),
         dead_node_grace_ms: positive(&mut s, "dead_node_grace", d.dead_node_grace_ms),

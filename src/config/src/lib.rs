@@ -42,7 +42,7 @@ pub use http_client::{
 };
 pub use koios::{
     ClusterSection, KoiosSection, LimitsSection, NodeSection, QuerySection, ScrapeSection, ShipLog,
-    StorageSection, WalSync,
+    StorageSection, WalSync, is_host_and_port,
 };
 pub use names::{EscapingScheme, NameScheme, ScrapeProtocol};
 pub use relabel::{RelabelAction, RelabelRule};
@@ -51,7 +51,7 @@ pub use remote::{
 };
 pub use root::{Config, load, parse, parse_with_env};
 pub use scrape::{Scheme, ScrapeConfig};
-pub use sd::{FileSd, StaticGroup, parse_target_groups};
+pub use sd::{FileSd, HttpSd, StaticGroup, parse_target_groups};
 pub use secret::{MaskedUrl, Secret};
 pub use storage::{StorageConfig, TsdbConfig};
 pub use telemetry::{OtlpConfig, RuntimeConfig, TracingConfig};

@@ -5,7 +5,7 @@ use crate::http_client::HttpClientConfig;
 use crate::names::{EscapingScheme, NameScheme, ScrapeProtocol};
 use crate::read::{Section, Text};
 use crate::relabel::{RelabelRule, rules};
-use crate::sd::{self, FileSd, StaticGroup};
+use crate::sd::{self, FileSd, HttpSd, StaticGroup};
 use crate::yaml::{Kind, Span};
 
 /// URL scheme of targets.
@@ -82,6 +82,8 @@ pub struct ScrapeConfig {
     pub static_configs: Vec<StaticGroup>,
     /// Targets in files.
     pub file_sd_configs: Vec<FileSd>,
+    /// Targets that servers tell.
+    pub http_sd_configs: Vec<HttpSd>,
     /// Rules for targets.
     pub relabel_configs: Vec<RelabelRule>,
     /// Rules for samples.
@@ -116,6 +118,7 @@ impl ScrapeConfig {
             http: HttpClientConfig::default(),
             static_configs: Vec::new(),
             file_sd_configs: Vec::new(),
+            http_sd_configs: Vec::new(),
             relabel_configs: Vec::new(),
             metric_relabel_configs: Vec::new(),
         }
@@ -139,7 +142,8 @@ impl ScrapeConfig {
         c.relabel_configs = rules(&mut s, "relabel_configs", c.name_scheme);
         c.metric_relabel_configs = rules(&mut s, "metric_relabel_configs", c.name_scheme);
         let sources = sd::read(&mut s, c.name_scheme, c.relabel_configs.is_empty());
-        (c.static_configs, c.file_sd_configs) = (sources.groups, sources.files);
+        c.static_configs = sources.groups;
+        (c.file_sd_configs, c.http_sd_configs) = (sources.files, sources.https);
         s.finish();
         (c, name)
     }

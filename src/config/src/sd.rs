@@ -1,5 +1,5 @@
-//! Where targets come from: written down, or in files that are watched. Every other mechanism that
-//! Prometheus knows is recognised and refused by name, so that nobody wonders where the targets went.
+//! Where targets come from: written down, in files that are watched, or asked of an HTTP server. Every other mechanism
+//! that Prometheus knows is recognised and refused by name, so that nobody wonders where the targets went.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,10 @@ use koios_model::Labels;
 
 use crate::error::ConfigErrors;
 use crate::global::check_label_name;
+use crate::http_client::{HttpClientConfig, url};
 use crate::names::NameScheme;
 use crate::read::{Ctx, Section};
+use crate::secret::MaskedUrl;
 use crate::yaml::{self, Kind, Node};
 
 /// A group of targets that share labels.
@@ -29,6 +31,17 @@ pub struct FileSd {
     pub refresh_ms: i64,
 }
 
+/// Target groups that a server tells as JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpSd {
+    /// What is asked.
+    pub url: MaskedUrl,
+    /// How often.
+    pub refresh_ms: i64,
+    /// Client side of HTTP.
+    pub http: HttpClientConfig,
+}
+
 /// Mechanisms of Prometheus 3.14 that are not here yet.
 const UNSUPPORTED: &[&str] = &[
     "aws_sd_configs",
@@ -42,7 +55,6 @@ const UNSUPPORTED: &[&str] = &[
     "eureka_sd_configs",
     "gce_sd_configs",
     "hetzner_sd_configs",
-    "http_sd_configs",
     "ionos_sd_configs",
     "kubernetes_sd_configs",
     "kuma_sd_configs",
@@ -68,6 +80,7 @@ const UNSUPPORTED: &[&str] = &[
 pub(crate) struct Sources {
     pub(crate) groups: Vec<StaticGroup>,
     pub(crate) files: Vec<FileSd>,
+    pub(crate) https: Vec<HttpSd>,
 }
 
 /// Reads the discovery fields that stand inline in `s`. `plain` says that addresses are used as they are,
@@ -75,17 +88,36 @@ pub(crate) struct Sources {
 pub(crate) fn read(s: &mut Section<'_>, scheme: NameScheme, plain: bool) -> Sources {
     let groups = s.sections("static_configs").into_iter().map(|g| group(g, scheme, plain)).collect();
     let files = s.sections("file_sd_configs").into_iter().map(file_sd).collect();
+    let https = s.sections("http_sd_configs").into_iter().filter_map(http_sd).collect();
     for name in UNSUPPORTED {
         s.allow(name);
         if s.has(name) {
             let kind = name.trim_end_matches("_sd_configs");
             let cause = format!("service discovery `{kind}` is not supported yet");
-            let fix =
-                "use `static_configs` or `file_sd_configs`; an exporter of target files can bridge the gap";
+            let fix = "use `static_configs`, `file_sd_configs` or `http_sd_configs`; an exporter of target lists can bridge the gap";
             s.ctx.error(1401, s.key_span(name), cause, fix);
         }
     }
-    Sources { groups, files }
+    Sources { groups, files, https }
+}
+
+/// Refuses servers of targets where they are not asked.
+pub(crate) fn refuse_https(s: &Section<'_>, where_to: &str) {
+    if s.has("http_sd_configs") {
+        let cause = format!("service discovery `http` is not supported yet {where_to}");
+        s.ctx.error(1401, s.key_span("http_sd_configs"), cause, "use `static_configs` or `file_sd_configs`");
+    }
+}
+
+fn http_sd(mut s: Section<'_>) -> Option<HttpSd> {
+    if s.raw("url").is_none() {
+        s.missing("url", "add `url: http://HOST/PATH`; it answers with a JSON list of target groups");
+    }
+    let url = url(&mut s, "url");
+    let refresh_ms = s.duration("refresh_interval").filter(|v| *v > 0).unwrap_or(60_000);
+    let http = HttpClientConfig::read(&mut s);
+    s.finish();
+    Some(HttpSd { url: url?, refresh_ms, http })
 }
 
 fn group(mut s: Section<'_>, scheme: NameScheme, plain: bool) -> StaticGroup {

@@ -50,6 +50,7 @@ const HOMES: &[(&str, &str)] = &[
     ("honor_labels", "an entry of `scrape_configs:`"),
     ("static_configs", "an entry of `scrape_configs:`"),
     ("file_sd_configs", "an entry of `scrape_configs:`"),
+    ("http_sd_configs", "an entry of `scrape_configs:`"),
     ("relabel_configs", "an entry of `scrape_configs:`"),
     ("metric_relabel_configs", "an entry of `scrape_configs:`"),
     ("targets", "an entry of `static_configs:`"),

@@ -12,21 +12,26 @@ pub async fn healthy() -> HttpResponse {
 
 /// `/-/ready`.
 pub async fn ready(state: web::Data<ApiState>) -> HttpResponse {
-    match state.readiness() {
-        Readiness::Ready => {
+    match (state.readiness(), state.node.impediment()) {
+        (readiness, Some(why)) => service_unavailable(readiness, &format!("Service Unavailable: {why}\n")),
+        (Readiness::Ready, None) => {
             HttpResponse::Ok().content_type(ContentType::plaintext()).body("Koios is Ready.\n")
         }
-        other => not_ready(other),
+        (other, None) => not_ready(other),
     }
 }
 
 /// The answer of everything that needs a ready node.
 pub fn not_ready(readiness: Readiness) -> HttpResponse {
+    service_unavailable(readiness, "Service Unavailable")
+}
+
+fn service_unavailable(readiness: Readiness, body: &str) -> HttpResponse {
     let stopping = readiness == Readiness::Stopping;
     HttpResponse::ServiceUnavailable()
         .content_type(ContentType::plaintext())
         .insert_header(("X-Prometheus-Stopping", if stopping { "true" } else { "false" }))
-        .body("Service Unavailable")
+        .body(body.to_owned())
 }
 
 /// `/-/reload`.

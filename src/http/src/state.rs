@@ -73,6 +73,8 @@ pub trait NodePort: Send + Sync + 'static {
     /// # Errors
     /// Which node did not, and why.
     async fn act(&self, body: &str) -> Result<(), String>;
+    /// Why nobody should be sent to this node now although it serves; for `/-/ready`.
+    fn impediment(&self) -> Option<&'static str>;
     /// Begins what SIGTERM begins; returns at once.
     fn drain(&self);
     /// Copies what this node keeps into a new directory and answers its name; `head` says whether with the samples

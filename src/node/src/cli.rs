@@ -32,6 +32,15 @@ pub struct RunArgs {
     /// A node of the cluster to join; repeatable. The port is the seed's cluster port, 7946 by default.
     #[arg(long = "join", env = "KOIOS_JOIN", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub join: Vec<String>,
+    /// A node that is asked over TCP who it is, for networks that let no UDP through: its gRPC address. Repeatable; name all
+    /// nodes on every node, itself may be among them.
+    #[arg(
+        long = "cluster.peer",
+        env = "KOIOS_CLUSTER_PEER",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub cluster_peer: Vec<String>,
     /// Name of this node; made up and kept when not given.
     #[arg(long = "node.name", env = "KOIOS_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -78,6 +87,9 @@ pub struct RunArgs {
     /// How long blocks that other producers uploaded are not read yet.
     #[arg(long = "consistency-delay", value_name = "DURATION")]
     pub consistency_delay: Option<String>,
+    /// The same YAML in place of the file.
+    #[arg(long = "objstore.config", value_name = "YAML", conflicts_with = "objstore_config_file")]
+    pub objstore_config: Option<String>,
     /// Longest time a query may take.
     #[arg(long = "query.timeout", value_name = "DURATION")]
     pub query_timeout: Option<String>,
@@ -105,6 +117,24 @@ pub struct RunArgs {
     /// Range queries read downsampled blocks as coarse as a fifth of their step, unless max_source_resolution says otherwise.
     #[arg(long = "query.auto-downsampling")]
     pub query_auto_downsampling: bool,
+    /// A Thanos component or another Koios cluster to ask too, HOST:PORT or dns+HOST:PORT; repeatable.
+    #[arg(long = "endpoint", alias = "store", value_name = "ADDRESS")]
+    pub endpoint: Vec<String>,
+    /// As --endpoint, and answers say when it does not answer, however long that lasts; repeatable.
+    #[arg(long = "endpoint-strict", alias = "store-strict", value_name = "HOST:PORT")]
+    pub endpoint_strict: Vec<String>,
+    /// A name behind which there are several endpoints; repeatable.
+    #[arg(long = "endpoint-group", value_name = "HOST:PORT")]
+    pub endpoint_group: Vec<String>,
+    /// Thanos' YAML of endpoints, with TLS for each.
+    #[arg(long = "endpoint.sd-config-file", value_name = "FILE")]
+    pub endpoint_sd_config_file: Option<PathBuf>,
+    /// The same YAML in place of the file.
+    #[arg(long = "endpoint.sd-config", value_name = "YAML", conflicts_with = "endpoint_sd_config_file")]
+    pub endpoint_sd_config: Option<String>,
+    /// File with lists of endpoints, as Prometheus' file discovery has them; read again every 30 s; repeatable.
+    #[arg(long = "store.sd-files", value_name = "FILE")]
+    pub store_sd_files: Vec<PathBuf>,
     /// Allow /-/reload and /-/drain.
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,

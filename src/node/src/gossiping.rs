@@ -42,8 +42,9 @@ pub async fn start(
 ) -> Result<Gossiping, String> {
     let state_dir = settings.args.storage_path.join("cluster");
     let saved = PeerBook::open(&state_dir).seeds();
-    let seeds = seeds(settings).await;
-    let towards = seeds.first().or_else(|| saved.first()).copied();
+    let seeds = lookup(settings.join.iter().map(|s| join::with_port(s))).await;
+    let peers = lookup(settings.peers.iter().cloned()).await;
+    let towards = seeds.first().or_else(|| saved.first()).or_else(|| peers.first()).copied();
     let listen = settings.args.cluster_listen;
     let told = settings.args.cluster_advertise;
     let advertise = told.unwrap_or_else(|| join::advertised(listen, towards));
@@ -58,6 +59,7 @@ pub async fn start(
     let http = same_ip(web);
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        born: me.generation.born,
         roles: settings.roles,
         since: f.clock.now_ms(),
         head: unread_head(settings, f),
@@ -87,14 +89,15 @@ pub async fn start(
 fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     let min_time = settings.args.storage_path.join("head").exists().then_some(0);
     let ranges = |tracker: &Mutex<SoleTracker>| tracker.lock().ranges().to_vec();
-    HeadSummary { min_time, sole: ranges(&f.sole), holes: ranges(&f.holes), ..HeadSummary::default() }
+    let (sole, zone_sole, holes) = (ranges(&f.sole), ranges(&f.zone_sole), ranges(&f.holes));
+    HeadSummary { min_time, sole, zone_sole, holes, ..HeadSummary::default() }
 }
 
-/// Where the names to join lead to now; joining goes on to look.
-async fn seeds(settings: &Settings) -> Vec<SocketAddr> {
+/// Where the names of other nodes lead to now; joining goes on to look.
+async fn lookup(names: impl Iterator<Item = String>) -> Vec<SocketAddr> {
     let mut out = Vec::new();
-    for seed in settings.join.iter().take(namesake::ASKED_MAX) {
-        out.extend(tokio::net::lookup_host(join::with_port(seed)).await.into_iter().flatten());
+    for name in names.take(namesake::ASKED_MAX) {
+        out.extend(tokio::net::lookup_host(name).await.into_iter().flatten());
     }
     out
 }
@@ -113,7 +116,7 @@ fn exposure(
             let open = "node traffic is neither authenticated nor encrypted: set --cluster.secret-file on every node";
             Ok((listen, advertise, vec![open.to_owned()]))
         }
-        Err(_) if settings.join.is_empty() => {
+        Err(_) if settings.join.is_empty() && settings.peers.is_empty() => {
             let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
             let closed = format!(
                 "the cluster port stays on {local} because {advertise} is public and there is no secret: set \

@@ -4,16 +4,19 @@
 //! can never fit (another cluster, another secret) ends the process with the fix.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use koios_cluster::identity::replace_file;
 use koios_cluster::join::{Attempt, attempt};
 use koios_cluster::replicas::{is_known, ring};
-use koios_cluster::{Gossip, JoinProblem, KeyRing};
+use koios_cluster::{Gossip, JoinProblem, KeyRing, SoleTracker};
 use koios_model::Clock;
 use koios_query::Peers;
+use parking_lot::Mutex;
 
-use crate::reports::MEMBERS;
+use crate::reports::{LOST, MEMBERS};
 
 /// How joining ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +104,22 @@ pub async fn join(
     unreachable!("BUG: the loop ends by returning")
 }
 
+/// Waits for the first of the static peers to say who it is. They all may be started for the first time, this one before
+/// the others: it does not wait for ever, and they find it.
+pub async fn meet_static_peers(gossip: &Gossip) -> Joined {
+    let patience = Duration::from_nanos(REJOIN_PATIENCE_NS);
+    if tokio::time::timeout(patience, first_peer(gossip)).await.is_ok() {
+        return Joined::Met;
+    }
+    tracing::warn!("no static peer answers; this node begins alone and goes on asking them");
+    Joined::Alone
+}
+
+async fn first_peer(gossip: &Gossip) {
+    let mut views = gossip.subscribe();
+    let _ = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive())).await;
+}
+
 /// Waits until more than half of the nodes that take pushed samples know this one, so that its copies count: behind
 /// a cut a new node could make a quorum of which the others know nothing (`koios_cluster::replicas::is_known`).
 pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
@@ -129,6 +148,75 @@ pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
     }
 }
 
+/// Asks the peers, once in the life of a disk, what this node held on one before, and keeps the answer: `holes` and `sole` are then as
+/// they were when the disk was lost. Peers that do not answer are asked again a few times; what nobody remembers is not known.
+pub async fn recall(
+    gossip: &Gossip,
+    peers: &Peers,
+    (holes, sole): (&Mutex<SoleTracker>, &Mutex<SoleTracker>),
+    state_dir: &Path,
+) {
+    let done = state_dir.join("recalled");
+    if done.exists() {
+        return;
+    }
+    let view = gossip.view();
+    let mut open: Vec<_> =
+        view.members.values().filter(|m| m.name != view.me && m.is_alive()).cloned().collect();
+    let generation = view.own().map(|m| m.generation);
+    let ask = format!("{LOST} {}", serde_json::json!({ "node": view.me, "generation": generation }));
+    for _ in 0..RECALLS_MAX {
+        let asked = open.iter().map(|m| async { peers.report(m, &ask, KNOWN_PATIENCE).await.ok() });
+        let answers = futures::future::join_all(asked).await;
+        let mut missed = Vec::new();
+        for (m, answer) in open.into_iter().zip(answers) {
+            match answer.and_then(|a| serde_json::from_slice::<Remembered>(&a).ok()) {
+                Some(told) => keep(&told, holes, sole),
+                None => missed.push(m),
+            }
+        }
+        open = missed;
+        if open.is_empty() {
+            break;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    if let Err(e) = replace_file(&done, "") {
+        tracing::warn!(error = %e, "peers will be asked again what this node held");
+    }
+}
+
+/// How often a silent peer is asked what it remembers.
+const RECALLS_MAX: usize = 5;
+
+/// What a peer remembers of a node: first and last moments.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Remembered {
+    /// What it lost.
+    pub holes: Vec<(i64, i64)>,
+    /// What it held alone.
+    pub sole: Vec<(i64, i64)>,
+}
+
+fn keep(told: &Remembered, holes: &Mutex<SoleTracker>, sole: &Mutex<SoleTracker>) {
+    if told.holes.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        "the disk of this node is new, and peers remember another one: what it held is missing here"
+    );
+    for (ranges, tracker) in [(&told.holes, holes), (&told.sole, sole)] {
+        let mut tracker = tracker.lock();
+        let mut changed = false;
+        for (from, until) in ranges {
+            changed |= tracker.ensure(*from, *until);
+        }
+        if changed && let Err(e) = tracker.save() {
+            tracing::warn!(error = %e, "what this node lost is not kept on disk");
+        }
+    }
+}
+
 fn peers(gossip: &Gossip) -> usize {
     let view = gossip.view();
     view.members.values().filter(|m| m.name != view.me && m.is_alive()).count()
@@ -137,12 +225,10 @@ fn peers(gossip: &Gossip) -> usize {
 /// A seed answered over TCP; gossip follows within a second or two unless UDP is blocked. Without it this node would be a
 /// cluster of its own beside the one it was told to join.
 async fn wait_for_peer(gossip: &Gossip) -> bool {
-    let mut views = gossip.subscribe();
-    let met = views.wait_for(|v| v.members.values().any(|m| m.name != v.me && m.is_alive()));
-    let met = tokio::time::timeout(GOSSIP_PATIENCE, met).await.is_ok();
+    let met = tokio::time::timeout(GOSSIP_PATIENCE, first_peer(gossip)).await.is_ok();
     if !met {
         tracing::error!(
-            "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes"
+            "step gossip: the seed answers over TCP but not over UDP; fix: let UDP through on the cluster port between the nodes, or name all nodes with --cluster.peer on each of them"
         );
     }
     met

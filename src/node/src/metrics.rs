@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use koios_actors::blocks::{Compactor, LocalBlocks, LocalStats};
 use koios_actors::ingest::HeadViews;
 use koios_actors::kit::{Mailroom, Roll};
-use koios_actors::scrape::TargetBoard;
+use koios_actors::scrape::{Scales, Sources as TargetSources, TargetBoard};
 use koios_cluster::Gossip;
 use koios_cluster::gossip::IDS_BYTES_MAX;
 use koios_http::state::RuntimeFacts;
@@ -28,6 +28,8 @@ pub struct Sources {
     pub heads: Arc<HeadViews>,
     pub roll: Roll,
     pub board: Arc<TargetBoard>,
+    pub targets: Arc<TargetSources>,
+    pub scales: Arc<Scales>,
     pub gossip: Arc<Gossip>,
     pub catalogue: Arc<arc_swap::ArcSwap<CatalogueView>>,
     pub shelf: Arc<Shelf>,
@@ -56,6 +58,8 @@ pub fn register(registry: &Registry, s: Sources) {
         }
         crate::shipping::export(e, &s.shipping);
         cluster(e, &s.gossip);
+        discovery(e, &s.targets);
+        scales(e, &s.scales);
         crate::picture_metrics::export(e, &s.front, s.clock.now_ms());
         let help = "Slots scraped here only until their new owner has begun.";
         e.gauge("koios_scrape_slots_lingering", help, &[], s.board.lingering() as f64);
@@ -130,6 +134,34 @@ fn head(e: &mut Emitter, heads: &HeadViews) {
             stats.max_time as f64 / 1000.0,
         );
     }
+}
+
+/// Servers of targets, by Prometheus' names; the label is the source, which several jobs may share.
+fn discovery(e: &mut Emitter, sources: &TargetSources) {
+    for s in sources.standings() {
+        let labels = [("mechanism", "http"), ("url", s.url.as_str())];
+        let failed = s.counts.failed as f64;
+        e.counter("prometheus_sd_refresh_failures_total", "Questions without an answer.", &labels, failed);
+        let help = "Targets that are believed of the source.";
+        e.gauge("prometheus_sd_discovered_targets", help, &labels, s.targets as f64);
+        let help = "Questions of this node to the source; the others of its zone ask the one that leads.";
+        e.counter("koios_sd_requests_total", help, &labels, s.counts.asked as f64);
+        let help = "Empty lists that were not believed.";
+        e.counter("koios_sd_empty_lists_doubted_total", help, &labels, s.counts.doubted as f64);
+        let leads = f64::from(u8::from(s.leads));
+        e.gauge("koios_sd_leads", "Whether this node asks the source for its zone.", &labels, leads);
+    }
+}
+
+fn scales(e: &mut Emitter, scales: &Scales) {
+    if let Some(load) = scales.told() {
+        let help = "Samples a second that this node scrapes, as its peers know it.";
+        e.gauge("koios_scrape_samples_per_second", help, &[], f64::from(load));
+    }
+    let (given, taken) = scales.counts();
+    let help = "Slots that are with another node than their owner by rank, because that had too much.";
+    e.gauge("koios_scrape_slots_moved", help, &[("direction", "given")], given as f64);
+    e.gauge("koios_scrape_slots_moved", help, &[("direction", "taken")], taken as f64);
 }
 
 fn local_blocks(e: &mut Emitter, stats: &LocalStats) {

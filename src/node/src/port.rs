@@ -129,6 +129,11 @@ impl NodePort for Port {
         outcome
     }
 
+    fn impediment(&self) -> Option<&'static str> {
+        let why = "the gossip task ended and is being started again; until then this node does not know who is there";
+        (!self.gossip.health().is_running()).then_some(why)
+    }
+
     fn drain(&self) {
         self.told_to_drain.notify_one();
     }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use koios_actors::ingest::{LocalPush, Replicated, ReplicatedSetup};
-use koios_cluster::Gossip;
+use koios_actors::ingest::{LocalPush, Replicated, ReplicatedSetup, declare};
+use koios_cluster::{Gossip, SoleTracker};
+use koios_model::Clock;
 use koios_query::Peers;
 use koios_query::ports::Keeper;
 use koios_remote::counters::Outcome;
 use koios_remote::{Limits, Message, PushPort, Reason, Receiver, relay};
 use koios_telemetry::Emitter;
+use parking_lot::Mutex;
 
 use crate::settings::Settings;
 use crate::wire::Foundation;
@@ -31,6 +33,7 @@ pub fn receiver(
         peers: peers.clone(),
         views: gossip.subscribe(),
         sole: foundation.sole.clone(),
+        zone_sole: foundation.zone_sole.clone(),
         clock: foundation.clock.clone(),
         net: foundation.net.clone(),
     });
@@ -41,18 +44,24 @@ pub fn receiver(
 /// What keeps copies for peers, on a node with the role.
 pub fn keeper(settings: &Settings, foundation: &Foundation) -> Option<Arc<dyn Keeper>> {
     let local = LocalPush::new(foundation.distributor.clone());
-    settings.roles.has("receive").then(|| Arc::new(Copies { local }) as Arc<dyn Keeper>)
+    let (zone_sole, clock) = (foundation.zone_sole.clone(), foundation.clock.clone());
+    settings.roles.has("receive").then(|| Arc::new(Copies { local, zone_sole, clock }) as Arc<dyn Keeper>)
 }
 
 /// Copies of what peers were sent.
 struct Copies {
     local: LocalPush,
+    zone_sole: Arc<Mutex<SoleTracker>>,
+    clock: Arc<dyn Clock>,
 }
 
 #[async_trait::async_trait]
 impl Keeper for Copies {
-    async fn keep(&self, batch: Vec<u8>) -> Result<Vec<u8>, String> {
+    async fn keep(&self, batch: Vec<u8>, one_zone: bool) -> Result<Vec<u8>, String> {
         let batch = relay::read_batch(&batch, &Limits::default())?;
+        if one_zone {
+            declare(&self.zone_sole, &batch, self.clock.now_ms()).map_err(|e| e.to_string())?;
+        }
         let outcome = self.local.push(Arc::new(batch)).await.map_err(|e| e.to_string())?;
         Ok(relay::write_outcome(&outcome))
     }

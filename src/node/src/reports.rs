@@ -1,24 +1,28 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
-//! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `slots`, `exemplars {…}`, `metadata {…}`,
-//! `target_metadata {…}`. What does not parse is no report.
+//! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `record`, `slots`, `exemplars {…}`, `metadata {…}`,
+//! `target_metadata {…}`, `source {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use koios_actors::ingest::HeadViews;
-use koios_actors::scrape::{Relief, TargetBoard};
-use koios_cluster::Gossip;
+use koios_actors::scrape::pool::Tell;
+use koios_actors::scrape::{Relief, Scales, Sources, TargetBoard, sources};
+use koios_cluster::{Gossip, SoleRange, told};
 use koios_model::metadata::MetricMetadata;
 use koios_model::{Labels, Matcher, format};
 use koios_query::Reports;
 use serde_json::{Map, Value, json};
 
 use crate::admin::Admin;
+use crate::joining::Remembered;
 
 /// The report of whom a node sees: names and generations.
 pub const MEMBERS: &str = "members";
+/// The report of what a node believes that another one lost, and held alone.
+pub const LOST: &str = "lost";
 
 /// This node's reports, and what it does for peers.
 pub struct OwnReports {
@@ -28,6 +32,12 @@ pub struct OwnReports {
     pub heads: Arc<HeadViews>,
     /// What new owners of scrape slots say.
     pub relief: Arc<Relief>,
+    /// How much this node scrapes.
+    pub scales: Arc<Scales>,
+    /// Tells a node something.
+    pub tell: Tell,
+    /// Servers that tell targets.
+    pub sources: Arc<Sources>,
     pub admin: Arc<Admin>,
 }
 
@@ -44,15 +54,20 @@ impl Reports for OwnReports {
                 json!(alive.map(|m| (m.name.as_str(), m.generation)).collect::<Vec<_>>()).to_string(),
             );
         }
+        if kind == told::REPORT {
+            return told::say(&self.gossip.view());
+        }
         if kind == "slots" {
-            return Some(self.board.slots_json());
+            return Some(self.board.slots_json(|key, slot| self.scales.taken_from(key, slot)));
         }
         let (word, arguments) = kind.split_once(' ')?;
         let ask: Value = serde_json::from_str(arguments).ok()?;
         let report = match word {
+            LOST => self.lost(&ask)?,
             "exemplars" => self.exemplars(&ask)?,
             "metadata" => self.metadata(&ask)?,
             "target_metadata" => self.target_metadata(&ask)?,
+            sources::REPORT => self.sources.report(&ask)?,
             _ => return None,
         };
         Some(report.to_string())
@@ -60,10 +75,12 @@ impl Reports for OwnReports {
 
     async fn act(&self, body: &[u8]) -> Result<(), String> {
         // Between nodes, and no operator's business.
-        let covered = serde_json::from_slice::<Value>(body).ok().and_then(|ask| ask.get("covered").cloned());
-        match covered {
-            Some(covered) => self.relief.hear(&covered),
-            None => self.admin.act(body).await,
+        let ask = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        match (ask.get("covered"), ask.get("offered"), ask.get("taken")) {
+            (Some(covered), ..) => self.relief.hear(covered),
+            (_, Some(offered), _) => self.scales.hear_offer(offered, &self.gossip.view(), &self.tell),
+            (.., Some(taken)) => self.scales.hear_taken(taken),
+            _ => self.admin.act(body).await,
         }
     }
 }
@@ -118,6 +135,19 @@ impl OwnReports {
         let all: BTreeMap<_, _> =
             all.iter().map(|(n, s)| (n, s.iter().map(words).collect::<Vec<_>>())).collect();
         Some(json!(all))
+    }
+
+    /// What this node believes that another one lost, and held alone.
+    fn lost(&self, ask: &Value) -> Option<Value> {
+        let view = self.gossip.view();
+        // Who does not see the process that asks yet has not compared it with what was before.
+        let seen = view
+            .members
+            .get(ask["node"].as_str()?)
+            .filter(|m| Some(m.generation) == ask["generation"].as_u64())?;
+        let head = seen.record.head.clone();
+        let ranges = |list: &[SoleRange]| list.iter().map(|r| (r.from, r.until)).collect();
+        serde_json::to_value(Remembered { holes: ranges(&head.holes), sole: ranges(&head.sole) }).ok()
     }
 
     fn target_metadata(&self, ask: &Value) -> Option<Value> {

@@ -1,4 +1,4 @@
-//! The gRPC listener.
+//! The gRPC listener: peers, and whoever speaks Thanos' protocols, on one port.
 //!
 //! A connection that says nothing is no peer: it is cut after `FIRST_WORD`, and at most `SILENT_MAX` of them are
 //! waited for at a time. One that has spoken is asked for a sign of life every `ALIVE`, and cut without one.
@@ -8,29 +8,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use koios_proto::DESCRIPTORS;
 use koios_query::PeerService;
+use koios_store::storeapi::ClusterSource;
+use koios_store::storeapi::info::{InfoService, Offers};
+use koios_store::storeapi::server::StoreService;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::counted::{Counted, PeerBytes};
 
 const FIRST_WORD: Duration = Duration::from_secs(5);
 const SILENT_MAX: usize = 1024;
 const ALIVE: Duration = Duration::from_secs(20);
+/// How often health is looked at.
+const HEALTH: Duration = Duration::from_millis(500);
 /// Connections that have spoken and wait to be served.
 const BACKLOG: usize = 64;
 
-/// Serves peers until the runtime ends.
+/// What is served.
+pub struct Services {
+    /// For nodes of this cluster.
+    pub peer: PeerService,
+    /// The data of the cluster, for everybody else.
+    pub source: Arc<dyn ClusterSource>,
+    /// Whether the node is ready.
+    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Serves until the runtime ends.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub fn serve(
     net: &Handle,
     listener: TcpListener,
-    service: PeerService,
+    services: Services,
     bytes: Arc<PeerBytes>,
 ) -> Result<(), String> {
     let _entered = net.enter();
@@ -40,11 +58,23 @@ pub fn serve(
         Ok::<_, std::io::Error>(Counted { stream: stream?, bytes: bytes.clone() })
     };
     net.spawn(accept(listener, spoken, FIRST_WORD));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    net.spawn(report_health(reporter, services.ready));
+    let described =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let wrong = |e: tonic_reflection::server::Error| format!("gRPC reflection: {e}");
+    let reflection = described().build_v1().map_err(wrong)?;
+    let reflection_alpha = described().build_v1alpha().map_err(wrong)?;
     let server = Server::builder()
         .http2_keepalive_interval(Some(ALIVE))
         .http2_keepalive_timeout(Some(ALIVE))
         .max_concurrent_streams(Some(256))
-        .add_service(service.into_server())
+        .add_service(services.peer.into_server())
+        .add_service(StoreService::new(services.source.clone()).into_server())
+        .add_service(InfoService::new(services.source, Offers::default()).into_server())
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
         .serve_with_incoming(ReceiverStream::new(speakers).map(counted));
     net.spawn(async move {
         if let Err(e) = server.await {
@@ -52,6 +82,22 @@ pub fn serve(
         }
     });
     Ok(())
+}
+
+/// Says over gRPC what `/-/ready` says over HTTP, for the node as a whole and for its store.
+async fn report_health(reporter: HealthReporter, ready: Arc<dyn Fn() -> bool + Send + Sync>) {
+    let mut shown = None;
+    loop {
+        let now = ready();
+        if shown != Some(now) {
+            let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in ["", "thanos.Store", "thanos.info.Info"] {
+                reporter.set_service_status(service, status).await;
+            }
+            shown = Some(now);
+        }
+        tokio::time::sleep(HEALTH).await;
+    }
 }
 
 /// Hands on connections once the other side has said something.

@@ -13,6 +13,7 @@ use koios_config::{Config, WalSync};
 use koios_model::duration::parse_duration;
 use koios_objstore::BucketConfig;
 use koios_store::Visibility;
+use koios_store::federation::spec::EndpointSpec;
 use koios_tsdb::SyncMode;
 
 use crate::cli::RunArgs;
@@ -30,6 +31,8 @@ pub struct Settings {
     /// Where the ring's secrets come from.
     pub secret_file: Option<PathBuf>,
     pub join: Vec<String>,
+    /// gRPC addresses of nodes that are asked over TCP who they are.
+    pub peers: Vec<String>,
     pub bucket: BucketConfig,
     /// Whether the bucket is the node's own directory, which nobody else compacts or cleans up.
     pub own_bucket: bool,
@@ -43,6 +46,8 @@ pub struct Settings {
     pub visibility: Visibility,
     pub features: Features,
     pub push_messages: Vec<koios_remote::Message>,
+    /// Who is asked beside the cluster.
+    pub endpoints: Vec<EndpointSpec>,
 }
 
 impl Settings {
@@ -71,10 +76,20 @@ impl Settings {
             None => KeyRing::new(&cluster, &[]),
         };
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
+        let peers = match args.cluster_peer.is_empty() {
+            true => k.cluster.static_peers.clone(),
+            false => args.cluster_peer.clone(),
+        };
+        if let Some(bad) = peers.iter().find(|p| !koios_config::is_host_and_port(p)) {
+            return Err(format!(
+                "--cluster.peer: {bad:?} is no address; fix: write HOST:PORT with the gRPC port, e.g. node-2:10901"
+            ));
+        }
         let bucket_file =
             args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
-        let own_bucket = bucket_file.is_none();
-        let bucket = read_bucket(bucket_file.as_deref(), &args.storage_path)?;
+        let inline = args.objstore_config.as_deref();
+        let own_bucket = bucket_file.is_none() && inline.is_none();
+        let bucket = read_bucket(bucket_file.as_deref(), inline, &args.storage_path)?;
         let wal_sync = match k.storage.wal_sync {
             WalSync::Batch => SyncMode::Batch,
             WalSync::Interval => SyncMode::Interval,
@@ -115,9 +130,11 @@ impl Settings {
             ring: Arc::new(ring),
             secret_file: secret,
             join,
+            peers,
             bucket,
             own_bucket,
             retention: local_blocks::retention(&args, &config)?,
+            endpoints: crate::federating::specs(&args)?,
             wal_sync,
             config,
             args,
@@ -145,10 +162,13 @@ impl Settings {
             ("cluster.advertise-address", a.cluster_advertise.map(addr).unwrap_or_default()),
             ("cluster.listen-address", addr(a.cluster_listen)),
             ("cluster.name", self.ring.cluster().to_owned()),
+            ("cluster.peer", self.peers.join(",")),
             ("cluster.secret-file", path(&a.cluster_secret_file)),
             ("config.file", path(&self.config.file)),
             ("consistency-delay", duration(self.visibility.consistency_delay_ms)),
             ("enable-feature", a.enable_feature.join(",")),
+            ("endpoint", a.endpoint.join(",")),
+            ("endpoint-strict", a.endpoint_strict.join(",")),
             ("grpc.listen-address", addr(a.grpc_listen)),
             ("ignore-deletion-marks-delay", duration(self.visibility.ignore_deletion_marks_ms)),
             ("join", self.join.join(",")),
@@ -193,10 +213,15 @@ pub fn read_config(named: Option<&Path>) -> Result<Config, String> {
     }
 }
 
-fn read_bucket(file: Option<&Path>, storage: &Path) -> Result<BucketConfig, String> {
+fn read_bucket(file: Option<&Path>, inline: Option<&str>, storage: &Path) -> Result<BucketConfig, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    if let Some(text) = inline {
+        return BucketConfig::parse(text, Path::new("."), &env)
+            .map_err(|e| format!("--objstore.config: {e}"));
+    }
     let Some(file) = file else { return Ok(BucketConfig::directory(storage.join("bucket"))) };
     let text = std::fs::read_to_string(file)
         .map_err(|e| format!("--objstore.config-file {}: {e}; fix: check the path", file.display()))?;
     let base = file.parent().unwrap_or(Path::new("."));
-    BucketConfig::parse(&text, base).map_err(|e| format!("{}: {e}", file.display()))
+    BucketConfig::parse(&text, base, &env).map_err(|e| format!("{}: {e}", file.display()))
 }

@@ -73,6 +73,10 @@ fn open_adopter(
     gossip: &Arc<Gossip>,
     ready: &Arc<dyn Fn() -> bool + Send + Sync>,
 ) {
+    if !f.bucket.is_conditional() {
+        // Two adopters of one log would both win.
+        return;
+    }
     let (heard, candidates) = (gossip.clone(), gossip.clone());
     let setup = Arc::new(AdopterSetup {
         bucket: f.bucket.clone(),

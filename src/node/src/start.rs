@@ -13,11 +13,13 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use koios_actors::blocks::CatalogueHandle;
 use koios_actors::cluster::SetState;
+use koios_actors::scrape::Sources as TargetSources;
 use koios_cluster::{EventLog, Gossip, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
 use koios_objstore::Bucket;
+use koios_query::speaking::Speaker;
 use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
@@ -35,10 +37,11 @@ use crate::listen::{Listeners, bind};
 use crate::metrics::{self, Sources};
 use crate::port::Port;
 use crate::reports::OwnReports;
-use crate::rpc;
+use crate::rpc::{self, Services};
 use crate::serve::{self, Signals};
 use crate::settings::Settings;
 use crate::shutdown::Ending;
+use crate::static_peers;
 use crate::watching::Watching;
 use crate::wire::Foundation;
 
@@ -77,6 +80,9 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     init_logging(format, &settings.args.log_level, &me.name).map_err(|e| e.to_string())?;
     install_panic_hook();
     settings.features.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    settings.bucket.ignored.iter().for_each(
+        |name| tracing::info!(option = %name, "this option of the object store changes nothing here"),
+    );
     let listeners = Listeners {
         web: bind("web.listen-address", settings.args.web_listen)?,
         grpc: bind("grpc.listen-address", settings.args.grpc_listen)?,
@@ -156,8 +162,9 @@ impl Node {
         let registry = Registry::new();
         let events = EventLog::new(f.clock.clone());
         let receiver = crate::push::receiver(s, f, gossip, &peers);
-        metrics::register(&registry, self.sources(&runtime, &receiver, &front));
-        let reports = self.reports();
+        let sources = f.sources(s, gossip, &peers);
+        metrics::register(&registry, self.sources(&runtime, &receiver, &front, &sources));
+        let reports = self.reports(&sources, &peers);
         let watched = (gossip.clone(), peers.clone(), events.clone());
         let port = Arc::new(Port {
             args: s.args.clone(),
@@ -166,7 +173,7 @@ impl Node {
             registry,
             gossip: gossip.clone(),
             peers: peers.clone(),
-            discovery: f.open_discovery(s, &hostname, (gossip, &peers)),
+            discovery: f.open_discovery(s, &hostname, (gossip, &peers), &sources),
             keys: s.ring.clone(),
             runtime,
             config_yaml: RwLock::new(s.config.redacted_yaml()),
@@ -175,6 +182,7 @@ impl Node {
             told_to_drain: Notify::new(),
             events: events.clone(),
         });
+        static_peers::follow(&f.net, s.peers.clone(), gossiping::interval(s), gossip, &port.peers);
         Watching::over(f, watched).start(&f.net);
         let state = web::Data::new(ApiState {
             front,
@@ -190,7 +198,14 @@ impl Node {
             owning: f.owning.subscribe(),
             receiver,
         });
-        let http = serve::http(web, state)?;
+        let http = serve::http(web, state.clone())?;
+        self.speak(grpc, reports, &state.front)?;
+        Ok(Faces { http, port })
+    }
+
+    /// gRPC: for peers, and for whoever speaks Thanos' protocols.
+    fn speak(&self, grpc: TcpListener, reports: Arc<OwnReports>, front: &Arc<Front>) -> Result<(), String> {
+        let (f, s) = (&self.foundation, &self.settings);
         let service = PeerService {
             node: self.me.name.clone(),
             generation: self.me.generation.value,
@@ -202,12 +217,23 @@ impl Node {
             room: Arc::new(Semaphore::new(koios_query::server::REQUESTS_MAX)),
             writes: Arc::new(Semaphore::new(koios_query::server::WRITES_MAX)),
         };
-        rpc::serve(&f.net, grpc, service, f.peer_bytes.clone())?;
-        Ok(Faces { http, port })
+        let readiness = f.readiness.clone();
+        let services = Services {
+            peer: service,
+            source: Arc::new(Speaker {
+                front: front.clone(),
+                own: f.external.clone(),
+                slots: s.config.koios.scrape.replicas.max(1),
+            }),
+            ready: Arc::new(move || readiness.load(Ordering::Acquire) == Readiness::Ready as u8),
+        };
+        rpc::serve(&f.net, grpc, services, f.peer_bytes.clone())?;
+        crate::federating::start(&f.net, &f.federation);
+        Ok(())
     }
 
     /// What it tells peers of itself and does for them.
-    fn reports(&self) -> Arc<OwnReports> {
+    fn reports(&self, sources: &Arc<TargetSources>, peers: &Arc<Peers>) -> Arc<OwnReports> {
         let (f, s) = (&self.foundation, &self.settings);
         let admin = Arc::new(Admin {
             enabled: s.args.web_enable_admin_api,
@@ -220,6 +246,9 @@ impl Node {
             board: f.board.clone(),
             heads: f.heads.clone(),
             relief: f.relief.clone(),
+            scales: f.scales.clone(),
+            tell: f.teller(&self.gossiping.gossip, peers),
+            sources: sources.clone(),
             admin,
         })
     }
@@ -250,14 +279,23 @@ impl Node {
         set(NodeState::Joining).await.map_err(|e| e.to_string())?;
         let (seeds, name, restarted) =
             (self.settings.join.clone(), self.me.name.clone(), self.me.generation.restarted);
+        let has_static_peers = !self.settings.peers.is_empty();
         let (keys, gossip) = (self.settings.ring.clone(), self.gossiping.gossip.clone());
         let clock = self.foundation.clock.clone();
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
+        let state_dir = self.settings.args.storage_path.join("cluster");
+        let (holes, sole) = (self.foundation.holes.clone(), self.foundation.sole.clone());
         let work = async move {
-            let joined = joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await;
+            let joined = match seeds.is_empty() && has_static_peers {
+                true => Ok(joining::meet_static_peers(&gossip).await),
+                false => joining::join(seeds, &name, &keys, &gossip, restarted, &*clock).await,
+            };
             bucket_read(&catalogue).await;
             if joined.is_ok() && !restarted {
                 joining::until_known(&gossip, &peers, &*clock).await;
+            }
+            if joined.is_ok() {
+                joining::recall(&gossip, &peers, (&holes, &sole), &state_dir).await;
             }
             joined
         };
@@ -289,6 +327,7 @@ impl Node {
         runtime: &Arc<RwLock<RuntimeFacts>>,
         receiver: &Option<Arc<Receiver>>,
         front: &Arc<Front>,
+        targets: &Arc<TargetSources>,
     ) -> Sources {
         let f = &self.foundation;
         Sources {
@@ -297,6 +336,8 @@ impl Node {
             heads: f.heads.clone(),
             roll: f.roll.clone(),
             board: f.board.clone(),
+            targets: targets.clone(),
+            scales: f.scales.clone(),
             gossip: self.gossiping.gossip.clone(),
             catalogue: f.catalogue.view.clone(),
             shelf: f.shelf.clone(),
@@ -333,6 +374,11 @@ impl Node {
             }
             Joined::Rejoining => warnings.push("no seed answered; serving what this node has".to_owned()),
             Joined::Met => {}
+        }
+        if !self.foundation.bucket.is_conditional() {
+            let unsafe_store =
+                "the object store ignores conditional writes: logs of lost nodes are not adopted over it";
+            warnings.push(unsafe_store.to_owned());
         }
         Banner {
             version: VERSION,

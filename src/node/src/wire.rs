@@ -17,7 +17,8 @@ use koios_actors::kit::{ComputePool, Mailroom, Plan, Roll, Warden};
 use koios_actors::query::{DeskAdmission, QueryCompute, QueryDesk, desk};
 use koios_actors::scrape::discovery::{self, Discovery, Jobs, ScrapeSetup};
 use koios_actors::scrape::pool::{PoolSetup, Tell};
-use koios_actors::scrape::{Relief, TargetBoard};
+use koios_actors::scrape::sources::{ASK_PATIENCE, Sources, SourcesSetup};
+use koios_actors::scrape::{Relief, Scales, TargetBoard};
 use koios_cluster::handover::linger_ms;
 use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
 use koios_config::ScrapeConfig;
@@ -25,12 +26,14 @@ use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
 use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
+use koios_store::federation::Federation;
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::federating;
 use crate::settings::Settings;
 use crate::shipping::ShippingStats;
 
@@ -63,6 +66,8 @@ pub struct Foundation {
     pub sole: Arc<Mutex<SoleTracker>>,
     /// What this node lost with a part of its log.
     pub holes: Arc<Mutex<SoleTracker>>,
+    /// What only its zone holds.
+    pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// Blocks that the head forgot samples into lately.
     pub moved: Arc<Moved>,
     /// The view that ownership goes by.
@@ -77,6 +82,10 @@ pub struct Foundation {
     pub shipping: ShippingStats,
     /// What new owners of this node's scrape slots say.
     pub relief: Arc<Relief>,
+    /// Who is asked beside the cluster.
+    pub federation: Arc<Federation>,
+    /// How much this node scrapes.
+    pub scales: Arc<Scales>,
     wardens: Mutex<Vec<Arc<Warden>>>,
 }
 
@@ -90,9 +99,15 @@ impl Foundation {
         let cache = settings.args.storage_path.join("cache");
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
         let state = settings.args.storage_path.join("cluster");
+        let (cluster, files) = (settings.ring.cluster(), settings.args.store_sd_files.clone());
+        let federation = federating::federation(cluster, settings.endpoints.clone(), files, clock.clone());
+        let holds = settings.args.storage_path.join("head").exists();
+        let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(&state, holds, clock.now_ms())));
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
+            scales: Arc::new(Scales::new(clock.clone())),
             holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
+            zone_sole,
             moved,
             clock,
             net,
@@ -117,6 +132,7 @@ impl Foundation {
             peer_bytes: Arc::default(),
             shipping: ShippingStats::default(),
             relief: Arc::default(),
+            federation,
             wardens: Mutex::default(),
         }
     }
@@ -272,6 +288,7 @@ impl Foundation {
             parts: self.local_parts(settings),
             stats: Arc::default(),
             hedger: Arc::new(Hedger::new(self.clock.clone(), k.query.hedging)),
+            federation: self.federation.clone(),
         };
         let admission = Arc::new(DeskAdmission(room));
         (Arc::new(Front::new(coordinator, gossip.subscribe(), admission, self.clock.clone(), limits)), peers)
@@ -320,12 +337,17 @@ impl Foundation {
             sole: self.sole.clone(),
             owning: self.owning.clone(),
             holes: self.holes.clone(),
+            zone_sole: self.zone_sole.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {
                 let jobs = applied.lock();
                 let longest = jobs.configured.iter().chain(&jobs.own).map(|j| j.scrape_interval_ms).max();
                 linger_ms(longest.unwrap_or(60_000))
             }),
+            load: {
+                let scales = self.scales.clone();
+                Arc::new(move || scales.told())
+            },
             clock: self.clock.clone(),
         };
         let room = Mailroom::new("membership", membership::BOUND);
@@ -342,6 +364,7 @@ impl Foundation {
         settings: &Settings,
         hostname: &str,
         (gossip, peers): (&Arc<Gossip>, &Arc<Peers>),
+        sources: &Arc<Sources>,
     ) -> Mailroom<Discovery> {
         *self.applied.lock() = jobs(settings);
         let setup = ScrapeSetup {
@@ -355,10 +378,12 @@ impl Foundation {
                 board: self.board.clone(),
                 external_host: hostname.to_owned(),
                 relief: self.relief.clone(),
+                scales: self.scales.clone(),
                 tell: self.teller(gossip, peers),
             },
             arbiter: self.plan.arbiter("control"),
             applied: self.applied.clone(),
+            sources: sources.clone(),
         };
         let room = Mailroom::new("discovery", discovery::BOUND);
         let warden = Warden::watch(room.clone(), self.plan.arbiter("control"), move |flare| {
@@ -368,8 +393,25 @@ impl Foundation {
         room
     }
 
+    /// Servers of targets, asked once a zone.
+    pub fn sources(&self, settings: &Settings, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Arc<Sources> {
+        let peers = peers.clone();
+        Sources::new(SourcesSetup {
+            views: gossip.subscribe(),
+            ask: Arc::new(move |member, kind| {
+                let peers = peers.clone();
+                Box::pin(async move {
+                    peers.report(&member, &kind, ASK_PATIENCE).await.map_err(|e| e.text().to_owned())
+                })
+            }),
+            dir: settings.args.storage_path.join("discovery"),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+
     /// Sends a node something it should do, and does not wait for it.
-    fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
+    pub fn teller(&self, gossip: &Arc<Gossip>, peers: &Arc<Peers>) -> Tell {
         let (gossip, peers, net) = (gossip.clone(), peers.clone(), self.net.clone());
         Arc::new(move |to, body| {
             let Some(member) = gossip.view().members.get(&to).filter(|m| m.is_alive()).cloned() else {

@@ -1,22 +1,25 @@
 //! A bucket and the few operations Koios builds on.
 //!
 //! Create-if-absent is the only conditional write (design 8): every store has it and one algorithm serves
-//! them all. Bounds: 64 MiB for an object read whole.
+//! them all. Whether a store really has it is tried out when it is opened; one that takes the condition and ignores it is
+//! used all the same, and says so (`is_conditional`). Bounds: 64 MiB for an object read whole.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use koios_model::{BlockId, failpoint};
-use object_store::local::LocalFileSystem;
+use koios_model::{BlockId, SystemClock, failpoint};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::config::BucketConfig;
+use crate::config::{BucketConfig, Provider};
 use crate::error::ObjstoreError;
+use crate::hedged::Hedged;
+use crate::provider;
 
 /// Largest object that is read whole.
 pub const WHOLE_BYTES_MAX: u64 = 64 << 20;
@@ -24,6 +27,8 @@ pub const WHOLE_BYTES_MAX: u64 = 64 << 20;
 pub const OWN: &str = "_koios";
 /// The bucket's own name, below `OWN`.
 const IDENTITY: &str = "bucket-id";
+/// Tries of a create that a store refuses although nothing is there.
+const CREATES: usize = 3;
 
 /// An open bucket. Clones share it.
 #[derive(Clone)]
@@ -31,6 +36,7 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     local_root: Option<PathBuf>,
     id: Arc<str>,
+    conditional: bool,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -46,32 +52,61 @@ impl Bucket {
     /// # Errors
     /// When the store cannot be reached or written.
     pub async fn open(config: &BucketConfig, fresh_id: BlockId) -> Result<Self, ObjstoreError> {
-        let BucketConfig::Filesystem { directory, prefix } = config;
-        std::fs::create_dir_all(directory).map_err(|e| ObjstoreError::local("create", directory, e))?;
-        let root = directory.canonicalize().map_err(|e| ObjstoreError::local("open", directory, e))?;
-        let local = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|e| ObjstoreError::store("open", &Path::default(), e))?
-            .with_fsync(true);
-        let prefix = prefix.trim_matches('/').to_owned();
-        let (store, local_root): (Arc<dyn ObjectStore>, _) = if prefix.is_empty() {
-            (Arc::new(local), root)
-        } else {
-            (Arc::new(PrefixStore::new(local, Path::from(prefix.as_str()))), root.join(&prefix))
+        let mut store = provider::open(&config.provider)?;
+        if let Some(hedging) = config.hedging {
+            store = Arc::new(Hedged::new(store, hedging, SystemClock::shared()));
+        }
+        let root = match &config.provider {
+            Provider::Filesystem(dir) => Some(
+                dir.canonicalize().map_err(|e| ObjstoreError::local("open", dir, e))?.join(&config.prefix),
+            ),
+            _ => None,
         };
-        let mut bucket = Self { store, local_root: Some(local_root), id: Arc::from("") };
-        bucket.id = bucket.identity(fresh_id).await?.into();
+        if !config.prefix.is_empty() {
+            store = Arc::new(PrefixStore::new(store, Path::from(config.prefix.as_str())));
+        }
+        Self::over(store, root, fresh_id).await
+    }
+
+    /// A bucket over an open store; `local_root` is its directory where it has one.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn over(
+        store: Arc<dyn ObjectStore>,
+        local_root: Option<PathBuf>,
+        fresh_id: BlockId,
+    ) -> Result<Self, ObjstoreError> {
+        let mut bucket = Self { store, local_root, id: Arc::from(""), conditional: true };
+        let path = format!("{OWN}/{IDENTITY}");
+        // A lost reply also looks like "exists", and an empty id lets `create` alone: whatever is there is the truth.
+        let there = match bucket.get(&path).await {
+            Err(ObjstoreError::NotFound(_)) => {
+                match bucket.put_new(&path, fresh_id.to_string().into_bytes()).await {
+                    Ok(()) | Err(ObjstoreError::Exists(_)) => bucket.get(&path).await?,
+                    Err(e) => return Err(e),
+                }
+            }
+            other => other?,
+        };
+        // Harmless where the condition is ignored: the same words in the same place.
+        bucket.conditional = match bucket.put_new(&path, there.to_vec()).await {
+            Err(ObjstoreError::Exists(_)) => true,
+            Ok(()) => false,
+            Err(e) => return Err(e),
+        };
+        if !bucket.conditional {
+            tracing::warn!(
+                "this object store ignores the condition of a conditional write: no work is shared over it that needs one winner"
+            );
+        }
+        bucket.id = String::from_utf8_lossy(&there).trim().into();
         Ok(bucket)
     }
 
-    async fn identity(&self, fresh: BlockId) -> Result<String, ObjstoreError> {
-        let path = format!("{OWN}/{IDENTITY}");
-        match self.create(&path, fresh.to_string().into_bytes()).await {
-            // A lost reply also looks like "exists": whatever is there is the truth.
-            Ok(()) | Err(ObjstoreError::Exists(_)) => {}
-            Err(e) => return Err(e),
-        }
-        let bytes = self.get(&path).await?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    /// Whether of several who create an object exactly one wins here.
+    pub fn is_conditional(&self) -> bool {
+        self.conditional
     }
 
     /// A directory that is gone, or another in its place (a volume that is not mounted), would look like an empty bucket,
@@ -164,7 +199,9 @@ impl Bucket {
             let (bytes, bytes_max) = (found.meta.size, WHOLE_BYTES_MAX);
             return Err(ObjstoreError::TooLarge { path: path.to_string(), bytes, bytes_max });
         }
-        found.bytes().await.map_err(|e| ObjstoreError::store("get", &path, e))
+        let size = found.meta.size;
+        let bytes = found.bytes().await.map_err(|e| ObjstoreError::store("get", &path, e))?;
+        whole(&path, bytes, size)
     }
 
     /// Writes an object, whatever was there.
@@ -178,14 +215,41 @@ impl Bucket {
         self.store.put(&path, bytes.into()).await.map(drop).map_err(|e| ObjstoreError::store("put", &path, e))
     }
 
-    /// Writes an object only if there is none.
+    /// Bytes `[range.start, range.end)` of an object.
     ///
     /// # Errors
-    /// `Exists` when somebody was first, else what the store says.
+    /// `NotFound`, or what the store says; fewer bytes than asked for are an error.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, ObjstoreError> {
+        let path = Path::from(path);
+        let found = self.store.get_range(&path, range.clone()).await;
+        let bytes = found.map_err(|e| ObjstoreError::store("get", &path, e))?;
+        whole(&path, bytes, range.end - range.start)
+    }
+
+    /// Writes an object only if there is none. One that is there with the same bytes counts as written: the answer
+    /// to an earlier try was lost. Who must know that it was the one to write puts something of its own into the bytes.
+    ///
+    /// # Errors
+    /// `Exists` when somebody was first, else what the store says; then it is not known whether it was written.
     pub async fn create(&self, path: &str, bytes: Vec<u8>) -> Result<(), ObjstoreError> {
         self.present()?;
-        let path = Path::from(path);
         failpoint::pass("bucket create");
+        for _ in 0..CREATES {
+            let Err(e) = self.put_new(path, bytes.clone()).await else { return Ok(()) };
+            match self.get(path).await {
+                Ok(there) if there == bytes => return Ok(()),
+                Ok(_) => return Err(ObjstoreError::Exists(path.to_owned())),
+                // S3 answers two writers at once with a conflict although neither has written.
+                Err(ObjstoreError::NotFound(_)) if matches!(e, ObjstoreError::Exists(_)) => {}
+                Err(_) => return Err(e),
+            }
+        }
+        let detail = "the store says that it exists and does not show it".to_owned();
+        Err(ObjstoreError::Store { op: "create", path: path.to_owned(), detail })
+    }
+
+    async fn put_new(&self, path: &str, bytes: Vec<u8>) -> Result<(), ObjstoreError> {
+        let path = Path::from(path);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.store.put_opts(&path, bytes.into(), options).await;
         put.map(drop).map_err(|e| ObjstoreError::store("create", &path, e))
@@ -211,6 +275,15 @@ impl Bucket {
     pub(crate) fn store(&self) -> Result<&Arc<dyn ObjectStore>, ObjstoreError> {
         self.present().map(|()| &self.store)
     }
+}
+
+/// A body that ended early is no body.
+fn whole(path: &Path, bytes: Bytes, wanted: u64) -> Result<Bytes, ObjstoreError> {
+    if bytes.len() as u64 == wanted {
+        return Ok(bytes);
+    }
+    let detail = format!("{} bytes came of {wanted}", bytes.len());
+    Err(ObjstoreError::Store { op: "get", path: path.to_string(), detail })
 }
 
 #[cfg(test)]

@@ -132,10 +132,17 @@ async fn fetch_file(bucket: &Bucket, object: &str, file: &FsPath) -> Result<(), 
     if let Some(parent) = file.parent() {
         std::fs::create_dir_all(parent).map_err(local)?;
     }
-    let mut stream = bucket.store()?.get(&path).await.map_err(failed)?.into_stream();
+    let found = bucket.store()?.get(&path).await.map_err(failed)?;
+    let (size, mut came, mut stream) = (found.meta.size, 0, found.into_stream());
     let mut out = tokio::fs::File::create(file).await.map_err(local)?;
     while let Some(part) = stream.next().await {
-        out.write_all(&part.map_err(failed)?).await.map_err(local)?;
+        let part = part.map_err(failed)?;
+        came += part.len() as u64;
+        out.write_all(&part).await.map_err(local)?;
+    }
+    if came != size {
+        let detail = format!("{came} bytes came of {size}");
+        return Err(ObjstoreError::Store { op: "get", path: path.to_string(), detail });
     }
     out.sync_all().await.map_err(local)
 }

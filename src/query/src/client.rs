@@ -195,7 +195,7 @@ impl Peers {
         .await
     }
 
-    /// Has `node` keep a copy of pushed samples: its answer, or why not now.
+    /// Has `node` keep a copy of pushed samples, all copies of which may lie in `one_zone`: its answer, or why not now.
     ///
     /// # Errors
     /// See `CallError`; the samples may be kept all the same.
@@ -203,9 +203,11 @@ impl Peers {
         &self,
         node: &Member,
         batch: Vec<u8>,
+        one_zone: bool,
         patience: Duration,
     ) -> Result<Result<Vec<u8>, String>, CallError> {
-        let request = pb::WriteRequest { node: node.name.clone(), generation: node.generation, batch };
+        let (name, generation) = (node.name.clone(), node.generation);
+        let request = pb::WriteRequest { node: name, generation, batch, one_zone };
         self.call(node, patience, async |mut client: PeerClient<Channel>| {
             let reply = client.write(self.sign(request, patience)).await?.into_inner();
             Ok(if reply.not_now.is_empty() { Ok(reply.outcome) } else { Err(reply.not_now) })
@@ -315,7 +317,7 @@ impl Spent {
     }
 
     /// More came; whether all together still may.
-    fn add(&self, bytes: u64) -> bool {
+    pub(crate) fn add(&self, bytes: u64) -> bool {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.most
     }
 }

@@ -1,12 +1,15 @@
 //! Is the answer whole? Which stretch of time may miss data, and because of whom.
 //!
-//! Pure. Scraped data exists in two slots on two nodes, so one missing node takes nothing away, except for
-//! the stretches it declared to be held by itself alone (`SoleRange`), and except when a second node that
-//! held data of the same time is missing too. The rule may accuse too much, never too little: an answer
-//! without gaps here is complete.
+//! Pure. What is kept has a copy on a second node, so one missing node takes nothing away, except for the stretches
+//! it declared to be held by itself alone (`SoleRange`). Two missing nodes of different zones may take something
+//! away. Two of one zone do not where copies lie in two zones at least: what is pushed on a ring of three zones does,
+//! and so do the slots of a target while there are other zones; where they may not, the holders declare it too. The
+//! rule may accuse too much, never too little: an answer without gaps here is complete.
 
-use koios_cluster::replicas::RING_GRACE_MS;
-use koios_cluster::{Liveness, Member, NodeState};
+use std::collections::BTreeSet;
+
+use koios_cluster::replicas::{RING_GRACE_MS, ZONES_SAFE};
+use koios_cluster::{ClusterView, Liveness, Member, NodeState, SoleRange};
 use koios_store::CatalogueView;
 
 /// Between the reasons of two.
@@ -63,26 +66,31 @@ pub struct Absent {
     pub until: i64,
     /// Stretches without a second replica.
     pub sole: Vec<(i64, i64)>,
+    /// Its zone, where a zone may be lost without losing data, but for `zone_sole`.
+    pub zone: Option<String>,
+    /// Stretches of which all replicas may lie in its zone.
+    pub zone_sole: Vec<(i64, i64)>,
     /// Why it was not heard.
     pub reason: String,
 }
 
-/// First moment of which a node may hold samples: what it says is older than what it took since, which may lie further
-/// back by the out-of-order window and by more on a head that was empty. `None` when it takes no samples, for ever or any
-/// more: a head that was drained is empty when it says so.
-pub fn may_hold_from(m: &Member) -> Option<i64> {
-    match m.record.head.min_time {
-        Some(t) => Some(t.saturating_sub(HEAD_SLACK_MS)),
-        None => m.record.takes_samples().then_some(i64::MIN),
-    }
+/// The zone of a node that is not heard, when what was acknowledged there has copies in others: nodes of two more zones
+/// are here, so that a ring of three asked for copies in two. With fewer the zone might go on alone behind a cut, with
+/// declarations that nobody here hears.
+fn spread_zone(view: &ClusterView, m: &Member) -> Option<String> {
+    let others = view.members.values().filter(|o| o.is_alive() && o.record.roles.has("receive"));
+    let zones: BTreeSet<&str> =
+        others.map(|o| o.record.zone.as_str()).filter(|zone| *zone != m.record.zone).collect();
+    (zones.len() + 1 >= ZONES_SAFE).then(|| m.record.zone.clone())
 }
 
-/// The default out-of-order window, and ten minutes for news to spread.
-const HEAD_SLACK_MS: i64 = 40 * 60_000;
+fn pairs(ranges: &[SoleRange]) -> Vec<(i64, i64)> {
+    ranges.iter().map(|r| (r.from, r.until)).collect()
+}
 
 impl Absent {
     /// From what a member says, or said last, beyond what the bucket has of its adopted log.
-    pub fn from_member(m: &Member, reason: &str, catalogue: &CatalogueView) -> Self {
+    pub fn from_member(view: &ClusterView, m: &Member, reason: &str, catalogue: &CatalogueView) -> Self {
         let until = match m.liveness {
             Liveness::Dead { since } if m.record.state == NodeState::Leaving => since,
             // Dead to this node, and maybe alive with others behind a cut: together they take writes as long as
@@ -92,9 +100,11 @@ impl Absent {
         };
         Self {
             name: m.name.clone(),
-            from: may_hold_from(m),
+            from: m.record.may_hold_from(),
             until,
-            sole: m.record.head.sole.iter().map(|r| (r.from, r.until)).collect(),
+            sole: pairs(&m.record.head.sole),
+            zone: spread_zone(view, m),
+            zone_sole: pairs(&m.record.head.zone_sole),
             reason: reason.to_owned(),
         }
         .beyond(catalogue)
@@ -107,39 +117,62 @@ impl Absent {
         self
     }
 
-    /// A node that answers, for a stretch of which it lost what it had.
+    /// What of `range`, which both may hold, may be on these two only.
+    fn missing_with(&self, other: &Self, range: (i64, i64)) -> Vec<(i64, i64)> {
+        if self.zone.is_none() || self.zone != other.zone {
+            return vec![range];
+        }
+        let declared = self.zone_sole.iter().chain(&other.zone_sole);
+        let mut missing: Vec<_> = declared.filter_map(|sole| both(range, *sole)).collect();
+        missing.sort_unstable();
+        missing.dedup_by(|next, last| {
+            let touches = next.0 <= last.1;
+            if touches {
+                last.1 = last.1.max(next.1);
+            }
+            touches
+        });
+        missing
+    }
+
+    /// A node for a stretch of which it lost what it had. What it held alone then is nowhere.
     pub fn hole(m: &Member, lost: koios_cluster::SoleRange, catalogue: &CatalogueView) -> Self {
         Self {
             name: m.name.clone(),
             from: Some(lost.from),
             until: lost.until,
-            sole: Vec::new(),
+            sole: pairs(&m.record.head.sole),
+            // What it declared may be lost with the rest.
+            zone: None,
+            zone_sole: Vec::new(),
             reason: "lost a part of its data".to_owned(),
         }
         .beyond(catalogue)
     }
 }
 
+/// What two stretches have in common.
+fn both(a: (i64, i64), b: (i64, i64)) -> Option<(i64, i64)> {
+    Some((a.0.max(b.0), a.1.min(b.1))).filter(|(from, until)| from <= until)
+}
+
 /// Gaps that the absence of `absent` nodes may leave in `[mint, maxt]`, in time order.
 pub fn gaps(absent: &[Absent], mint: i64, maxt: i64) -> Vec<Gap> {
     let mut gaps = Vec::new();
-    let held = |a: &Absent| Some((a.from?.max(mint), a.until.min(maxt))).filter(|(f, u)| f <= u);
+    let held = |a: &Absent| both((a.from?, a.until), (mint, maxt));
     for (i, a) in absent.iter().enumerate() {
-        let Some((from, until)) = held(a) else { continue };
-        for (sole_from, sole_until) in &a.sole {
-            let (f, u) = (from.max(*sole_from), until.min(*sole_until));
-            if f <= u {
-                gaps.push(Gap { from: f, until: u, holders: vec![a.name.clone()], reason: a.reason.clone() });
-            }
+        let Some(range) = held(a) else { continue };
+        for (from, until) in a.sole.iter().filter_map(|sole| both(range, *sole)) {
+            gaps.push(Gap { from, until, holders: vec![a.name.clone()], reason: a.reason.clone() });
         }
-        for b in &absent[i + 1..] {
-            let Some((other_from, other_until)) = held(b) else { continue };
-            let (f, u) = (from.max(other_from), until.min(other_until));
-            if f <= u {
+        // One that is away, and had lost a part before, is no pair.
+        for b in absent[i + 1..].iter().filter(|b| b.name != a.name) {
+            let Some(range) = held(b).and_then(|other| both(range, other)) else { continue };
+            for (from, until) in a.missing_with(b, range) {
                 let holders = vec![a.name.clone(), b.name.clone()];
                 let reason =
                     if a.reason == b.reason { a.reason.clone() } else { [&*a.reason, &*b.reason].join(BOTH) };
-                gaps.push(Gap { from: f, until: u, holders, reason });
+                gaps.push(Gap { from, until, holders, reason });
             }
         }
     }
@@ -152,7 +185,51 @@ mod tests {
     use super::*;
 
     fn absent(name: &str, from: i64, until: i64, sole: &[(i64, i64)]) -> Absent {
-        Absent { name: name.into(), from: Some(from), until, sole: sole.to_vec(), reason: "is down".into() }
+        let (zone, zone_sole, reason) = (None, Vec::new(), "is down".into());
+        Absent { name: name.into(), from: Some(from), until, sole: sole.to_vec(), zone, zone_sole, reason }
+    }
+
+    #[test]
+    fn a_zone_takes_away_what_was_nowhere_else() {
+        let of = |name: &str, zone: &str, zone_sole: &[(i64, i64)]| Absent {
+            zone: Some(zone.into()),
+            zone_sole: zone_sole.to_vec(),
+            ..absent(name, 0, 1000, &[])
+        };
+        let found =
+            |list: &[Absent]| gaps(list, 0, 5000).iter().map(|g| (g.from, g.until)).collect::<Vec<_>>();
+        let (a, b) = (of("a1", "a", &[(0, 10), (100, 200)]), of("a2", "a", &[(150, 300), (900, 5000)]));
+        assert_eq!(found(&[of("a1", "a", &[]), of("a2", "a", &[]), of("a3", "a", &[])]), []);
+        assert_eq!(found(&[a.clone(), b.clone()]), [(0, 10), (100, 300), (900, 1000)]);
+        assert_eq!(found(&[of("a1", "a", &[]), of("b1", "b", &[])]), [(0, 1000)], "two zones");
+        assert_eq!(
+            found(&[of("a1", "a", &[]), absent("a2", 0, 9, &[])]),
+            [(0, 9)],
+            "nothing known of the zone"
+        );
+    }
+
+    #[test]
+    fn zones_count_while_two_others_are_here() {
+        use crate::testing::{member, view};
+        let in_zone = |name: &str, zone: &str| {
+            let mut m = member(name, "B");
+            m.record.zone = zone.into();
+            m
+        };
+        let (mut a1, mut a2) = (in_zone("a1", "a"), in_zone("a2", "a"));
+        (a1.liveness, a2.liveness) = (Liveness::Dead { since: 50 }, Liveness::Dead { since: 50 });
+        let missing = |others: Vec<Member>| {
+            let all = others.into_iter().chain([a1.clone(), a2.clone()]).collect();
+            let v = view("b", all);
+            let absent = [&a1, &a2].map(|m| Absent::from_member(&v, m, "is dead", &CatalogueView::default()));
+            !gaps(&absent, 0, 100).is_empty()
+        };
+        assert!(!missing(vec![in_zone("b", "b"), in_zone("c", "c")]));
+        assert!(missing(vec![in_zone("b", "b"), in_zone("b2", "b")]), "two zones acknowledge in one");
+        let mut no_copies = in_zone("c", "c");
+        no_copies.record.roles = koios_cluster::keys::Roles::parse("query").unwrap();
+        assert!(missing(vec![in_zone("b", "b"), no_copies]));
     }
 
     #[test]

@@ -12,10 +12,12 @@ use koios_chunk::SeriesChunks;
 use koios_cluster::{ClusterView, Member};
 use koios_model::Labels;
 use koios_promql::{EvalError, SeriesSet};
+use koios_store::federation::Federation;
 
 use crate::asking::{Account, Ask, Asked, Asking};
 use crate::client::{CallError, Peers, Spent};
 use crate::completeness::Gap;
+use crate::endpoints;
 use crate::error::QueryError;
 use crate::hedge::Hedger;
 use crate::lens::Lens;
@@ -59,6 +61,8 @@ pub struct Coordinator {
     pub stats: Arc<QueryStats>,
     /// When a question is asked twice.
     pub hedger: Arc<Hedger>,
+    /// Who is asked beside the cluster.
+    pub federation: Arc<Federation>,
 }
 
 impl Coordinator {
@@ -73,7 +77,8 @@ impl Coordinator {
         form: Form,
     ) -> Result<Selected, QueryError> {
         // Beside other answers series are merged, so then they are needed as a list.
-        let alone = view.members.values().all(|m| m.name == view.me || !m.is_open());
+        let alone = view.members.values().all(|m| m.name == view.me || !m.is_open())
+            && !endpoints::concerns_any(&self.federation, want);
         let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
         let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);
@@ -99,7 +104,11 @@ impl Coordinator {
                 Ok((answer, account))
             })
         };
-        let (answers, gaps) = self.rounds(view, want, &ask, false).await?;
+        let outside = endpoints::series(&self.federation, want, form, spent);
+        let (inside, (beside, missing)) = tokio::join!(self.rounds(view, want, &ask, false), outside);
+        let (mut answers, mut gaps) = inside?;
+        answers.extend(beside);
+        gaps.extend(missing);
         let lens = want.lens.clone();
         let series = crate::ports::compute(&*self.parts.pool, move || merge(answers, lens)).await??;
         if series.len() as u64 > want.series_max {
@@ -150,8 +159,11 @@ impl Coordinator {
                 Ok((words, Account { missing, moved, split: 0 }))
             })
         };
-        let (answers, gaps) = self.rounds(view, want, &ask, true).await?;
-        let all: BTreeSet<String> = answers.into_iter().flat_map(|w| w.values).collect();
+        let outside = endpoints::words(&self.federation, want, name);
+        let (inside, (beside, missing)) = tokio::join!(self.rounds(view, want, &ask, true), outside);
+        let (answers, mut gaps) = inside?;
+        gaps.extend(missing);
+        let all: BTreeSet<String> = answers.into_iter().flat_map(|w| w.values).chain(beside).collect();
         Ok((all.into_iter().collect(), gaps))
     }
 

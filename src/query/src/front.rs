@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Found, Selected, Want};
+use crate::endpoints;
 use crate::error::QueryError;
 use crate::lens::{Lens, lookback_of, resolution_of};
 use crate::merge::MergedList;
@@ -325,6 +326,7 @@ impl Front {
                     ..Lens::of(s, (first, last), replica_labels.clone())
                 },
                 without_me: run.without_me,
+                outside: run.terms.outside(),
             }
         };
         selects.iter().map(want).collect()
@@ -336,8 +338,11 @@ impl Front {
         if !self.limits.push_down || form != Form::Picked || alone {
             return Vec::new();
         }
-        let raw = |what: &Pushable| wants[what.input].max_resolution_ms == 0;
-        let asks = run.plan.pushable().into_iter().filter(raw).map(|what| async move {
+        let here = |what: &Pushable| {
+            let want = &wants[what.input];
+            want.max_resolution_ms == 0 && !endpoints::concerns_any(&self.coordinator.federation, want)
+        };
+        let asks = run.plan.pushable().into_iter().filter(here).map(|what| async move {
             let want = &wants[what.input];
             let rows = self.coordinator.push(&run.view, &run.query, &run.params, &what, want).await;
             rows.map(|rows| (what, rows))
@@ -433,6 +438,7 @@ impl Front {
                 shard: request.terms.shard.clone(),
                 ..Lens::default()
             },
+            outside: request.terms.outside(),
             ..Want::default()
         }
     }

@@ -3,7 +3,8 @@
 //! Owns the way of a query from text to result: one pinned view, a plan of fragments (`plan`), questions to
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`, `reading`), their bounds (`limits`), the
 //! rounds (`rounds`) of the coordinator (`coordinator`), how one is carried out (`asking`) and when a question is asked
-//! twice (`hedge`), what is evaluated where the blocks are (`pushing`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! twice (`hedge`), what is evaluated where the blocks are (`pushing`), who is
+//! asked beside the cluster (`endpoints`) and what the cluster says to others (`speaking`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
 //! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -16,6 +17,7 @@ mod asking;
 pub mod client;
 pub mod completeness;
 pub mod coordinator;
+mod endpoints;
 pub mod error;
 pub mod front;
 pub mod hedge;
@@ -33,6 +35,7 @@ mod reading;
 pub mod rounds;
 pub mod scope;
 pub mod server;
+pub mod speaking;
 pub mod stats;
 pub mod terms;
 #[cfg(test)]
@@ -42,10 +45,12 @@ pub mod wire;
 pub use client::Peers;
 pub use completeness::Gap;
 pub use coordinator::Coordinator;
+pub use endpoints::Outside;
 pub use error::QueryError;
 pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, Timings};
 pub use hedge::Hedger;
-pub use lens::{Lens, SeriesShard};
+pub use koios_store::SeriesShard;
+pub use lens::Lens;
 pub use limits::FragmentLimits;
 pub use local::LocalParts;
 pub use ports::{Admission, Compute, HeadPort, Reports, Ticket};

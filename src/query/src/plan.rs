@@ -14,7 +14,7 @@ use koios_model::BlockId;
 use koios_store::CatalogueView;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::completeness::{Absent, may_hold_from};
+use crate::completeness::Absent;
 
 /// One question to one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,13 @@ pub fn plan(
     let mut absent = Vec::new();
     let my_bucket = view.own().map(|m| m.record.bucket.clone()).unwrap_or_default();
     for m in view.members.values() {
+        absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost, catalogue)));
         if m.is_open() || m.name == view.me {
             if m.name == view.me || holds_own_data(m, range.1) {
                 part(&mut parts, m).own = true;
             }
-            absent.extend(m.record.head.holes.iter().map(|lost| Absent::hole(m, *lost, catalogue)));
         } else if !is_starting(m) || m.record.head.min_time.is_some() {
-            absent.push(Absent::from_member(m, &format!("is {}", m.shown_state()), catalogue));
+            absent.push(Absent::from_member(view, m, &format!("is {}", m.shown_state()), catalogue));
         }
     }
     for (m, id) in deal(view, cover, &my_bucket, ejected) {
@@ -155,7 +155,7 @@ fn part<'a>(parts: &'a mut BTreeMap<String, Fragment>, m: &Arc<Member>) -> &'a m
 
 /// What a node says of its head is a hint; one that says nothing is asked.
 fn holds_own_data(m: &Member, maxt: i64) -> bool {
-    may_hold_from(m).is_none_or(|t| t <= maxt)
+    m.record.may_hold_from().is_none_or(|t| t <= maxt)
 }
 
 fn is_starting(m: &Member) -> bool {
@@ -249,6 +249,11 @@ mod tests {
         c.liveness = Liveness::Dead { since: 77 };
         let f = plan(&view("a", vec![member("a", "B"), b, c]), &[], &|_| false, (0, 10));
         assert_eq!(f.ask.len(), 2);
+        let mut alone = f.absent[..1].to_vec();
+        alone[0].sole = vec![(0, 6), (8, i64::MAX)];
+        let lost: Vec<_> =
+            crate::completeness::gaps(&alone, 0, 100).iter().map(|g| (g.from, g.until)).collect();
+        assert_eq!(lost, [(5, 6), (8, 9)], "what it alone held is nowhere");
         let gaps = crate::completeness::gaps(&f.absent, 0, 100);
         assert_eq!(gaps.iter().map(|g| (g.from, g.until)).collect::<Vec<_>>(), [(5, 9)]);
         assert_eq!(

@@ -159,11 +159,12 @@ pub trait Admission: Send + Sync + 'static {
 /// Keeps copies of pushed samples for other nodes.
 #[async_trait]
 pub trait Keeper: Send + Sync + 'static {
-    /// Keeps a batch; bytes in, bytes out, whose meaning is that of `koios-remote`.
+    /// Keeps a batch; bytes in, bytes out, whose meaning is that of `koios-remote`. When all copies may lie in `one_zone`
+    /// that is noted first.
     ///
     /// # Errors
     /// Why not now.
-    async fn keep(&self, batch: Vec<u8>) -> Result<Vec<u8>, String>;
+    async fn keep(&self, batch: Vec<u8>, one_zone: bool) -> Result<Vec<u8>, String>;
 }
 
 /// What a node can report of itself to a peer, as JSON, and do for it.

@@ -15,6 +15,7 @@ use koios_model::{BlockId, Matcher};
 use koios_store::{CatalogueView, Cover, Dress};
 
 use crate::completeness::{Absent, Gap, gaps};
+use crate::endpoints::Outside;
 use crate::lens::Lens;
 use crate::plan;
 use crate::scope::{Missing, Part, Scope, Shard};
@@ -55,6 +56,8 @@ pub struct Want {
     pub lens: Lens,
     /// Not this node's own part, only blocks that it reads.
     pub without_me: bool,
+    /// What it means outside of the cluster.
+    pub outside: Outside,
 }
 
 impl Default for Want {
@@ -73,6 +76,7 @@ impl Default for Want {
             dress: Dress::Home,
             lens: Lens::default(),
             without_me: false,
+            outside: Outside::default(),
         }
     }
 }
@@ -215,7 +219,7 @@ impl Rounds {
         let mut absent = self.absent.clone();
         for m in silent {
             if !self.silent.contains(&m.name) {
-                absent.push(Absent::from_member(m, "is late", &self.catalogue));
+                absent.push(Absent::from_member(&self.view, m, "is late", &self.catalogue));
             }
         }
         gaps(&absent, self.want.mint, self.want.maxt).is_empty()
@@ -328,7 +332,7 @@ impl Rounds {
     /// Once for each node: with itself it would make a pair.
     fn unheard(&mut self, node: &Member, why: &str) {
         if self.silent.insert(node.name.clone()) {
-            self.absent.push(Absent::from_member(node, why, &self.catalogue));
+            self.absent.push(Absent::from_member(&self.view, node, why, &self.catalogue));
         }
     }
 

@@ -111,7 +111,7 @@ fn no_room(why: String) -> Status {
     status
 }
 
-fn status(e: &QueryError) -> Status {
+pub(crate) fn status(e: &QueryError) -> Status {
     match (e, e.code()) {
         (QueryError::Overloaded(_), _) => no_room(e.to_string()),
         (QueryError::Limit(_), _) => Status::resource_exhausted(e.to_string()),
@@ -192,7 +192,7 @@ impl Peer for PeerService {
         let Ok(_permit) = self.writes.try_acquire() else {
             return not_now(format!("{WRITES_MAX} batches of peers are being written"));
         };
-        match keeper.keep(request.batch).await {
+        match keeper.keep(request.batch, request.one_zone).await {
             Ok(outcome) => Ok(Response::new(pb::WriteReply { outcome, not_now: String::new() })),
             Err(why) => not_now(why),
         }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use koios_cluster::{ClusterView, Member};
 use koios_model::Matcher;
 
-use crate::lens::SeriesShard;
+use koios_store::SeriesShard;
+
+use crate::endpoints::Outside;
 
 /// The label that tells nodes apart in `Terms::stores`: their gRPC address.
 pub const ADDRESS: &str = "__address__";
@@ -57,6 +59,11 @@ impl Terms {
     /// Whether somebody else may evaluate a part of the query: nothing is left out and nothing is shown otherwise.
     pub(crate) fn are_plain(&self) -> bool {
         !self.apart && self.stores.is_empty() && self.shard.is_none()
+    }
+
+    /// What they mean outside of the cluster.
+    pub(crate) fn outside(&self) -> Outside {
+        Outside { stores: self.stores.as_slice().into(), via: Vec::new() }
     }
 
     /// The view without the nodes that are not to be asked, and whether this node is one of them: it stays in the view,

@@ -25,10 +25,11 @@ pub fn static_groups(job: &ScrapeConfig) -> Vec<TargetGroup> {
     groups.map(|(i, g)| group(format!("static/{i}"), g, None)).collect()
 }
 
-fn group(source: String, from: &StaticGroup, file: Option<&Path>) -> TargetGroup {
+/// A group with the label that says where it was found.
+pub(crate) fn group(source: String, from: &StaticGroup, found: Option<(&str, &str)>) -> TargetGroup {
     let mut labels = LabelsBuilder::from_labels(&from.labels);
-    if let Some(file) = file {
-        labels.set(FILE_PATH, &file.to_string_lossy());
+    if let Some((name, place)) = found {
+        labels.set(name, place);
     }
     let targets = from.targets.iter().map(|t| Labels::from_pairs([(ADDRESS, t.as_str())])).collect();
     TargetGroup { source, labels: labels.build(), targets }
@@ -145,7 +146,8 @@ fn read(path: &Path) -> Result<Vec<TargetGroup>, String> {
     } else {
         koios_config::parse_target_groups(&text, &path.to_string_lossy()).map_err(|e| e.summary())?
     };
-    let named = |(i, g): (usize, &StaticGroup)| group(format!("{}:{i}", path.display()), g, Some(path));
+    let place = path.to_string_lossy();
+    let named = |(i, g): (usize, &StaticGroup)| group(format!("{place}:{i}"), g, Some((FILE_PATH, &place)));
     Ok(groups.iter().enumerate().map(named).collect())
 }
 
@@ -157,7 +159,8 @@ struct JsonGroup {
     labels: Option<BTreeMap<String, String>>,
 }
 
-fn parse_json(text: &str) -> Result<Vec<StaticGroup>, serde_json::Error> {
+/// Groups in the schema of target files, which servers of targets share.
+pub(crate) fn parse_json(text: &str) -> Result<Vec<StaticGroup>, serde_json::Error> {
     let groups: Vec<JsonGroup> = serde_json::from_str(text)?;
     let convert = |g: JsonGroup| StaticGroup {
         targets: g.targets,

@@ -1,7 +1,7 @@
 //! Scraping: where targets come from, what a target is, when it is scraped, how it is fetched, how its answer
 //! is read, and which series have ended.
 //!
-//! Owns: discovery (static, files), targets after relabelling, the deterministic schedule (design 6), the
+//! Owns: discovery (static, files, HTTP), targets after relabelling, the deterministic schedule (design 6), the
 //! fetcher with all its bounds, the exposition lexers, and the scrape cache with the staleness rules.
 //!
 //! Refuses: storing samples, owning timers or tasks. The caller (an actor) asks when the next scrape is due,
@@ -14,6 +14,7 @@
 pub mod discovery;
 pub mod fetch;
 pub mod http;
+pub mod http_sd;
 pub mod ingest;
 pub mod native;
 pub mod parse;
@@ -24,6 +25,7 @@ pub mod target;
 pub use discovery::{FileDiscovery, FileProblem, FileUpdate, FileWatch, static_groups};
 pub use fetch::{Fetched, Fetcher};
 pub use http::{HttpClient, HttpError};
+pub use http_sd::{Belief, HttpSource, Taken, source_key};
 pub use ingest::{
     BodyView, CacheIndex, Failed, IngestSettings, OutExemplar, OutHistogram, OutSample, ScrapeLoopState,
     ScrapeReport, SharedFamilies,

@@ -1,6 +1,6 @@
 //! Replicated writing with nodes that are played.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use koios_cluster::keys::{NodeRecord, NodeState};
 use koios_cluster::{Liveness, SoleRange};
@@ -25,6 +25,8 @@ enum Role {
 struct Cast {
     roles: HashMap<String, Role>,
     got: Mutex<HashMap<String, usize>>,
+    /// What was said of zones.
+    one_zone: Mutex<BTreeSet<bool>>,
 }
 
 impl Cast {
@@ -45,8 +47,9 @@ impl Cast {
 
 #[async_trait]
 impl Copies for Cast {
-    async fn copy(&self, node: &Member, batch: Vec<u8>, _: Duration) -> Result<Vec<u8>, String> {
+    async fn copy(&self, node: &Member, batch: Vec<u8>, one_zone: bool) -> Result<Vec<u8>, String> {
         let batch = read_batch(&batch, &Limits::default())?;
+        self.one_zone.lock().insert(one_zone);
         Ok(write_outcome(&self.play(&node.name, batch.samples.len()).await?))
     }
 
@@ -65,10 +68,10 @@ impl PushPort for Here {
     }
 }
 
-fn member(name: &str) -> Member {
+fn member(name: &str, zone: &str) -> Member {
     let record = NodeRecord {
         state: NodeState::Ready,
-        ..NodeRecord::new("z", ([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into())
+        ..NodeRecord::new(zone, ([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into())
     };
     Member {
         name: name.into(),
@@ -83,29 +86,36 @@ struct Stage {
     port: Replicated,
     cast: Arc<Cast>,
     sole: Arc<Mutex<SoleTracker>>,
+    zone_sole: Arc<Mutex<SoleTracker>>,
     _dir: tempfile::TempDir,
 }
 
 fn stage(nodes: usize, roles: &[(&str, Role)]) -> Stage {
+    zoned(&vec!["z"; nodes], roles)
+}
+
+fn zoned(zones: &[&str], roles: &[(&str, Role)]) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let roles = roles.iter().map(|(n, r)| ((*n).to_owned(), r.clone())).collect();
-    let cast = Arc::new(Cast { roles, got: Mutex::default() });
-    let members = (0..nodes).map(|i| Arc::new(member(&format!("n{i}"))));
+    let cast = Arc::new(Cast { roles, got: Mutex::default(), one_zone: Mutex::default() });
+    let members = zones.iter().enumerate().map(|(i, zone)| Arc::new(member(&format!("n{i}"), zone)));
     let view = ClusterView {
         me: "n0".into(),
         members: members.map(|m| (m.name.clone(), m)).collect(),
         ..ClusterView::default()
     };
     let sole = Arc::new(Mutex::new(SoleTracker::open(dir.path())));
+    let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(dir.path(), false, 0)));
     let setup = ReplicatedSetup {
         local: Arc::new(Here(cast.clone())),
         peers: cast.clone(),
         views: watch::channel(Arc::new(view)).1,
         sole: sole.clone(),
+        zone_sole: zone_sole.clone(),
         clock: ManualClock::at(1_000_000),
         net: Handle::current(),
     };
-    Stage { port: Replicated::new(setup), cast, sole, _dir: dir }
+    Stage { port: Replicated::new(setup), cast, sole, zone_sole, _dir: dir }
 }
 
 /// `series` series of two samples each.
@@ -172,4 +182,19 @@ async fn the_only_copy_is_noted_first() {
     assert_eq!(s.sole.lock().ranges(), alone);
     let s = stage(2, &[("n0", Role::Fails)]);
     assert!(s.port.push(batch(1)).await.is_err(), "the other node does not know that it is the only one");
+}
+
+#[tokio::test]
+async fn holders_are_told_when_all_copies_may_lie_in_one_zone() {
+    let far = 4_000_000_000_000;
+    for (zones, one_zone) in [(["a", "a", "b", "c"], false), (["a", "a", "b", "b"], true), (["z"; 4], true)] {
+        let s = zoned(&zones, &[]);
+        let mut b = (*batch(9)).clone();
+        b.samples[0].t = far;
+        assert_eq!(s.port.push(Arc::new(b)).await, Ok(PushOutcome::default()));
+        assert_eq!(*s.cast.one_zone.lock(), BTreeSet::from([one_zone]), "{zones:?}");
+        let noted: &[SoleRange] = if one_zone { &[SoleRange { from: 100, until: 200 }] } else { &[] };
+        assert_eq!(s.zone_sole.lock().ranges(), noted);
+        assert!(s.sole.lock().ranges().is_empty());
+    }
 }

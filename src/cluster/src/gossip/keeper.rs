@@ -25,6 +25,7 @@ use crate::error::ClusterError;
 use crate::identity::next_generation;
 use crate::keys::{NodeRecord, PROCESS, REQUIRED, parse_process, process_pair, within_bounds};
 use crate::peers::{BOOK_STEP_MS, PeerBook};
+use crate::told::Told;
 use crate::transport::{SealedTransport, TransportStats};
 use crate::view::{ClusterView, Liveness, Member};
 
@@ -45,6 +46,10 @@ const INTRODUCED: usize = 8;
 /// How often.
 const INTRODUCTIONS: u32 = 15;
 const INTRODUCTION_ROUNDS: u64 = 2;
+/// Most nodes that say of themselves over connections who they are, and for how long one may be silent.
+const TOLD_MAX: usize = 1_000;
+const TOLD_SILENT_INTERVALS: u32 = 8;
+const TOLD_SILENT_MIN: Duration = Duration::from_secs(5);
 /// One of the peers that gossip has forgotten is tried again after this many intervals.
 const SEARCH_INTERVALS: u32 = 2;
 /// Of what an identity costs in a message, beside its name; the crate compresses generations and addresses.
@@ -59,6 +64,7 @@ pub struct Ends {
     pub view_tx: watch::Sender<Arc<ClusterView>>,
     pub record_rx: watch::Receiver<NodeRecord>,
     pub greet_rx: mpsc::Receiver<SocketAddr>,
+    pub told_rx: mpsc::Receiver<Told>,
     pub rival_tx: watch::Sender<Option<Rival>>,
 }
 
@@ -81,6 +87,8 @@ pub struct Keeper {
     book: PeerBook,
     dead_since: BTreeMap<(String, u64), i64>,
     heard: HashMap<ChitchatId, Heard>,
+    /// What nodes said over connections, and when, monotonic nanoseconds.
+    told: BTreeMap<String, (Told, u64)>,
     pulses: Pulses,
     /// A higher generation of this node's own past, when one was met.
     past: u64,
@@ -118,6 +126,7 @@ impl Keeper {
             health,
             dead_since: BTreeMap::new(),
             heard: HashMap::new(),
+            told: BTreeMap::new(),
             pulses: Pulses::default(),
             past: 0,
             crowded: false,
@@ -146,6 +155,7 @@ impl Keeper {
                     self.tell_peers(round as usize, PEERS_TOLD);
                 }
                 Some(seed) = self.ends.greet_rx.recv() => greetings.push((seed, GREETINGS)),
+                Some(told) = self.ends.told_rx.recv() => self.note(told),
                 why = &mut ended => {
                     tracing::error!(?why, "gossip task ended; starting it again with a new generation");
                     self.health.restarts.fetch_add(1, Ordering::Relaxed);
@@ -330,8 +340,16 @@ impl Keeper {
                 members.insert(m.name.clone(), (id.generation_id, Arc::new(m)));
             }
         }
+        for (m, generation) in self.told_members(&me, now, now_ns) {
+            let rank = (m.is_alive(), generation);
+            if members.get(&m.name).is_none_or(|(best, old)| rank > (old.is_alive(), *best)) {
+                members.insert(m.name.clone(), (generation, Arc::new(m)));
+            }
+        }
+        let told = &self.told;
         self.dead_since.retain(|(name, generation), _| {
             heard.keys().any(|id| id.generation_id == *generation && *id.node_id == **name)
+                || told.get(name).is_some_and(|(t, _)| t.generation == *generation)
         });
         self.heard = heard;
         let mut members: BTreeMap<String, Arc<Member>> =
@@ -340,6 +358,11 @@ impl Keeper {
             self.book.saw_alive(m, now);
         }
         self.add_forgotten(&mut members, &me);
+        for m in members.values_mut() {
+            if let Some(record) = self.book.remind(&m.name, &m.record) {
+                *m = Arc::new(Member { record, ..Member::clone(m) });
+            }
+        }
         let myself = Member {
             name: me.clone(),
             generation: self.options.generation,
@@ -360,6 +383,35 @@ impl Keeper {
             });
             true
         });
+    }
+
+    /// Takes what a node said over a connection; an older process of it says nothing any more.
+    fn note(&mut self, told: Told) {
+        let known = self.told.get(&told.name).map(|(t, _)| t.generation);
+        let fits = self.told.len() < TOLD_MAX || known.is_some();
+        if told.name != self.options.node && known.is_none_or(|g| g <= told.generation) && fits {
+            self.told.insert(told.name.clone(), (told, self.options.clock.mono_ns()));
+        }
+    }
+
+    /// Those who said over connections that they live, with their generations; who has been silent is dead. Whom gossip
+    /// hears is gossip's.
+    fn told_members(&mut self, me: &str, now: i64, now_ns: u64) -> Vec<(Member, u64)> {
+        let patience = (self.options.interval * TOLD_SILENT_INTERVALS).max(TOLD_SILENT_MIN).as_nanos() as u64;
+        let mut out = Vec::new();
+        for (name, (told, at_ns)) in self.told.iter().filter(|(name, _)| *name != me) {
+            let key = (name.clone(), told.generation);
+            let liveness = if now_ns.saturating_sub(*at_ns) <= patience {
+                self.dead_since.remove(&key);
+                Liveness::Alive
+            } else {
+                Liveness::Dead { since: *self.dead_since.entry(key).or_insert(now) }
+            };
+            let (gossip, record) = (told.gossip, told.record.clone());
+            let member = Member { name: name.clone(), generation: told.generation, gossip, liveness, record };
+            out.push((member, told.generation));
+        }
+        out
     }
 
     /// Counts identities, and looks for another process of a name.
@@ -408,13 +460,11 @@ impl Keeper {
         } else {
             Liveness::Dead { since: *self.dead_since.entry(key).or_insert(now) }
         };
-        let member = Member {
-            name,
-            generation: h.process,
-            gossip: id.gossip_advertise_addr,
-            liveness,
-            record: h.record.clone()?,
-        };
+        let record = h.record.clone()?;
+        let first_hand = h.live || self.book.was_heard(&name);
+        let record = if first_hand { record } else { record.by_hearsay() };
+        let (generation, gossip) = (h.process, id.gossip_advertise_addr);
+        let member = Member { name, generation, gossip, liveness, record };
         // A joiner is first known, then alive: it is not dead in between.
         let known_before =
             self.book.iter().any(|(n, p)| *n == member.name && p.generation >= member.generation);
@@ -429,6 +479,7 @@ impl Keeper {
             }
             let record = NodeRecord::from_lookup(|k| peer.pairs.get(k).map(String::as_str));
             if let Some(record) = record {
+                let record = if self.book.was_heard(name) { record } else { record.by_hearsay() };
                 let member = Member {
                     name: name.clone(),
                     generation: peer.generation,

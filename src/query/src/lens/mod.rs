@@ -15,7 +15,8 @@ use std::sync::Arc;
 use koios_chunk::{Aggregate, Chunk, ChunkError, Encoding};
 use koios_model::{Columns, Labels, LabelsBuilder, Slot};
 use koios_promql::Select;
-use koios_store::served::REPLICA;
+use koios_store::SeriesShard;
+use koios_store::storeapi;
 
 use penalty::fold;
 
@@ -65,33 +66,6 @@ pub struct Lens {
     pub shard: Option<SeriesShard>,
     /// Labels stay as they are.
     pub plain: bool,
-}
-
-/// Some of the series by labels, as Thanos deals them out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeriesShard {
-    /// Less than `count`.
-    pub index: u64,
-    /// At least 1.
-    pub count: u64,
-    /// Whether only `labels` count, else all but those.
-    pub by: bool,
-    /// Label names.
-    pub labels: Vec<String>,
-}
-
-impl SeriesShard {
-    /// Whether a series is in it.
-    pub fn holds(&self, labels: &Labels) -> bool {
-        let mut bytes = Vec::with_capacity(256);
-        for (n, v) in labels.iter().filter(|(n, _)| self.labels.iter().any(|l| l == n) == self.by) {
-            for text in [n, v] {
-                bytes.extend_from_slice(text.as_bytes());
-                bytes.push(0xff);
-            }
-        }
-        xxhash_rust::xxh64::xxh64(&bytes, 0) % self.count.max(1) == self.index
-    }
 }
 
 /// The coarsest resolution that a select can do with, when the query allows `max_ms`.
@@ -145,13 +119,12 @@ impl Lens {
         if !self.relabels(slot) {
             return labels;
         }
+        if slot != Slot::FOREIGN {
+            return storeapi::shown(labels, slot);
+        }
         let mut b = LabelsBuilder::from_labels(&labels);
-        if slot == Slot::FOREIGN {
-            for name in self.replica_labels.iter() {
-                b.del(name);
-            }
-        } else {
-            b.set(REPLICA, &slot.to_string());
+        for name in self.replica_labels.iter() {
+            b.del(name);
         }
         b.build()
     }

@@ -8,7 +8,7 @@ use koios_cluster::{Member, SoleRange};
 use koios_store::CatalogueView;
 
 use super::Facts;
-use crate::completeness::{Gap, gaps, may_hold_from};
+use crate::completeness::{Gap, gaps};
 
 /// Most columns.
 pub const COLUMNS_MAX: usize = 500;
@@ -167,7 +167,7 @@ fn weak(facts: &Facts<'_>, (mint, maxt): (i64, i64), stored: &[(i64, i64)]) -> V
 
 /// What only one living node may hold. A stretch before anything that it holds is of no interest.
 fn only_here(m: &Member, r: &SoleRange, mint: i64, maxt: i64) -> Option<Weak> {
-    may_hold_from(m)?;
+    m.record.may_hold_from()?;
     let (from, until) = (r.from.max(m.record.head.min_time?).max(mint), r.until.min(maxt));
     let cause = format!("only {} holds it", m.name);
     (from <= until).then_some(Weak { from, until, cover: Cover::One, cause })

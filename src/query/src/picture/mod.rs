@@ -48,7 +48,9 @@ impl Facts<'_> {
         let mut absent =
             plan::plan(self.view, self.catalogue, &[], self.ejected, (i64::MIN, self.now_ms)).absent;
         let unreached = self.view.members.values().filter(|m| self.is_unreached(m));
-        absent.extend(unreached.map(|m| Absent::from_member(m, "cannot be reached", self.catalogue)));
+        absent.extend(
+            unreached.map(|m| Absent::from_member(self.view, m, "cannot be reached", self.catalogue)),
+        );
         absent
     }
 }

@@ -83,7 +83,7 @@ fn unanswered(facts: &Facts<'_>, me: &Arc<Member>, others: &[&Arc<Member>]) -> V
 fn away(facts: &Facts<'_>, me: &Member) -> Absent {
     let mut gone = me.clone();
     gone.liveness = Liveness::Dead { since: facts.now_ms };
-    Absent::from_member(&gone, "is stopped", facts.catalogue)
+    Absent::from_member(facts.view, &gone, "is stopped", facts.catalogue)
 }
 
 /// What a yes says.

@@ -24,6 +24,7 @@ use koios_query::scope::Form;
 use koios_query::{
     Coordinator, FragmentLimits, Gap, Hedger, LocalParts, PeerService, Peers, QueryError, Want,
 };
+use koios_store::federation::Federation;
 use koios_store::{CatalogueView, Shelf};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -281,6 +282,7 @@ impl Cluster {
             parts: self.nodes[i].parts.clone(),
             stats: Arc::default(),
             hedger: Arc::new(Hedger::new(self.clock.clone(), true)),
+            federation: Arc::new(Federation::none("test".to_owned(), self.clock.clone())),
         }
     }
 

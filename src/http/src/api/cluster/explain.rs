@@ -9,13 +9,13 @@ use koios_query::picture::{Explained, explain};
 use koios_query::{QueryRequest, Terms};
 use serde_json::{Value, json};
 
-use super::ownership::{key, slots};
+use super::ownership::{declined, key, slots};
 use crate::codec::params::Params;
 use crate::codec::reply::{ApiError, Notes, success};
 use crate::state::ApiState;
 
-/// Nodes and the slots they scrape.
-type Scrapers = Vec<(String, u64)>;
+/// Nodes and the slots they scrape, each with what is said when its owner by rank declined it.
+type Scrapers = Vec<(String, u64, Option<Value>)>;
 
 /// Most targets that one question explains.
 const TARGETS_MAX: usize = 20;
@@ -108,9 +108,10 @@ async fn explain_target(state: &ApiState, wanted: &str) -> Result<HttpResponse, 
     let mut found: Vec<(u64, Value, Scrapers)> = Vec::new();
     for (node, entry) in held.into_iter().filter(|(_, e)| is_it(e)) {
         let (Some(key), Some(slot)) = (key(&entry), entry["slot"].as_u64()) else { continue };
+        let scraper = (node.clone(), slot, declined(&node, &entry));
         match found.iter().position(|(k, _, _)| *k == key) {
-            Some(at) => found[at].2.push((node, slot)),
-            None if found.len() < TARGETS_MAX => found.push((key, entry, vec![(node, slot)])),
+            Some(at) => found[at].2.push(scraper),
+            None if found.len() < TARGETS_MAX => found.push((key, entry, vec![scraper])),
             None => {}
         }
     }
@@ -126,9 +127,15 @@ async fn explain_target(state: &ApiState, wanted: &str) -> Result<HttpResponse, 
         lines.push(format!("target {} of job {}", text(&entry["url"]), text(&entry["job"])));
         for (slot, owner) in owners.iter().enumerate() {
             let by: Vec<&str> =
-                scrapers.iter().filter(|(_, s)| *s == slot as u64).map(|(n, _)| n.as_str()).collect();
+                scrapers.iter().filter(|(_, s, _)| *s == slot as u64).map(|(n, ..)| n.as_str()).collect();
             let by = if by.is_empty() { "nobody yet".to_owned() } else { by.join(" and ") };
             lines.push(format!("  slot {slot} belongs to {owner} and is scraped by {by}"));
+            for (_, _, said) in scrapers.iter().filter(|(_, s, _)| *s == slot as u64) {
+                if let Some(d) = said.as_ref().filter(|d| d["by"] == *owner) {
+                    let (to, until) = (text(&d["to"]), text(&d["until"]));
+                    lines.push(format!("  slot {slot} was declined by {owner}, which had too much, taken by {to} until {until}"));
+                }
+            }
         }
         lines.push(format!(
             "  rank by rendezvous over its key, the best of each zone first: {}",
@@ -141,7 +148,7 @@ async fn explain_target(state: &ApiState, wanted: &str) -> Result<HttpResponse, 
             "labels": entry["labels"],
             "owners": owners,
             "rank": rank,
-            "scrapers": scrapers.iter().map(|(n, s)| json!({ "node": n, "slot": s })).collect::<Value>(),
+            "scrapers": scrapers.iter().map(|(n, s, _)| json!({ "node": n, "slot": s })).collect::<Value>(),
         }));
     }
     let data = json!({ "observer": state.facts.node, "targets": targets, "lines": lines });

@@ -45,6 +45,7 @@ fn node(facts: &Facts<'_>, m: &Member) -> Value {
             "minTime": r.head.min_time,
             "seriesLog2": r.head.series_log2,
             "sole": ranges(&r.head.sole),
+            "zone_sole": ranges(&r.head.zone_sole),
             "holes": ranges(&r.head.holes),
         },
     })

@@ -1,7 +1,8 @@
 //! `/api/v1/cluster/ownership?job=&limit=`: which node should scrape which slot of which target, and which does.
 //!
 //! Who should is computed from this node's view; who does is asked of every node. A slot that nobody scrapes is
-//! uncovered, one that several scrape is double; for a moment after a change either is normal. `standsStill` says that
+//! uncovered, one that several scrape is double; for a moment after a change either is normal. A slot that its owner by rank
+//! declined for its load has `declined`: by whom, who took it, until when. `standsStill` says that
 //! ownership does not follow the ready nodes now, because too many vanished at once.
 
 use std::collections::BTreeMap;
@@ -60,8 +61,16 @@ pub(super) fn key(entry: &Value) -> Option<u64> {
     u64::from_str_radix(entry["key"].as_str()?, 16).ok()
 }
 
+/// A slot that its owner by rank declined: by whom, who took it, and until when. As whoever took it says.
+pub(super) fn declined(node: &str, entry: &Value) -> Option<Value> {
+    let (by, until) = (entry["takenFrom"].as_str()?, entry["takenUntil"].as_str()?);
+    Some(json!({ "by": by, "to": node, "until": until }))
+}
+
 struct Target {
     entry: Value,
+    /// Slots that are not with their owner by rank.
+    declined: BTreeMap<u64, Value>,
     /// Who scrapes each slot.
     scrapers: BTreeMap<u64, Vec<String>>,
 }
@@ -77,7 +86,10 @@ fn merge(
     for (node, entry) in held {
         let (Some(key), Some(slot)) = (key(&entry), entry["slot"].as_u64()) else { continue };
         if job.is_none_or(|j| entry["job"] == j) {
-            let target = targets.entry(key).or_insert_with(|| Target { entry, scrapers: BTreeMap::new() });
+            let declined = declined(&node, &entry);
+            let new = || Target { entry, declined: BTreeMap::new(), scrapers: BTreeMap::new() };
+            let target = targets.entry(key).or_insert_with(new);
+            target.declined.extend(declined.map(|d| (slot, d)));
             target.scrapers.entry(slot).or_default().push(node);
         }
     }
@@ -91,8 +103,14 @@ fn merge(
             slots += 1;
             uncovered += u64::from(scrapers.is_empty());
             double += u64::from(scrapers.len() > 1);
-            *by_node.entry(owner.clone()).or_default() += 1;
-            shown.push(json!({ "slot": slot, "owner": owner, "scrapers": scrapers }));
+            let declined = target.declined.get(&(slot as u64)).filter(|d| d["by"] == **owner);
+            let holder = declined.and_then(|d| d["to"].as_str()).unwrap_or(owner);
+            *by_node.entry(holder.to_owned()).or_default() += 1;
+            let mut line = json!({ "slot": slot, "owner": owner, "scrapers": scrapers });
+            if let Some(declined) = declined {
+                line["declined"] = declined.clone();
+            }
+            shown.push(line);
         }
         if list.len() < limit {
             list.push(json!({
