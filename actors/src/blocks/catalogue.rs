@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture};
 use arc_swap::ArcSwap;
-use koios_model::BlockId;
+use koios_model::{BlockId, Clock};
 use koios_objstore::Bucket;
-use koios_store::{Catalogue, CatalogueView, Shelf};
+use koios_store::{Catalogue, CatalogueView, Shelf, Visibility};
 use tokio::runtime::Handle;
 
 use crate::kit::{Flare, Letter, Mailroom};
@@ -62,6 +62,8 @@ pub struct CatalogueActor {
     /// Blocks that are about to be deleted: left out of the picture before they go.
     withdrawn: BTreeSet<BlockId>,
     settled: Arc<BTreeMap<String, i64>>,
+    clock: Arc<dyn Clock>,
+    visibility: Visibility,
     net: Handle,
     _flare: Flare,
 }
@@ -72,17 +74,18 @@ impl CatalogueActor {
         bucket: Bucket,
         view: Arc<ArcSwap<CatalogueView>>,
         shelf: Arc<Shelf>,
+        (clock, visibility): (Arc<dyn Clock>, Visibility),
         net: Handle,
         flare: Flare,
     ) -> Self {
-        let catalogue = Some(Catalogue::new(bucket.clone()));
+        let catalogue = Some(Catalogue::new(bucket.clone(), clock.clone(), visibility));
         let (withdrawn, settled) = (BTreeSet::new(), Arc::default());
-        Self { bucket, catalogue, view, shelf, withdrawn, settled, net, _flare: flare }
+        Self { bucket, catalogue, view, shelf, withdrawn, settled, clock, visibility, net, _flare: flare }
     }
 
     /// A refresh that died took the catalogue with it.
     fn lost(&mut self, why: &str) -> Result<(), NotRead> {
-        self.catalogue = Some(Catalogue::new(self.bucket.clone()));
+        self.catalogue = Some(Catalogue::new(self.bucket.clone(), self.clock.clone(), self.visibility));
         Err(NotRead::Failed(format!("the refresh failed inside: {why}")))
     }
 

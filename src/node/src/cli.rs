@@ -81,6 +81,12 @@ pub struct RunArgs {
     /// Thanos' object store YAML; without it the bucket is <storage.path>/bucket.
     #[arg(long = "objstore.config-file", env = "KOIOS_OBJSTORE_CONFIG_FILE", value_name = "FILE")]
     pub objstore_config_file: Option<PathBuf>,
+    /// How long blocks are read on that are marked for deletion; less than the 48h after which Thanos deletes them.
+    #[arg(long = "ignore-deletion-marks-delay", value_name = "DURATION")]
+    pub ignore_deletion_marks_delay: Option<String>,
+    /// How long blocks that other producers uploaded are not read yet.
+    #[arg(long = "consistency-delay", value_name = "DURATION")]
+    pub consistency_delay: Option<String>,
     /// The same YAML in place of the file.
     #[arg(long = "objstore.config", value_name = "YAML", conflicts_with = "objstore_config_file")]
     pub objstore_config: Option<String>,

@@ -12,6 +12,7 @@ use koios_compact::retention::Retention;
 use koios_config::{Config, WalSync};
 use koios_model::duration::parse_duration;
 use koios_objstore::BucketConfig;
+use koios_store::Visibility;
 use koios_store::federation::spec::EndpointSpec;
 use koios_tsdb::SyncMode;
 
@@ -41,6 +42,8 @@ pub struct Settings {
     pub query_concurrency: usize,
     pub query_samples_max: u64,
     pub lookback_ms: i64,
+    /// Which blocks of the bucket are read.
+    pub visibility: Visibility,
     pub features: Features,
     pub push_messages: Vec<koios_remote::Message>,
     /// Who is asked beside the cluster.
@@ -99,7 +102,21 @@ impl Settings {
         let timeout = duration("query.timeout", &args.query_timeout, k.query.timeout_ms)?;
         let lookback_ms =
             duration("query.lookback-delta", &args.query_lookback_delta, k.query.lookback_delta_ms)?;
+        let seen = Visibility::default();
+        let visibility = Visibility {
+            ignore_deletion_marks_ms: duration(
+                "ignore-deletion-marks-delay",
+                &args.ignore_deletion_marks_delay,
+                seen.ignore_deletion_marks_ms,
+            )?,
+            consistency_delay_ms: duration(
+                "consistency-delay",
+                &args.consistency_delay,
+                seen.consistency_delay_ms,
+            )?,
+        };
         Ok(Self {
+            visibility,
             query_timeout_ms: timeout.max(1) as u64,
             query_concurrency: args.query_max_concurrency.unwrap_or(k.query.max_concurrency).clamp(1, 10_000)
                 as usize,
@@ -140,6 +157,7 @@ impl Settings {
         let a = &self.args;
         let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
         let addr = |a: SocketAddr| a.to_string();
+        let duration = koios_model::duration::format_duration;
         [
             ("cluster.advertise-address", a.cluster_advertise.map(addr).unwrap_or_default()),
             ("cluster.listen-address", addr(a.cluster_listen)),
@@ -147,21 +165,23 @@ impl Settings {
             ("cluster.peer", self.peers.join(",")),
             ("cluster.secret-file", path(&a.cluster_secret_file)),
             ("config.file", path(&self.config.file)),
+            ("consistency-delay", duration(self.visibility.consistency_delay_ms)),
             ("enable-feature", a.enable_feature.join(",")),
             ("endpoint", a.endpoint.join(",")),
             ("endpoint-strict", a.endpoint_strict.join(",")),
             ("grpc.listen-address", addr(a.grpc_listen)),
+            ("ignore-deletion-marks-delay", duration(self.visibility.ignore_deletion_marks_ms)),
             ("join", self.join.join(",")),
             ("log.format", a.log_format.clone()),
             ("log.level", a.log_level.clone()),
             ("node.name", self.node_name.clone().unwrap_or_default()),
             ("objstore.config-file", path(&a.objstore_config_file)),
             ("query.auto-downsampling", self.auto_downsampling().to_string()),
-            ("query.lookback-delta", koios_model::duration::format_duration(self.lookback_ms)),
+            ("query.lookback-delta", duration(self.lookback_ms)),
             ("query.max-concurrency", self.query_concurrency.to_string()),
             ("query.max-samples", self.query_samples_max.to_string()),
             ("query.replica-label", self.replica_labels().join(",")),
-            ("query.timeout", koios_model::duration::format_duration(self.query_timeout_ms as i64)),
+            ("query.timeout", duration(self.query_timeout_ms as i64)),
             ("roles", self.roles.names().join(",")),
             ("storage.path", a.storage_path.display().to_string()),
             ("storage.tsdb.retention.size", koios_model::size::format_size(self.retention.bytes)),

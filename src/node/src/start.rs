@@ -257,7 +257,7 @@ impl Node {
     async fn open_engines(&self, http: ServerHandle, port: &Arc<Port>) -> Result<Ending, String> {
         let (f, s, gossip) = (&self.foundation, &self.settings, &self.gossiping.gossip);
         crate::moving_in::run(s, f).await?;
-        f.open_catalogue();
+        f.open_catalogue(s);
         port.runtime.write().corruptions = f.open_shards(s).await?;
         f.open_compactor(s);
         Ok(Ending {

@@ -214,12 +214,14 @@ impl Foundation {
     }
 
     /// Starts the catalogue, which reads the bucket at once.
-    pub fn open_catalogue(&self) {
+    pub fn open_catalogue(&self, settings: &Settings) {
+        let (clock, visibility) = (self.clock.clone(), settings.visibility);
         let (bucket, view, shelf, net) =
             (self.bucket.clone(), self.catalogue.view.clone(), self.shelf.clone(), self.net.clone());
         let warden =
             Warden::watch(self.catalogue.room.clone(), self.plan.arbiter("background"), move |flare| {
-                CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), net.clone(), flare)
+                let seeing = (clock.clone(), visibility);
+                CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), seeing, net.clone(), flare)
             });
         self.keep(&self.catalogue.room, warden);
     }

@@ -4,6 +4,7 @@
 //! them all. Whether a store really has it is tried out when it is opened; one that takes the condition and ignores it is
 //! used all the same, and says so (`is_conditional`). Bounds: 64 MiB for an object read whole.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -149,6 +150,25 @@ impl Bucket {
         let mut ids: Vec<BlockId> =
             list.common_prefixes.iter().filter_map(|p| p.filename()?.parse().ok()).collect();
         ids.sort();
+        Ok(ids)
+    }
+
+    /// Blocks that have a file of this name at their top. Asks for one list of the whole bucket, not for each block.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn blocks_with(&self, file: &str) -> Result<BTreeSet<BlockId>, ObjstoreError> {
+        self.present()?;
+        let failed = |e| ObjstoreError::store("list", &Path::default(), e);
+        let (mut all, mut ids) = (self.store.list(None), BTreeSet::new());
+        while let Some(object) = all.try_next().await.map_err(failed)? {
+            let mut parts = object.location.parts();
+            if let (Some(id), Some(name), None) = (parts.next(), parts.next(), parts.next())
+                && name.as_ref() == file
+            {
+                ids.extend(id.as_ref().parse::<BlockId>());
+            }
+        }
         Ok(ids)
     }
 

@@ -157,8 +157,9 @@ fn selects_say_what_they_need() {
         ("rate(x[10m])", (90 * m + 1, 110 * m)),
         ("rate(x[10m] @ 60)", (-9 * m + 1, m)),
         ("x @ end()", (105 * m + 1, 110 * m)),
-        ("max_over_time(rate(x[10m])[30m:2m])", (62 * m + 1, 110 * m)),
-        ("max_over_time(x[30m:7m] offset 1m)", (65 * m + 1, 105 * m)),
+        // Subqueries ask for all that they span, as Prometheus does, not from their first step on.
+        ("max_over_time(rate(x[10m])[30m:2m])", (60 * m + 1, 110 * m)),
+        ("max_over_time(x[30m:7m] offset 1m)", (64 * m + 1, 105 * m)),
         ("rate(x[10m] anchored)", (85 * m + 1, 110 * m)),
         ("rate(x[10m] smoothed)", (85 * m + 1, 115 * m)),
     ] {

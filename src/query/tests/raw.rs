@@ -5,7 +5,7 @@ mod nodes;
 use koios_chunk::SeriesChunks;
 use koios_model::Matcher;
 use koios_query::scope::Form;
-use koios_query::{FragmentLimits, Want};
+use koios_query::{FragmentLimits, Lens, Want};
 use koios_store::Dress;
 use nodes::{Cluster, Head, OWN_LABEL, made, want};
 
@@ -52,4 +52,20 @@ async fn slots_stay_apart_and_copies_are_left_out() {
     assert!(a.words(&view, &by_label(Dress::Full), "").await.unwrap().0.contains(&OWN_LABEL.0.to_owned()));
     let (labels, _) = a.raw(&view, &want(3), Form::Labels).await.unwrap();
     assert!(labels.len() == 10 && labels.iter().all(|s| s.chunks.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn our_own_slots_can_be_shown_apart() {
+    let c = Cluster::start(2, 5, FragmentLimits::default(), Vec::new()).await;
+    let a = c.coordinator(0);
+    let (together, _) = c.all(&a, 0, &want(2)).await;
+    let lens = Lens { apart: true, ..Lens::default() };
+    let (apart, _) = c.all(&a, 0, &Want { lens, ..want(2) }).await;
+    assert_eq!((together.len(), apart.len()), (5, 10));
+    for (labels, samples) in together {
+        let of = |slot: u8| labels.replace('}', &format!(", replica=\"{slot}\"}}"));
+        for slot in [0, 1] {
+            assert!(apart.contains(&(of(slot), samples.clone())), "{} of {apart:?}", of(slot));
+        }
+    }
 }

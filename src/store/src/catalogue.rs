@@ -2,23 +2,27 @@
 //!
 //! The catalogue is the list of blocks with a readable meta.json. Meta files never change, so a refresh
 //! reads only those it has not seen; a block whose meta.json is missing (an upload under way) is asked for
-//! again next time. Views are immutable. Bound: 100,000 blocks.
+//! again next time. What is marked for deletion is found by one list of the bucket every five minutes, and which blocks
+//! count is decided in `visible`. Views are immutable. Bound: 100,000 blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use koios_block::BlockMeta;
-use koios_model::BlockId;
+use koios_model::{BlockId, Clock};
 use koios_objstore::transfer::META;
 use koios_objstore::{Bucket, ObjstoreError};
 
 use crate::cover::Cover;
 use crate::error::StoreError;
+use crate::visible::{DELETION_MARK, Visibility, marked_ms};
 
 /// Most blocks a catalogue holds; beyond that the newest are kept.
 pub const BLOCKS_MAX: usize = 100_000;
 const READS_IN_FLIGHT: usize = 16;
+/// Time between two looks for marks: five minutes.
+const MARKS_EVERY_NS: u64 = 300_000_000_000;
 
 /// An immutable picture of the bucket.
 #[derive(Clone, Debug, Default)]
@@ -145,16 +149,24 @@ fn superseded(
 }
 
 /// Reads the bucket and keeps what it has read.
-#[derive(Debug)]
 pub struct Catalogue {
     bucket: Bucket,
+    clock: Arc<dyn Clock>,
+    visibility: Visibility,
     view: Arc<CatalogueView>,
+    /// What was read, of blocks that are not shown too.
+    known: BTreeMap<BlockId, Arc<BlockMeta>>,
+    /// When blocks were marked for deletion, milliseconds.
+    marked: BTreeMap<BlockId, i64>,
+    /// When marks were looked for, monotonic nanoseconds.
+    marks_ns: Option<u64>,
 }
 
 impl Catalogue {
     /// An empty catalogue of `bucket`.
-    pub fn new(bucket: Bucket) -> Self {
-        Self { bucket, view: Arc::default() }
+    pub fn new(bucket: Bucket, clock: Arc<dyn Clock>, visibility: Visibility) -> Self {
+        let (view, known, marked) = (Arc::default(), BTreeMap::new(), BTreeMap::new());
+        Self { bucket, clock, visibility, view, known, marked, marks_ns: None }
     }
 
     /// The last picture.
@@ -179,7 +191,7 @@ impl Catalogue {
         let (mut blocks, mut damaged) = (BTreeMap::new(), BTreeMap::new());
         let mut unread = Vec::new();
         for id in ids {
-            match self.view.blocks.get(&id) {
+            match self.known.get(&id) {
                 Some(meta) => {
                     blocks.insert(id, meta.clone());
                 }
@@ -209,14 +221,47 @@ impl Catalogue {
             }
         }
         drop(reads);
+        self.known.clone_from(&blocks);
+        self.look_for_marks().await?;
+        let now_ms = self.clock.now_ms();
+        blocks.retain(|id, m| self.visibility.shows(m, self.marked.get(id).copied(), now_ms));
         self.view = Arc::new(CatalogueView::new(blocks, damaged));
         Ok(self.view.clone())
+    }
+
+    /// Marks matter a day after they were made, so they are not looked for each time.
+    async fn look_for_marks(&mut self) -> Result<(), StoreError> {
+        let now_ns = self.clock.mono_ns();
+        let due = self.marks_ns.is_none_or(|t| now_ns.saturating_sub(t) >= MARKS_EVERY_NS);
+        if !due || self.known.is_empty() {
+            return Ok(());
+        }
+        let found = self.bucket.blocks_with(DELETION_MARK).await?;
+        self.marked.retain(|id, _| found.contains(id));
+        for id in found {
+            if self.marked.contains_key(&id) || !self.known.contains_key(&id) {
+                continue;
+            }
+            match self.bucket.get(&format!("{id}/{DELETION_MARK}")).await {
+                Ok(bytes) => match marked_ms(&bytes) {
+                    Ok(t) => {
+                        self.marked.insert(id, t);
+                    }
+                    Err(why) => tracing::warn!(block = %id, %why, "a mark is passed over"),
+                },
+                Err(ObjstoreError::NotFound(_)) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.marks_ns = Some(now_ns);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use koios_model::ManualClock;
     use koios_objstore::BucketConfig;
 
     fn id(n: u64) -> BlockId {
@@ -267,7 +312,8 @@ mod tests {
     async fn refresh_reads_new_metas_puts_damaged_aside_and_waits_for_uploads() {
         let dir = tempfile::tempdir().unwrap();
         let bucket = Bucket::open(&BucketConfig::directory(dir.path()), id(99)).await.unwrap();
-        let mut catalogue = Catalogue::new(bucket.clone());
+        let clock = ManualClock::at(0);
+        let mut catalogue = Catalogue::new(bucket.clone(), clock.clone(), Visibility::default());
         assert!(catalogue.refresh().await.unwrap().blocks().is_empty());
         let put = async |n: u64, file: &str, bytes: &[u8]| {
             bucket.put(&format!("{}/{file}", id(n)), bytes.to_vec()).await.unwrap();
@@ -281,5 +327,21 @@ mod tests {
         assert_eq!(v.damaged().keys().copied().collect::<Vec<_>>(), [id(3), id(4)]);
         put(2, "meta.json", &meta(2, (10, 20), &[2], 0).to_json()).await;
         assert_eq!(catalogue.refresh().await.unwrap().blocks().len(), 2);
+
+        let mark = |s: i64| format!(r#"{{"id":"x","version":1,"details":"","deletion_time":{s}}}"#);
+        put(1, DELETION_MARK, mark(0).as_bytes()).await;
+        put(2, DELETION_MARK, b"{half").await;
+        clock.advance_ms(299_000);
+        assert_eq!(catalogue.refresh().await.unwrap().blocks().len(), 2, "not looked for yet");
+        clock.advance_ms(86_400_000);
+        let v = catalogue.refresh().await.unwrap();
+        assert_eq!(
+            v.blocks().keys().copied().collect::<Vec<_>>(),
+            [id(2)],
+            "a day is over; half a mark is none"
+        );
+        bucket.delete(&format!("{}/{DELETION_MARK}", id(1))).await.unwrap();
+        clock.advance_ms(300_000);
+        assert_eq!(catalogue.refresh().await.unwrap().blocks().len(), 2, "the mark was taken back");
     }
 }

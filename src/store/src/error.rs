@@ -18,6 +18,9 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A mark of a block says nothing.
+    #[error("not a mark: {0}")]
+    Mark(String),
     /// Reading a block failed.
     #[error(transparent)]
     Block(#[from] BlockError),
@@ -27,7 +30,7 @@ impl Coded for StoreError {
     fn code(&self) -> Code {
         match self {
             StoreError::Bucket(e) => e.code(),
-            StoreError::Damaged { .. } => Code::Internal,
+            StoreError::Damaged { .. } | StoreError::Mark(_) => Code::Internal,
             StoreError::Block(e) => e.code(),
         }
     }

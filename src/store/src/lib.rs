@@ -16,6 +16,7 @@ pub mod served;
 pub mod shard;
 pub mod shelf;
 pub mod storeapi;
+pub mod visible;
 
 pub use catalogue::{Catalogue, CatalogueView};
 pub use cover::Cover;
@@ -23,3 +24,4 @@ pub use error::StoreError;
 pub use served::{Dress, ServedBlock};
 pub use shard::SeriesShard;
 pub use shelf::Shelf;
+pub use visible::Visibility;

@@ -10,7 +10,7 @@ use koios_compact::level_ranges;
 use koios_compact::retention::Retention;
 use koios_model::{Columns, Labels, ManualClock};
 use koios_objstore::{Bucket, BucketConfig};
-use koios_store::{CatalogueView, Shelf};
+use koios_store::{CatalogueView, Shelf, Visibility};
 
 use super::super::catalogue::{self, CatalogueActor, CatalogueHandle};
 use super::super::local::LocalSetup;
@@ -55,11 +55,20 @@ impl Bench {
         let shelf = Arc::new(Shelf::new(bucket.clone(), dir.path().join("cache"), Labels::empty()));
         let catalogue = CatalogueHandle { view, room: Mailroom::new("catalogue", catalogue::BOUND) };
         let (handle, open, runtime) = (catalogue.clone(), shelf.clone(), net.clone());
+        let clock = ManualClock::at(1_000_000);
+        let seen = clock.clone();
         let plan = Plan::new();
         let mut wardens = vec![Warden::watch(catalogue.room.clone(), plan.arbiter("test"), move |flare| {
-            CatalogueActor::new(bucket.clone(), handle.view.clone(), open.clone(), runtime.clone(), flare)
+            let seeing: (Arc<dyn koios_model::Clock>, _) = (seen.clone(), Visibility::default());
+            CatalogueActor::new(
+                bucket.clone(),
+                handle.view.clone(),
+                open.clone(),
+                seeing,
+                runtime.clone(),
+                flare,
+            )
         })];
-        let clock = ManualClock::at(1_000_000);
         let local = LocalBlocks::new(LocalSetup {
             root,
             catalogue,
