@@ -68,23 +68,9 @@ impl Settings {
         let roles = args.roles.clone().unwrap_or_else(|| k.node.roles.join(","));
         let roles = Roles::parse(if roles.is_empty() { "all" } else { &roles })
             .map_err(|word| format!("--roles: unknown role {word:?}; fix: use all, or some of scrape,receive,store,query,compact,rules"))?;
-        let cluster = args.cluster_name.clone().unwrap_or_else(|| k.cluster.name.clone());
-        check_name("cluster name", &cluster).map_err(|e| e.to_string())?;
-        let secret = args.cluster_secret_file.clone().or_else(|| k.cluster.secret_file.clone());
-        let ring = match &secret {
-            Some(path) => KeyRing::from_file(&cluster, path).map_err(|e| e.to_string())?,
-            None => KeyRing::new(&cluster, &[]),
-        };
+        let (ring, secret) = key_ring(&args, &config)?;
         let join = if args.join.is_empty() { k.cluster.join.clone() } else { args.join.clone() };
-        let peers = match args.cluster_peer.is_empty() {
-            true => k.cluster.static_peers.clone(),
-            false => args.cluster_peer.clone(),
-        };
-        if let Some(bad) = peers.iter().find(|p| !koios_config::is_host_and_port(p)) {
-            return Err(format!(
-                "--cluster.peer: {bad:?} is no address; fix: write HOST:PORT with the gRPC port, e.g. node-2:10901"
-            ));
-        }
+        let peers = static_peers(&args, &config)?;
         let bucket_file =
             args.objstore_config_file.clone().or_else(|| k.storage.objstore_config_file.clone());
         let inline = args.objstore_config.as_deref();
@@ -95,28 +81,11 @@ impl Settings {
             WalSync::Interval => SyncMode::Interval,
             WalSync::Os => SyncMode::Os,
         };
-        let duration = |flag: &str, text: &Option<String>, file: i64| match text {
-            Some(t) => parse_duration(t).map_err(|e| format!("--{flag}: {e}; fix: write a duration like 2m")),
-            None => Ok(file),
-        };
         let timeout = duration("query.timeout", &args.query_timeout, k.query.timeout_ms)?;
         let lookback_ms =
             duration("query.lookback-delta", &args.query_lookback_delta, k.query.lookback_delta_ms)?;
-        let seen = Visibility::default();
-        let visibility = Visibility {
-            ignore_deletion_marks_ms: duration(
-                "ignore-deletion-marks-delay",
-                &args.ignore_deletion_marks_delay,
-                seen.ignore_deletion_marks_ms,
-            )?,
-            consistency_delay_ms: duration(
-                "consistency-delay",
-                &args.consistency_delay,
-                seen.consistency_delay_ms,
-            )?,
-        };
         Ok(Self {
-            visibility,
+            visibility: visibility(&args)?,
             query_timeout_ms: timeout.max(1) as u64,
             query_concurrency: args.query_max_concurrency.unwrap_or(k.query.max_concurrency).clamp(1, 10_000)
                 as usize,
@@ -210,6 +179,48 @@ pub fn read_config(named: Option<&Path>) -> Result<Config, String> {
     match ["koios.yml", "prometheus.yml"].iter().map(Path::new).find(|p| p.exists()) {
         Some(path) => koios_config::load(path).map_err(|e| e.to_string()),
         None => Ok(Config::default()),
+    }
+}
+
+fn duration(flag: &str, text: &Option<String>, otherwise: i64) -> Result<i64, String> {
+    match text {
+        Some(t) => parse_duration(t).map_err(|e| format!("--{flag}: {e}; fix: write a duration like 2m")),
+        None => Ok(otherwise),
+    }
+}
+
+fn visibility(args: &RunArgs) -> Result<Visibility, String> {
+    let seen = Visibility::default();
+    let (marks, delay) = (&args.ignore_deletion_marks_delay, &args.consistency_delay);
+    let ignore_deletion_marks_ms =
+        duration("ignore-deletion-marks-delay", marks, seen.ignore_deletion_marks_ms)?;
+    let consistency_delay_ms = duration("consistency-delay", delay, seen.consistency_delay_ms)?;
+    Ok(Visibility { ignore_deletion_marks_ms, consistency_delay_ms })
+}
+
+/// The cluster's name and secrets, and the file they come from.
+fn key_ring(args: &RunArgs, config: &Config) -> Result<(KeyRing, Option<PathBuf>), String> {
+    let k = &config.koios.cluster;
+    let cluster = args.cluster_name.clone().unwrap_or_else(|| k.name.clone());
+    check_name("cluster name", &cluster).map_err(|e| e.to_string())?;
+    let secret = args.cluster_secret_file.clone().or_else(|| k.secret_file.clone());
+    let ring = match &secret {
+        Some(path) => KeyRing::from_file(&cluster, path).map_err(|e| e.to_string())?,
+        None => KeyRing::new(&cluster, &[]),
+    };
+    Ok((ring, secret))
+}
+
+fn static_peers(args: &RunArgs, config: &Config) -> Result<Vec<String>, String> {
+    let peers = match args.cluster_peer.is_empty() {
+        true => config.koios.cluster.static_peers.clone(),
+        false => args.cluster_peer.clone(),
+    };
+    match peers.iter().find(|p| !koios_config::is_host_and_port(p)) {
+        Some(bad) => Err(format!(
+            "--cluster.peer: {bad:?} is no address; fix: write HOST:PORT with the gRPC port, e.g. node-2:10901"
+        )),
+        None => Ok(peers),
     }
 }
 
