@@ -483,7 +483,8 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("koios.peer.v1.Peer", "Report"));
             self.inner.unary(req, path, codec).await
         }
-        /// A node's part of something that an operator asks of the whole cluster. Refused unless the node allows it.
+        /// What a node is to do: its part of what an operator asks of the whole cluster (refused unless the node allows it), and what nodes
+        /// agree on about slots of targets (told, offered, taken).
         pub async fn act(
             &mut self,
             request: impl tonic::IntoRequest<super::ActRequest>,
@@ -568,7 +569,8 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::ReportRequest>,
         ) -> std::result::Result<tonic::Response<super::ReportReply>, tonic::Status>;
-        /// A node's part of something that an operator asks of the whole cluster. Refused unless the node allows it.
+        /// What a node is to do: its part of what an operator asks of the whole cluster (refused unless the node allows it), and what nodes
+        /// agree on about slots of targets (told, offered, taken).
         async fn act(
             &self,
             request: tonic::Request<super::ActRequest>,
