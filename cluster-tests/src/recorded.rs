@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::Api;
+use crate::{Api, NodeSpec};
 
 /// A folder of data made by real peers.
 pub fn fixture(name: &str) -> PathBuf {
@@ -35,6 +35,19 @@ pub fn copy(from: &Path, to: &Path) {
             file => std::fs::write(&target, std::fs::read(file).expect("a file")).expect("a copy"),
         }
     }
+}
+
+/// A node without targets on a copy of the bucket that Thanos wrote; nodes with the same `root` share the copy.
+pub fn on_thanos_bucket(name: &str, root: &Path) -> NodeSpec {
+    let (config, store) = (root.join("koios.yml"), root.join("bucket.yml"));
+    let bucket = root.join("bucket");
+    if !bucket.exists() {
+        copy(&fixture("thanos-bucket/bucket"), &bucket);
+    }
+    std::fs::write(&config, "scrape_configs: []\n").expect("a file");
+    let yaml = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display());
+    std::fs::write(&store, yaml).expect("a file");
+    NodeSpec::new(name, root).config(&config).arg(format!("--objstore.config-file={}", store.display()))
 }
 
 /// Numbers agree to 1e-9 relative. Inside histograms every digit counts.

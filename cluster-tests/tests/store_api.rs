@@ -5,10 +5,9 @@
 //! endpoint's description of itself).
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
-use koios_cluster_tests::recorded::{cases, copy, differing, fixture};
+use koios_cluster_tests::recorded::{cases, differing, fixture, on_thanos_bucket};
 use koios_cluster_tests::{Node, NodeSpec, scratch, until};
 use koios_proto::thanos as pb;
 use koios_proto::thanos::info::InfoRequest;
@@ -26,18 +25,6 @@ const ALL: (i64, i64) = (1_790_208_000_000, 1_792_195_200_000);
 /// A day whose blocks were downsampled.
 const OLD_DAY: (i64, i64) = (1_790_640_000_000, 1_790_726_400_000);
 
-fn spec(name: &str, root: &Path) -> NodeSpec {
-    let (config, store) = (root.join("koios.yml"), root.join("bucket.yml"));
-    let bucket = root.join("bucket");
-    if !bucket.exists() {
-        copy(&fixture("thanos-bucket/bucket"), &bucket);
-    }
-    std::fs::write(&config, "scrape_configs: []\n").expect("file");
-    std::fs::write(&store, format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display()))
-        .expect("file");
-    NodeSpec::new(name, root).config(&config).arg(format!("--objstore.config-file={}", store.display()))
-}
-
 struct Served {
     _node: Node,
     channel: Channel,
@@ -46,7 +33,7 @@ struct Served {
 
 async fn served() -> Served {
     let root = scratch();
-    let node = spec("one", root.path()).start();
+    let node = on_thanos_bucket("one", root.path()).start();
     node.ready().await;
     let address = format!("http://{}:{}", node.spec.ip, node.spec.ports[1]);
     let channel = Channel::from_shared(address).expect("address").connect().await.expect("connection");
@@ -287,7 +274,7 @@ async fn info_says_whose_data_since_when() {
 #[tokio::test]
 async fn the_same_answers_through_the_store_api_alone() {
     let root = scratch();
-    let first = spec("first", root.path()).start();
+    let first = on_thanos_bucket("first", root.path()).start();
     first.ready().await;
     let config = root.path().join("koios.yml");
     let endpoint = format!("--endpoint=127.0.0.1:{}", first.spec.ports[1]);
@@ -311,7 +298,7 @@ async fn the_same_answers_through_the_store_api_alone() {
 #[tokio::test]
 async fn an_endpoint_that_dies_is_named() {
     let root = scratch();
-    let mut first = spec("first", root.path()).start();
+    let mut first = on_thanos_bucket("first", root.path()).start();
     first.ready().await;
     let second = NodeSpec::new("second", root.path())
         .config(&root.path().join("koios.yml"))

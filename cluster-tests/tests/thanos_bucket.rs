@@ -3,26 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use koios_cluster_tests::recorded::{cases, copy, differing, fixture};
+use koios_cluster_tests::recorded::{cases, differing, fixture, on_thanos_bucket};
 use koios_cluster_tests::{NodeSpec, scratch, until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node without targets on a copy of the bucket.
 fn spec(name: &str, root: &Path) -> NodeSpec {
-    let (config, store) = (root.join("koios.yml"), root.join("bucket.yml"));
-    let bucket = root.join("bucket");
-    if !bucket.exists() {
-        copy(&fixture("thanos-bucket/bucket"), &bucket);
-    }
-    std::fs::write(&config, "scrape_configs: []\n").unwrap();
-    std::fs::write(&store, format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display()))
-        .unwrap();
-    NodeSpec::new(name, root)
-        .config(&config)
-        .arg(format!("--objstore.config-file={}", store.display()))
-        .arg("--query.replica-label=replica")
+    on_thanos_bucket(name, root).arg("--query.replica-label=replica")
 }
 
 #[tokio::test]

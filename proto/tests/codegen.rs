@@ -4,14 +4,13 @@ use std::path::Path;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 6] = [
     "koios/peer.proto",
     "prometheus/remote.proto",
     "prometheus/write_v2.proto",
     "thanos/types.proto",
     "thanos/store.proto",
     "thanos/info.proto",
-    "thanos/query.proto",
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use koios_proto::DESCRIPTORS;
 use koios_query::PeerService;
 use koios_store::storeapi::ClusterSource;
-use koios_store::storeapi::info::{InfoService, Offers};
+use koios_store::storeapi::info::InfoService;
 use koios_store::storeapi::server::StoreService;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -71,7 +71,7 @@ pub fn serve(
         .max_concurrent_streams(Some(256))
         .add_service(services.peer.into_server())
         .add_service(StoreService::new(services.source.clone()).into_server())
-        .add_service(InfoService::new(services.source, Offers::default()).into_server())
+        .add_service(InfoService::new(services.source).into_server())
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

@@ -19,20 +19,12 @@ const STREAMS_MAX: usize = 10_000;
 /// Answers the question what this is.
 pub struct InfoService {
     source: Arc<dyn ClusterSource>,
-    offers: Offers,
-}
-
-/// Services beside the store that are there.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Offers {
-    /// PromQL.
-    pub query: bool,
 }
 
 impl InfoService {
     /// Over the cluster's data.
-    pub fn new(source: Arc<dyn ClusterSource>, offers: Offers) -> Self {
-        Self { source, offers }
+    pub fn new(source: Arc<dyn ClusterSource>) -> Self {
+        Self { source }
     }
 
     /// As a service of a gRPC server.
@@ -72,7 +64,6 @@ impl Info for InfoService {
             label_sets: streams.iter().map(|s| label_set(&s.labels)).collect(),
             component_type: "query".to_owned(),
             store: Some(store),
-            query: self.offers.query.then_some(ipb::QueryApiInfo {}),
             ..ipb::InfoResponse::default()
         });
         response.metadata_mut().insert(KOIOS, MetadataValue::from_static("1"));
