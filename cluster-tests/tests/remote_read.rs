@@ -388,6 +388,9 @@ async fn what_is_wrong_or_missing_is_said() {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("HTTP client");
     let federate = format!("http://{}/federate?match[]={{job=~\".%2B\"}}", nodes[0].spec.http());
     assert_eq!(read(&nodes[0], "", question(&all, &[1])).await.0, 200);
+    let (status, headers, body) = read(&nodes[0], "", question(&[(0, "job", "nowhere")], &[1])).await;
+    assert!(status == 200 && body.is_empty(), "{status}: {body:?}");
+    assert!(headers["content-type"].to_str().unwrap_or("").starts_with("application/x-streamed-protobuf"));
     assert_eq!(client.get(&federate).send().await.expect("an answer").status(), 200);
     // One that was alone with its samples.
     nodes[1].kill();

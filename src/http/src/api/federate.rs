@@ -7,7 +7,7 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use koios_model::{Columns, Labels, Matcher, is_stale};
-use koios_query::{Front, ReadRequest};
+use koios_query::{Front, QueryError, ReadRequest};
 
 use crate::codec::exposition::{self, Exposition, Point};
 use crate::codec::params::Params;
@@ -30,9 +30,11 @@ async fn answer(state: &ApiState, request: &HttpRequest) -> Result<HttpResponse,
     let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let form = exposition::negotiate(accept);
     let (front, external) = (state.front.clone(), state.facts.external.clone());
-    let now = state.clock.now_ms();
+    let (now, patience) = (state.clock.now_ms(), super::read::patience(state));
     let work = async move {
-        let mut points = newest(&front, selectors, now, partial).await?;
+        let newest = newest(&front, selectors, now, partial);
+        let newest = tokio::time::timeout(patience, newest).await;
+        let mut points = newest.map_err(|_| QueryError::Timeout)??;
         front
             .compute(move || {
                 points.sort_by(|a, b| a.labels.cmp(&b.labels));

@@ -14,7 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures::{StreamExt, stream};
 use koios_model::{Columns, Labels};
 use koios_query::merge::{MergedList, MergedSeries};
-use koios_query::{Front, Gap, Lens};
+use koios_query::{Front, Gap, Lens, QueryError};
 use koios_remote::read::request::BODY_BYTES_MAX;
 use koios_remote::read::{
     Frames, Kind, ReadError, ReadQuery, ReadRequest, SAMPLES_MAX, SamplesAnswer, frames,
@@ -48,7 +48,11 @@ async fn answer(
     let place = place(state).await?;
     let (front, external) = (state.front.clone(), state.facts.external.clone());
     let (queries, kind) = (asked.queries, asked.kind);
-    let fetching = async move { select(&front, queries, &external, partial).await };
+    let patience = patience(state);
+    let fetching = async move {
+        let selecting = select(&front, queries, &external, partial);
+        tokio::time::timeout(patience, selecting).await.map_err(|_| QueryError::Timeout)?
+    };
     let (found, gaps) = state.on_net(fetching).await?;
     let mut response = match kind {
         Kind::Samples => in_one(state, found).await?,
@@ -77,10 +81,13 @@ async fn collect(mut body: web::Payload) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-/// Waits as long as a query would.
+/// How long a request waits for its place, and then for all that it fetches: each as long as a query would.
+pub(super) fn patience(state: &ApiState) -> Duration {
+    Duration::from_millis(state.front.limits().timeout_ms)
+}
+
 async fn place(state: &ApiState) -> Result<OwnedSemaphorePermit, ApiError> {
-    let patience = Duration::from_millis(state.front.limits().timeout_ms);
-    let place = state.reads.clone().acquire_owned();
+    let (patience, place) = (patience(state), state.reads.clone().acquire_owned());
     match state.on_net(async move { Ok::<_, ApiError>(tokio::time::timeout(patience, place).await) }).await? {
         Ok(Ok(place)) => Ok(place),
         _ => Err(ApiError::unavailable(format!(
@@ -201,20 +208,20 @@ async fn in_frames(
     let series = at.as_mut().map(|(_, f)| std::mem::take(&mut f.series)).unwrap_or_default().into_iter();
     let pump = Pump { found, at, series, _place: place };
     let (pump, first) = pumped(state, pump).await?;
-    let state = state.clone();
-    let rest = stream::unfold((state, Some(pump), first.is_empty()), |(state, pump, ended)| async move {
-        let pump = pump.filter(|_| !ended)?;
-        match pumped(&state, pump).await {
+    let mut response = HttpResponse::Ok();
+    response.content_type(frames::CONTENT_TYPE).insert_header(ContentEncoding::Identity);
+    if first.is_empty() {
+        return Ok(response.finish());
+    }
+    let rest = stream::unfold((state.clone(), Some(pump)), |(state, pump)| async move {
+        match pumped(&state, pump?).await {
             Ok((_, piece)) if piece.is_empty() => None,
-            Ok((pump, piece)) => Some((Ok(Bytes::from(piece)), (state, Some(pump), false))),
+            Ok((pump, piece)) => Some((Ok(Bytes::from(piece)), (state, Some(pump)))),
             // The answer breaks off, so that nobody takes it for whole.
-            Err(e) => Some((Err(std::io::Error::other(e.message)), (state, None, true))),
+            Err(e) => Some((Err(std::io::Error::other(e.message)), (state, None))),
         }
     });
-    Ok(HttpResponse::Ok()
-        .content_type(frames::CONTENT_TYPE)
-        .insert_header(ContentEncoding::Identity)
-        .streaming(stream::once(async move { Ok(Bytes::from(first)) }).chain(rest)))
+    Ok(response.streaming(stream::once(async move { Ok(Bytes::from(first)) }).chain(rest)))
 }
 
 async fn pumped(state: &ApiState, mut pump: Pump) -> Result<(Pump, Vec<u8>), ApiError> {
