@@ -14,7 +14,7 @@ pub mod peer {
     include!("gen/koios.peer.v1.rs");
 }
 
-/// Remote write 1.0.
+/// Remote write 1.0, and remote read.
 pub mod prometheus {
     include!("gen/prometheus.rs");
 }

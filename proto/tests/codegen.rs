@@ -4,9 +4,10 @@ use std::path::Path;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "koios/peer.proto",
     "prometheus/remote.proto",
+    "prometheus/read.proto",
     "prometheus/write_v2.proto",
     "thanos/types.proto",
     "thanos/store.proto",

@@ -15,5 +15,6 @@ pub mod routes;
 pub mod state;
 pub mod stopping;
 
+pub use api::read::READS_MAX;
 pub use routes::configure;
 pub use state::{ApiState, NodeFacts, NodePort, Readiness};

@@ -30,6 +30,7 @@ pub fn configure(config: &mut web::ServiceConfig, state: web::Data<ApiState>) {
                 .route(web::put().to(stopping::drain))
                 .default_service(web::to(lifecycle::only_post)),
         )
+        .route("/federate", web::get().to(api::federate::handle))
         .route("/metrics", web::get().to(lifecycle::metrics))
         .route("/cluster", web::get().to(pages::cluster::handle))
         .route("/cluster/live.js", web::get().to(pages::cluster::script))
@@ -66,6 +67,7 @@ fn api_routes(config: &mut web::ServiceConfig) {
     get_and_post!("/label/{name}/values", api::label_values::handle);
     get_and_post!("/format_query", api::format_query::handle);
     get_and_post!("/parse_query", api::parse_query::handle);
+    config.service(web::resource("/read").route(web::post().to(api::read::handle)));
     for path in api::write::PATHS {
         config.service(web::resource(path).route(web::post().to(api::write::handle)));
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use koios_cluster::{ClusterView, EventLog};
-use koios_model::Clock;
+use koios_model::{Clock, Labels};
 use koios_query::Front;
 use koios_remote::Receiver;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::codec::reply::ApiError;
 
@@ -47,6 +47,8 @@ pub struct NodeFacts {
     pub hostname: String,
     /// Working directory.
     pub cwd: String,
+    /// Labels that what leaves the cluster gets.
+    pub external: Labels,
 }
 
 /// What a node can tell and do beside queries. All texts are ready JSON unless said otherwise.
@@ -126,6 +128,8 @@ pub struct ApiState {
     pub owning: watch::Receiver<Arc<ClusterView>>,
     /// Takes remote write; `None` when it is switched off.
     pub receiver: Option<Arc<Receiver>>,
+    /// Places of remote reads: `READS_MAX`.
+    pub reads: Arc<Semaphore>,
 }
 
 impl ApiState {

@@ -219,6 +219,12 @@ pub fn float_json(v: f64) -> String {
     s
 }
 
+/// A float as OpenMetrics writes it: with a point or an exponent.
+pub fn float_om(v: f64) -> String {
+    let text = float_g(v);
+    if v.is_finite() && !text.contains(['.', 'e']) { format!("{}.0", float_f(v)) } else { text }
+}
+
 /// Reads a float as Go's `ParseFloat(s, 64)`: decimal, hexadecimal with `p`, `inf`/`infinity` with a sign,
 /// `nan` without. Out-of-range decimals are refused.
 pub fn parse_go_float(s: &str) -> Option<f64> {
@@ -396,5 +402,12 @@ mod tests {
                 prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), v.to_bits());
             }
         }
+    }
+
+    #[test]
+    fn open_metrics_floats_show_that_they_are_floats() {
+        let all = [0.0, -1.0, 0.5, 1e21, 1.5e-7, f64::INFINITY, 100_000.0, 1_000_000.0].map(float_om);
+        assert_eq!(all, ["0.0", "-1.0", "0.5", "1e+21", "1.5e-07", "+Inf", "100000.0", "1e+06"]);
+        assert_eq!(float_om(f64::NAN), "NaN");
     }
 }

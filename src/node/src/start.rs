@@ -197,6 +197,7 @@ impl Node {
             replicas: s.config.koios.scrape.replicas,
             owning: f.owning.subscribe(),
             receiver,
+            reads: Arc::new(Semaphore::new(koios_http::READS_MAX)),
         });
         let http = serve::http(web, state.clone())?;
         self.speak(grpc, reports, &state.front)?;
@@ -362,6 +363,7 @@ impl Node {
             flags: self.settings.flags(),
             hostname: hostname.to_owned(),
             cwd: std::env::current_dir().map(|p| p.display().to_string()).unwrap_or_default(),
+            external: self.foundation.external.clone(),
         }
     }
 

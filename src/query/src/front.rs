@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Found, Selected, Want};
+use crate::dressing;
 use crate::endpoints;
 use crate::error::QueryError;
 use crate::lens::{Lens, lookback_of, resolution_of};
@@ -116,6 +117,21 @@ pub struct MetadataRequest {
     pub partial: Option<bool>,
     /// Replicas, and what is left out.
     pub terms: Terms,
+}
+
+/// A selector whose samples are wanted themselves.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Conditions on labels, external ones included.
+    pub matchers: Vec<Matcher>,
+    /// First sample time, inclusive, milliseconds.
+    pub mint: i64,
+    /// Last sample time, inclusive, milliseconds.
+    pub maxt: i64,
+    /// Most chunk bytes; never more than a query may fetch.
+    pub bytes_max: u64,
+    /// Whether a partial answer will do.
+    pub partial: bool,
 }
 
 /// Answers queries for the whole cluster.
@@ -418,6 +434,60 @@ impl Front {
     /// As `raw_series`.
     pub async fn raw_words(&self, want: &Want, name: &str) -> Result<(Vec<String>, Vec<Gap>), QueryError> {
         self.coordinator.words(&self.view(), want, name).await
+    }
+
+    /// Samples of a selector from the whole cluster as series with replicas merged, for those who evaluate themselves.
+    /// Raw data alone; without the ticket of a query.
+    ///
+    /// # Errors
+    /// See `QueryError`; gaps are `Incomplete` unless `partial` is true, as with an instant query.
+    pub async fn read(
+        &self,
+        request: ReadRequest,
+        external: &Labels,
+    ) -> Result<(MergedList, Vec<Gap>), QueryError> {
+        let ReadRequest { matchers, mint, maxt, bytes_max, partial } = request;
+        let (asked, shown) = dressing::split(external, matchers);
+        let want = Want {
+            query_id: self.query_id(),
+            mint,
+            maxt,
+            matchers: asked,
+            series_max: self.limits.engine.series_max,
+            bytes_max: bytes_max.min(self.limits.fetch_bytes_max),
+            samples_max: self.limits.fetch_samples_max,
+            patience: Duration::from_millis(self.limits.timeout_ms),
+            lens: Lens {
+                range: (mint, maxt),
+                replica_labels: self.limits.replica_labels.clone(),
+                ..Lens::default()
+            },
+            ..Want::default()
+        };
+        let view = self.view();
+        let work = self.coordinator.select(&view, &want, Form::Chunks);
+        let worked = tokio::time::timeout(want.patience, work).await;
+        let Selected { series, gaps } = worked.map_err(|_| QueryError::Timeout)??;
+        let Found::List(list) = series else { unreachable!("BUG: no list although a list was asked for") };
+        if !gaps.is_empty() {
+            let stats = &self.coordinator.stats;
+            QueryStats::count(if partial { &stats.partial } else { &stats.refused });
+        }
+        let (_, gaps) = judged(Vec::<()>::new(), gaps, Some(partial))?;
+        let external = external.clone();
+        let dress = move || dressing::dress(list, &external, &shown);
+        Ok((compute(&*self.coordinator.parts.pool, dress).await?, gaps))
+    }
+
+    /// Runs a job on the pool of queries.
+    ///
+    /// # Errors
+    /// `Overloaded` when there is no room, `Internal` when the job panicked.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        compute(&*self.coordinator.parts.pool, job).await
     }
 
     fn metadata_want(&self, request: &MetadataRequest, matchers: Vec<Matcher>) -> Want {

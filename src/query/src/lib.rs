@@ -4,7 +4,7 @@
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`, `reading`), their bounds (`limits`), the
 //! rounds (`rounds`) of the coordinator (`coordinator`), how one is carried out (`asking`) and when a question is asked
 //! twice (`hedge`), what is evaluated where the blocks are (`pushing`), who is
-//! asked beside the cluster (`endpoints`) and what the cluster says to others (`speaking`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! asked beside the cluster (`endpoints`), external labels for those who read samples (`dressing`) and what the cluster says to others (`speaking`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
 //! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -17,6 +17,7 @@ mod asking;
 pub mod client;
 pub mod completeness;
 pub mod coordinator;
+mod dressing;
 mod endpoints;
 pub mod error;
 pub mod front;
@@ -47,7 +48,7 @@ pub use completeness::Gap;
 pub use coordinator::Coordinator;
 pub use endpoints::Outside;
 pub use error::QueryError;
-pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, Timings};
+pub use front::{Front, FrontLimits, MetadataRequest, QueryRequest, QueryResponse, ReadRequest, Timings};
 pub use hedge::Hedger;
 pub use koios_store::SeriesShard;
 pub use lens::Lens;

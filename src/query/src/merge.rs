@@ -62,6 +62,12 @@ impl MergedSeries {
         }
     }
 
+    /// Takes over what another series of the same labels has. Both are sealed, and so is the result.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        other.into_parts().into_iter().for_each(|part| self.add(part.slot, part.chunks));
+        self.seal();
+    }
+
     /// Puts chunks in time order and drops copies, e.g. of a chunk served from a head and from its block.
     pub fn seal(&mut self) {
         match &mut self.parts {
@@ -98,6 +104,15 @@ impl MergedSeries {
             follows
         };
         chunks.iter().filter(wanted).all(follows).then(|| chunks.iter().filter(wanted))
+    }
+
+    /// The chunks with samples in `[mint, maxt]`, in time order, where they are all there is to see: our own, of one
+    /// slot, one after the other. They may have samples before and after.
+    pub fn whole_chunks(&self, mint: i64, maxt: i64) -> Option<Vec<Chunk>> {
+        match self.parts().next() {
+            Some((Slot::FOREIGN, _)) | None => None,
+            Some(_) => self.only_run(mint, maxt).map(|run| run.cloned().collect()),
+        }
     }
 
     /// Appends the samples in `[mint, maxt]` to `out`, as the lens shows them.
@@ -334,6 +349,27 @@ mod tests {
         assert_eq!(hints(&[&[1, 2, 3]]), [(1, unknown), (2, not), (3, not)]);
         let both = hints(&[&[1, 2, 5], &[1, 3, 4]]);
         assert_eq!(both, [(1, unknown), (2, not), (3, unknown), (4, not), (5, unknown)]);
+    }
+
+    #[test]
+    fn chunks_are_whole_where_nothing_is_to_be_merged() {
+        let rising: Vec<(i64, f64)> = (0..6).map(|t| (t, t as f64)).collect();
+        let of = |parts: &[(Slot, &[(i64, f64)])], mint, maxt| {
+            let mut m = MergedSeries::new(Labels::from_pairs([("__name__", "m")]));
+            parts.iter().for_each(|(slot, samples)| m.add(*slot, chunks(samples, 2)));
+            m.seal();
+            let found = m.whole_chunks(mint, maxt)?;
+            Some(found.iter().map(|c| (c.min_time, c.max_time)).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[(Slot(1), &rising)], 1, 2), Some(vec![(0, 1), (2, 3)]));
+        assert_eq!(of(&[(Slot(1), &rising)], 9, 10), Some(vec![]));
+        assert_eq!(of(&[(Slot(0), &rising), (Slot(1), &rising)], 0, 9), None, "two slots");
+        assert_eq!(of(&[(Slot(0), &rising), (Slot(0), &rising[1..])], 0, 9), None, "overlaps");
+        assert_eq!(of(&[(Slot::FOREIGN, &rising)], 0, 9), None, "another producer's");
+        let (mut a, b) = (MergedSeries::new(Labels::empty()), chunks(&rising[2..], 2));
+        a.add(Slot(0), chunks(&rising[..2], 2));
+        a.absorb(SeriesChunks { labels: Labels::empty(), slot: Slot(0), chunks: b }.into());
+        assert_eq!(a.whole_chunks(0, 9).map(|c| c.len()), Some(3));
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn put_whole(out: &mut Vec<u8>, h: &IntHistogram) {
     put_custom(out, h.schema, &h.custom_values);
 }
 
-fn put_float(out: &mut Vec<u8>, h: &FloatHistogram) {
+pub(crate) fn put_float(out: &mut Vec<u8>, h: &FloatHistogram) {
     // These two are choices between whole and float: written even when they are 0.
     put_double(out, 2, h.count);
     put_double(out, 3, h.sum);
@@ -167,17 +167,17 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut v: u64) {
     out.push(v as u8);
 }
 
-fn put_int(out: &mut Vec<u8>, field: u64, v: u64) {
+pub(crate) fn put_int(out: &mut Vec<u8>, field: u64, v: u64) {
     put_varint(out, field << 3);
     put_varint(out, v);
 }
 
-fn put_double(out: &mut Vec<u8>, field: u64, v: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u64, v: f64) {
     put_varint(out, field << 3 | 1);
     out.extend_from_slice(&v.to_bits().to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_varint(out, field << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);

@@ -1,4 +1,5 @@
-//! Remote write, receiving side: from the bytes of a request to a batch, and from what became of it to an answer.
+//! Remote write, receiving side: from the bytes of a request to a batch, and from what became of it to an answer. And
+//! the formats of remote read (`read`).
 //!
 //! Owns what one process can decide about pushed data: which protocol it is (`negotiate`), unpacking it within bounds
 //! (`unpack`, `memory`), walking its protobuf in place (`wire`, `v1`, `v2`), checking labels and histograms (`labels`,
@@ -23,6 +24,7 @@ pub mod limits;
 mod memory;
 pub mod negotiate;
 pub mod port;
+pub mod read;
 pub mod receiver;
 pub mod relay;
 pub mod unpack;

@@ -54,21 +54,39 @@ pub(crate) fn unpack(
 }
 
 fn snappy(body: &[u8], limits: &Limits, held: &mut Held) -> Result<Vec<u8>, UnpackError> {
-    let corrupt = |why: &str| UnpackError::Corrupt { encoding: "snappy", why: why.to_owned() };
-    if body.is_empty() {
-        return Err(corrupt("it is empty"));
-    }
-    let claimed = snap::raw::decompress_len(body).map_err(|e| corrupt(&e.to_string()))?;
-    if claimed > limits.decoded_bytes {
-        return Err(UnpackError::TooLarge { max: limits.decoded_bytes });
-    }
-    if claimed > body.len().saturating_mul(SNAPPY_RATIO_MAX) {
-        return Err(corrupt("it claims to unpack to more than its length allows"));
-    }
-    if !held.take(claimed) {
+    if !held.take(snappy_length(body, limits.decoded_bytes)?) {
         return Err(UnpackError::NoRoom(limits.bytes_in_flight));
     }
-    snap::raw::Decoder::new().decompress_vec(body).map_err(|e| corrupt(&e.to_string()))
+    open_snappy(body)
+}
+
+/// What a snappy block unpacks to, bytes; no more than `max` and than its length allows.
+fn snappy_length(body: &[u8], max: usize) -> Result<usize, UnpackError> {
+    if body.is_empty() {
+        return Err(bad_snappy("it is empty"));
+    }
+    let claimed = snap::raw::decompress_len(body).map_err(|e| bad_snappy(&e.to_string()))?;
+    if claimed > max {
+        return Err(UnpackError::TooLarge { max });
+    }
+    if claimed > body.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(bad_snappy("it claims to unpack to more than its length allows"));
+    }
+    Ok(claimed)
+}
+
+/// Unpacks a snappy block that comes to at most `max` bytes.
+pub(crate) fn unpack_snappy(body: &[u8], max: usize) -> Result<Vec<u8>, UnpackError> {
+    snappy_length(body, max)?;
+    open_snappy(body)
+}
+
+fn open_snappy(body: &[u8]) -> Result<Vec<u8>, UnpackError> {
+    snap::raw::Decoder::new().decompress_vec(body).map_err(|e| bad_snappy(&e.to_string()))
+}
+
+fn bad_snappy(why: &str) -> UnpackError {
+    UnpackError::Corrupt { encoding: "snappy", why: why.to_owned() }
 }
 
 fn zstd(body: &[u8], limits: &Limits, held: &mut Held) -> Result<Vec<u8>, UnpackError> {

@@ -1,7 +1,8 @@
-//! `/api/v1`, one file per endpoint.
+//! `/api/v1`, one file per endpoint, and `/federate`.
 
 pub mod admin_tsdb;
 pub mod cluster;
+pub mod federate;
 pub mod format_query;
 pub mod label_values;
 pub mod labels;
@@ -10,6 +11,7 @@ pub mod parse_query;
 pub mod query;
 pub mod query_exemplars;
 pub mod query_range;
+pub mod read;
 pub mod series;
 pub mod status_buildinfo;
 pub mod status_config;

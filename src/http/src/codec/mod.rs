@@ -1,5 +1,6 @@
 //! From bytes to parameters and from results to bytes.
 
+pub mod exposition;
 pub mod json;
 pub mod params;
 pub mod reply;

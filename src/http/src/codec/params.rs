@@ -34,6 +34,16 @@ impl Params {
         Self(pairs)
     }
 
+    /// Of a URL alone, for requests whose body is something else.
+    ///
+    /// # Errors
+    /// `bad_data` in Prometheus' words.
+    pub fn of_url(request: &HttpRequest) -> Result<Self, ApiError> {
+        let mut pairs = Vec::new();
+        decode_pairs(request.query_string().as_bytes(), &mut pairs)?;
+        Ok(Self(pairs))
+    }
+
     /// The first value of `name` that is not empty.
     pub fn first(&self, name: &str) -> Option<&str> {
         // Go takes the first value; an empty one means absent.

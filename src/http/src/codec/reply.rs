@@ -26,9 +26,22 @@ impl ApiError {
         Self { code: Code::BadData, message }
     }
 
+    /// Something that may be there later.
+    pub fn unavailable(message: String) -> Self {
+        Self { code: Code::Unavailable, message }
+    }
+
     /// A fault of ours.
     pub fn internal(message: &str) -> Self {
         Self { code: Code::Internal, message: message.to_owned() }
+    }
+}
+
+impl ApiError {
+    /// The answer where people or programs expect plain text.
+    pub fn plain(&self) -> HttpResponse {
+        let response = &mut HttpResponse::build(self.status_code());
+        response.content_type("text/plain; charset=utf-8").body(format!("{}\n", self.message))
     }
 }
 

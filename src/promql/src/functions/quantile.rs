@@ -2,7 +2,7 @@
 //!
 //! Classic buckets are grouped by all labels but `le` once; then each step is computed from the bucket rows.
 
-use koios_model::format::{float_f, parse_go_float};
+use koios_model::format::{float_om, parse_go_float};
 use koios_model::{FloatHistogram, LabelsBuilder};
 
 use crate::aggregates::Groups;
@@ -63,7 +63,7 @@ impl Ctx<'_> {
                 for (i, cell) in row.col.present() {
                     self.work(row.labels.heap_bytes())?;
                     let mut builder = LabelsBuilder::from_labels(&row.labels);
-                    builder.set(label, &open_metrics_float(q[i]));
+                    builder.set(label, &float_om(q[i]));
                     let g = by_value.find(builder.build(), row.drop_name, || Column::absent(tl.n));
                     if let Cell::Float(v) = cell {
                         by_value.list[g].2.set_float(i, v);
@@ -198,10 +198,4 @@ impl Ctx<'_> {
         out.retain(|r| !r.col.is_empty());
         Ok(out)
     }
-}
-
-/// A float as OpenMetrics writes it: with a point or an exponent.
-fn open_metrics_float(v: f64) -> String {
-    let text = koios_model::format::float_g(v);
-    if v.is_finite() && !text.contains(['.', 'e']) { format!("{}.0", float_f(v)) } else { text }
 }
