@@ -42,7 +42,7 @@ pub use http_client::{
 };
 pub use koios::{
     ClusterSection, KoiosSection, LimitsSection, NodeSection, QuerySection, ScrapeSection, ShipLog,
-    StorageSection, WalSync,
+    StorageSection, StoreSection, WalSync,
 };
 pub use names::{EscapingScheme, NameScheme, ScrapeProtocol};
 pub use relabel::{RelabelAction, RelabelRule};

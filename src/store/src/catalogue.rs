@@ -1,24 +1,22 @@
 //! What lies in the bucket.
 //!
-//! The catalogue is the list of blocks with a readable meta.json. Meta files never change, so a refresh
-//! reads only those it has not seen; a block whose meta.json is missing (an upload under way) is asked for
-//! again next time. Views are immutable. Bound: 100,000 blocks.
+//! The catalogue is the list of blocks with a readable meta.json; `known` reads those that were not seen. A block whose
+//! meta.json is missing (an upload under way) is asked for again next time. Views are immutable. Bound: 100,000 blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
 use koios_block::BlockMeta;
 use koios_model::BlockId;
-use koios_objstore::transfer::META;
-use koios_objstore::{Bucket, ObjstoreError};
+use koios_objstore::Bucket;
 
 use crate::cover::Cover;
 use crate::error::StoreError;
+use crate::known::Known;
 
 /// Most blocks a catalogue holds; beyond that the newest are kept.
 pub const BLOCKS_MAX: usize = 100_000;
-const READS_IN_FLIGHT: usize = 16;
 
 /// An immutable picture of the bucket.
 #[derive(Clone, Debug, Default)]
@@ -145,16 +143,23 @@ fn superseded(
 }
 
 /// Reads the bucket and keeps what it has read.
-#[derive(Debug)]
 pub struct Catalogue {
     bucket: Bucket,
+    known: Known,
     view: Arc<CatalogueView>,
 }
 
 impl Catalogue {
     /// An empty catalogue of `bucket`.
     pub fn new(bucket: Bucket) -> Self {
-        Self { bucket, view: Arc::default() }
+        Self { bucket, known: Known::default(), view: Arc::default() }
+    }
+
+    /// The same catalogue, which holds what it read in `file` over a restart.
+    #[must_use]
+    pub fn kept_in(mut self, file: PathBuf) -> Self {
+        self.known = Known::kept_in(file, &self.bucket);
+        self
     }
 
     /// The last picture.
@@ -167,48 +172,7 @@ impl Catalogue {
     /// # Errors
     /// When the bucket cannot be listed; the last picture stays.
     pub async fn refresh(&mut self) -> Result<Arc<CatalogueView>, StoreError> {
-        let mut ids = self.bucket.list_blocks().await?;
-        if ids.len() > BLOCKS_MAX {
-            tracing::error!(
-                blocks = ids.len(),
-                max = BLOCKS_MAX,
-                "too many blocks in the bucket, the oldest are left out"
-            );
-            ids.drain(..ids.len() - BLOCKS_MAX);
-        }
-        let (mut blocks, mut damaged) = (BTreeMap::new(), BTreeMap::new());
-        let mut unread = Vec::new();
-        for id in ids {
-            match self.view.blocks.get(&id) {
-                Some(meta) => {
-                    blocks.insert(id, meta.clone());
-                }
-                None => unread.push(id),
-            }
-        }
-        let bucket = &self.bucket;
-        let mut reads = stream::iter(unread)
-            .map(|id| async move { (id, bucket.get(&format!("{id}/{META}")).await) })
-            .buffer_unordered(READS_IN_FLIGHT);
-        while let Some((id, read)) = reads.next().await {
-            match read {
-                Ok(bytes) => match BlockMeta::parse(&bytes) {
-                    Ok(meta) if meta.ulid == id => {
-                        blocks.insert(id, Arc::new(meta));
-                    }
-                    Ok(meta) => {
-                        damaged.insert(id, format!("meta.json belongs to block {}", meta.ulid));
-                    }
-                    Err(why) => {
-                        damaged.insert(id, format!("meta.json: {why}"));
-                    }
-                },
-                // No meta.json: somebody is uploading, or it is being deleted.
-                Err(ObjstoreError::NotFound(_)) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        drop(reads);
+        let (blocks, damaged) = self.known.picture(&self.bucket).await?;
         self.view = Arc::new(CatalogueView::new(blocks, damaged));
         Ok(self.view.clone())
     }
