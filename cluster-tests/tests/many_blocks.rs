@@ -63,7 +63,9 @@ async fn metric(node: &Node, name: &str) -> f64 {
 async fn ten_thousand_blocks_are_listed_and_not_opened() {
     let dir = scratch();
     let (bucket, day) = (dir.path().join("shared"), 5000);
+    let filling = Instant::now();
     fill(&bucket, day);
+    eprintln!("filled in {:?}", filling.elapsed());
     let spec = serving(dir.path(), &bucket, "cluster: {name: many}");
     let mut took = Vec::new();
     for _ in 0..2 {
