@@ -17,24 +17,21 @@ const START_MS: i64 = 1_600_000_000_000 / RANGE_MS * RANGE_MS;
 const DAY: i64 = 12;
 const PEAK_BYTES: u64 = 300 << 20;
 
-/// Every block has a sample in the middle. The files of a day's blocks are real; the others share one index and one
-/// file of chunks, as nothing may read them.
+/// Every block has a sample in the middle. A day's blocks are real; the others are a description only: an answer for which
+/// one of them had been opened would say what it lacks.
 fn fill(bucket: &Path, day: i64) {
     std::fs::create_dir_all(bucket).expect("bucket");
-    let mut template: Option<(std::path::PathBuf, BlockMeta)> = None;
+    let mut template: Option<BlockMeta> = None;
     for n in 0..BLOCKS {
         let (id, mint) =
             (BlockId::from_parts((START_MS + n * RANGE_MS) as u64, n as u128), START_MS + n * RANGE_MS);
         let dir = bucket.join(id.to_string());
         match &template {
-            Some((files, meta)) if !(day..day + DAY).contains(&n) => {
+            Some(meta) if !(day..day + DAY).contains(&n) => {
                 let mut meta = meta.clone();
                 (meta.ulid, meta.min_time, meta.max_time) = (id, mint, mint + RANGE_MS);
                 meta.compaction.sources = vec![id];
-                std::fs::create_dir_all(dir.join("chunks")).expect("directory");
-                for file in ["index", "chunks/000001"] {
-                    std::fs::hard_link(files.join(file), dir.join(file)).expect("link");
-                }
+                std::fs::create_dir_all(&dir).expect("directory");
                 std::fs::write(dir.join("meta.json"), meta.to_json()).expect("meta.json");
             }
             _ => {
@@ -47,7 +44,7 @@ fn fill(bucket: &Path, day: i64) {
                 let thanos = ThanosMeta { labels, source: "test".into(), ..ThanosMeta::default() };
                 let extras = BlockMetaExtras { thanos: Some(thanos), ..BlockMetaExtras::default() };
                 let meta = w.finish(mint, mint + RANGE_MS, extras).expect("finished block");
-                template.get_or_insert((dir, meta));
+                template.get_or_insert(meta);
             }
         }
     }
