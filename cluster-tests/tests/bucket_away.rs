@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use koios_cluster_tests::api::now;
-use koios_cluster_tests::made::{START_MS, samples, write_block};
+use koios_cluster_tests::made::{START_MS, samples, serving, write_block};
 use koios_cluster_tests::push::{Push, ms, named};
 use koios_cluster_tests::{Node, NodeSpec, scratch, until};
 use koios_model::Labels;
@@ -72,4 +72,26 @@ async fn s17_the_bucket_is_away_for_a_while() {
         .await;
         assert_eq!(api.number("count_over_time(fresh[1m])", now() + 1.0).await, Ok(sent.len() as f64));
     }
+}
+
+/// Scenario 26.
+#[tokio::test]
+async fn s26_a_bucket_of_another_cluster_is_not_touched() {
+    let dir = scratch();
+    let bucket = dir.path().join("shared");
+    let own = serving(dir.path(), &bucket, "cluster: {name: eu}");
+    let mut first = own.start();
+    first.ready().await;
+    let elsewhere = scratch();
+    let stranger = serving(elsewhere.path(), &bucket, "cluster: {name: us}");
+    let (ended, log) = stranger.run_to_end(PATIENCE);
+    assert!(ended.is_some_and(|s| !s.success()), "it ends by itself");
+    for words in ["step bucket", "_koios/cluster", "\"eu\"", "\"us\"", "--cluster.name=eu"] {
+        assert!(log.contains(words), "want {words:?} in:\n{log}");
+    }
+    first.terminate();
+    assert!(first.wait(PATIENCE).is_some_and(|s| s.success()));
+    let again = own.start();
+    again.ready().await;
+    assert_eq!(std::fs::read_to_string(bucket.join("_koios/cluster")).expect("the name"), "eu");
 }

@@ -5,6 +5,7 @@
 //! published picture still in place and reads the bucket again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub struct CatalogueActor {
     settled: Arc<BTreeMap<String, i64>>,
     clock: Arc<dyn Clock>,
     visibility: Visibility,
+    kept_in: Option<PathBuf>,
     net: Handle,
     _flare: Flare,
 }
@@ -80,12 +82,36 @@ impl CatalogueActor {
     ) -> Self {
         let catalogue = Some(Catalogue::new(bucket.clone(), clock.clone(), visibility));
         let (withdrawn, settled) = (BTreeSet::new(), Arc::default());
-        Self { bucket, catalogue, view, shelf, withdrawn, settled, clock, visibility, net, _flare: flare }
+        Self {
+            bucket,
+            catalogue,
+            view,
+            shelf,
+            withdrawn,
+            settled,
+            clock,
+            visibility,
+            kept_in: None,
+            net,
+            _flare: flare,
+        }
+    }
+
+    /// The same actor, which holds what it read in `file` over a restart.
+    #[must_use]
+    pub fn kept_in(mut self, file: PathBuf) -> Self {
+        self.catalogue = self.catalogue.map(|c| c.kept_in(file.clone()));
+        self.kept_in = Some(file);
+        self
     }
 
     /// A refresh that died took the catalogue with it.
     fn lost(&mut self, why: &str) -> Result<(), NotRead> {
-        self.catalogue = Some(Catalogue::new(self.bucket.clone(), self.clock.clone(), self.visibility));
+        let catalogue = Catalogue::new(self.bucket.clone(), self.clock.clone(), self.visibility);
+        self.catalogue = Some(match self.kept_in.clone() {
+            Some(file) => catalogue.kept_in(file),
+            None => catalogue,
+        });
         Err(NotRead::Failed(format!("the refresh failed inside: {why}")))
     }
 

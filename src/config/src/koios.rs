@@ -125,6 +125,19 @@ impl Default for StorageSection {
     }
 }
 
+/// `koios.store`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSection {
+    /// Bytes of blocks fetched from the bucket that are kept on disk.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self { cache_bytes: 20 << 30 }
+    }
+}
+
 /// `koios.query`
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuerySection {
@@ -223,6 +236,8 @@ pub struct KoiosSection {
     pub scrape: ScrapeSection,
     /// Storage.
     pub storage: StorageSection,
+    /// Blocks of the bucket.
+    pub store: StoreSection,
     /// Queries.
     pub query: QuerySection,
     /// Bounds on writes.
@@ -236,6 +251,7 @@ impl KoiosSection {
             cluster: s.section("cluster").map(cluster).unwrap_or_default(),
             scrape: s.section("scrape").map(scrape).unwrap_or_default(),
             storage: s.section("storage").map(storage).unwrap_or_default(),
+            store: s.section("store").map(store).unwrap_or_default(),
             query: s.section("query").map(query).unwrap_or_default(),
             limits: s.section("limits").map(limits).unwrap_or_default(),
         };
@@ -341,6 +357,13 @@ fn storage(mut s: Section<'_>) -> StorageSection {
         let cause = "`block_range` must divide 2h evenly".to_owned();
         s.ctx.error(1315, s.value_span("block_range"), cause, "use `2h`, `1h`, `30m` or `15m`");
     }
+    s.finish();
+    out
+}
+
+fn store(mut s: Section<'_>) -> StoreSection {
+    let out =
+        StoreSection { cache_bytes: s.size("cache_bytes").unwrap_or(StoreSection::default().cache_bytes) };
     s.finish();
     out
 }

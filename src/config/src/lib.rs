@@ -42,7 +42,7 @@ pub use http_client::{
 };
 pub use koios::{
     ClusterSection, KoiosSection, LimitsSection, NodeSection, QuerySection, ScrapeSection, ShipLog,
-    StorageSection, WalSync, is_host_and_port,
+    StorageSection, StoreSection, WalSync, is_host_and_port,
 };
 pub use names::{EscapingScheme, NameScheme, ScrapeProtocol};
 pub use relabel::{RelabelAction, RelabelRule};

@@ -215,6 +215,11 @@ pub enum Command {
         #[command(subcommand)]
         what: crate::tsdb_tool::Tsdb,
     },
+    /// Look into a bucket and mark its blocks.
+    Blocks {
+        #[command(subcommand)]
+        what: crate::blocks_tool::Blocks,
+    },
     /// Measure this machine: scraping, appending, queries; beside a Prometheus when one is installed.
     Bench(BenchArgs),
 }

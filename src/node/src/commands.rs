@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::bench;
+use crate::blocks_tool;
 use crate::cli::{Check, Cluster, Command, Query, Test};
 use crate::tsdb_tool;
 
@@ -30,6 +31,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Test { what: Test::Promql { files } } => test_promql(&files),
         Command::Test { what: Test::Rules { files } } => test_rules(&files),
         Command::Tsdb { what } => tsdb_tool::run(what),
+        Command::Blocks { what } => blocks_tool::run(what),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod banner;
 mod bench;
+mod blocks_tool;
 mod cli;
 mod commands;
 mod counted;

@@ -99,7 +99,7 @@ pub fn register(registry: &Registry, s: Sources) {
         e.gauge("koios_bucket_blocks_damaged", "Blocks put aside.", &[], catalogue.damaged().len() as f64);
         let failed = s.cuts_failed.load(Ordering::Relaxed) as f64;
         e.counter("koios_uploads_failed_total", "Times the head could not be cut and uploaded.", &[], failed);
-        e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], s.shelf.len() as f64);
+        shelf(e, &s.shelf);
         e.counter(
             "koios_panics_total",
             "Panics caught since the start.",
@@ -107,6 +107,13 @@ pub fn register(registry: &Registry, s: Sources) {
             koios_telemetry::panics() as f64,
         );
     });
+}
+
+fn shelf(e: &mut Emitter, shelf: &Shelf) {
+    e.gauge("koios_store_blocks_open", "Blocks this node has opened.", &[], shelf.len() as f64);
+    e.counter("koios_store_blocks_opened_total", "Openings of blocks.", &[], shelf.opened() as f64);
+    let cached = shelf.cached_bytes() as f64;
+    e.gauge("koios_store_cache_bytes", "Bytes of blocks fetched from the bucket on disk.", &[], cached);
 }
 
 fn head(e: &mut Emitter, heads: &HeadViews) {

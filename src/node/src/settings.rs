@@ -224,7 +224,15 @@ fn static_peers(args: &RunArgs, config: &Config) -> Result<Vec<String>, String> 
     }
 }
 
-fn read_bucket(file: Option<&Path>, inline: Option<&str>, storage: &Path) -> Result<BucketConfig, String> {
+/// The bucket of a file, of its text, or the node's own directory.
+///
+/// # Errors
+/// A text for the terminal.
+pub fn read_bucket(
+    file: Option<&Path>,
+    inline: Option<&str>,
+    storage: &Path,
+) -> Result<BucketConfig, String> {
     let env = |name: &str| std::env::var(name).ok();
     if let Some(text) = inline {
         return BucketConfig::parse(text, Path::new("."), &env)

@@ -18,7 +18,7 @@ use koios_cluster::{EventLog, Gossip, NodeState, doorbell};
 use koios_http::state::RuntimeFacts;
 use koios_http::{ApiState, NodeFacts, Readiness};
 use koios_model::{BlockId, Clock, SystemClock};
-use koios_objstore::Bucket;
+use koios_objstore::{Bucket, ObjstoreError};
 use koios_query::speaking::Speaker;
 use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
@@ -405,10 +405,19 @@ async fn open_bucket(settings: &Settings, clock: &dyn Clock, net: &Handle) -> Re
         u128::from(clock.mono_ns()) << 32 | u128::from(std::process::id()),
     );
     let config = settings.bucket.clone();
-    let opened = net.spawn(async move { Bucket::open(&config, fresh).await }).await;
-    opened
-        .map_err(|e| e.to_string())?
-        .map_err(|e| format!("step bucket: {e}; fix: check --objstore.config-file and --storage.path"))
+    let cluster = (!settings.own_bucket).then(|| settings.ring.cluster().to_owned());
+    let open = async move {
+        let bucket = Bucket::open(&config, fresh).await?;
+        if let Some(cluster) = cluster {
+            bucket.claim(&cluster).await?;
+        }
+        Ok(bucket)
+    };
+    let opened: Result<Bucket, ObjstoreError> = net.spawn(open).await.map_err(|e| e.to_string())?;
+    opened.map_err(|e| match e {
+        ObjstoreError::OtherCluster { .. } => format!("step bucket: {e}"),
+        e => format!("step bucket: {e}; fix: check --objstore.config-file and --storage.path"),
+    })
 }
 
 fn revision() -> String {

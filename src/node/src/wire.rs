@@ -2,6 +2,7 @@
 //!
 //! Owns the handles of everything that runs. Nothing here decides; it plugs addresses into ports.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Foundation {
     pub bucket: Bucket,
     pub catalogue: CatalogueHandle,
     pub shelf: Arc<Shelf>,
+    /// File of the blocks that the catalogue knows.
+    known_blocks: PathBuf,
     pub board: Arc<TargetBoard>,
     pub applied: Arc<Mutex<Jobs>>,
     pub readiness: Arc<AtomicU8>,
@@ -116,7 +119,11 @@ impl Foundation {
             pool: ComputePool::new(cores, COMPUTE_QUEUE),
             heads,
             distributor: Distributor::new(shards),
-            shelf: Arc::new(Shelf::new(bucket.clone(), cache, external.clone())),
+            shelf: Arc::new(
+                Shelf::new(bucket.clone(), cache, external.clone())
+                    .with_cache_bytes(settings.config.koios.store.cache_bytes),
+            ),
+            known_blocks: settings.args.storage_path.join("known-blocks"),
             bucket,
             catalogue: CatalogueHandle { view, room: Mailroom::new("catalogue", blocks::catalogue::BOUND) },
             board: Arc::default(),
@@ -218,10 +225,12 @@ impl Foundation {
         let (clock, visibility) = (self.clock.clone(), settings.visibility);
         let (bucket, view, shelf, net) =
             (self.bucket.clone(), self.catalogue.view.clone(), self.shelf.clone(), self.net.clone());
+        let known = self.known_blocks.clone();
         let warden =
             Warden::watch(self.catalogue.room.clone(), self.plan.arbiter("background"), move |flare| {
                 let seeing = (clock.clone(), visibility);
                 CatalogueActor::new(bucket.clone(), view.clone(), shelf.clone(), seeing, net.clone(), flare)
+                    .kept_in(known.clone())
             });
         self.keep(&self.catalogue.room, warden);
     }

@@ -27,6 +27,10 @@ pub const WHOLE_BYTES_MAX: u64 = 64 << 20;
 pub const OWN: &str = "_koios";
 /// The bucket's own name, below `OWN`.
 const IDENTITY: &str = "bucket-id";
+/// The name of the cluster that the bucket belongs to, below `OWN`.
+const CLUSTER: &str = "cluster";
+/// Most characters that are shown of it.
+const CLUSTER_NAME_MAX: usize = 200;
 /// Tries of a create that a store refuses although nothing is there.
 const CREATES: usize = 3;
 
@@ -102,6 +106,31 @@ impl Bucket {
         }
         bucket.id = String::from_utf8_lossy(&there).trim().into();
         Ok(bucket)
+    }
+
+    /// Makes the bucket this cluster's, unless it is one's already: two that share a bucket would merge and delete each
+    /// other's blocks. Who comes first has it.
+    ///
+    /// # Errors
+    /// `OtherCluster`, or what the store says.
+    pub async fn claim(&self, cluster: &str) -> Result<(), ObjstoreError> {
+        let path = format!("{OWN}/{CLUSTER}");
+        let there = match self.get(&path).await {
+            Err(ObjstoreError::NotFound(_)) => match self.create(&path, cluster.as_bytes().to_vec()).await {
+                Ok(()) | Err(ObjstoreError::Exists(_)) => self.get(&path).await?,
+                Err(e) => return Err(e),
+            },
+            other => other?,
+        };
+        let found = String::from_utf8_lossy(&there);
+        match found.trim() {
+            found if found == cluster => Ok(()),
+            found => Err(ObjstoreError::OtherCluster {
+                path,
+                found: found.chars().take(CLUSTER_NAME_MAX).collect(),
+                own: cluster.to_owned(),
+            }),
+        }
     }
 
     /// Whether of several who create an object exactly one wins here.
@@ -303,6 +332,18 @@ mod tests {
         assert_eq!(first.id(), second.id());
         let other = Bucket::open(&BucketConfig::directory(dir.path().join("c")), id(3)).await.unwrap();
         assert_ne!(first.id(), other.id());
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_one_clusters() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::open(&BucketConfig::directory(dir.path()), id(1)).await.unwrap();
+        bucket.claim("eu").await.unwrap();
+        bucket.claim("eu").await.unwrap();
+        let why = bucket.claim("us").await.unwrap_err().to_string();
+        assert!(why.contains("\"eu\"") && why.contains("\"us\"") && why.contains("fix: "), "{why}");
+        bucket.put("_koios/cluster", b"us\n".to_vec()).await.unwrap();
+        bucket.claim("us").await.unwrap();
     }
 
     #[tokio::test]

@@ -49,6 +49,20 @@ pub enum ObjstoreError {
         /// Identity found there.
         found: String,
     },
+    /// Another cluster has the bucket.
+    #[error(
+        "object {path} says that this bucket belongs to cluster {found:?}, and this node is of cluster {own:?}; fix: name \
+         another bucket or prefix in --objstore.config-file, or start with --cluster.name={found}; if that cluster was \
+         renamed or is no more, delete the object"
+    )]
+    OtherCluster {
+        /// Object path.
+        path: String,
+        /// Name in it.
+        found: String,
+        /// Name of this node's cluster.
+        own: String,
+    },
     /// A local file.
     #[error("{op} {path}: {detail}")]
     Local {
@@ -78,7 +92,7 @@ impl ObjstoreError {
 impl Coded for ObjstoreError {
     fn code(&self) -> Code {
         match self {
-            ObjstoreError::Config { .. } => Code::BadData,
+            ObjstoreError::Config { .. } | ObjstoreError::OtherCluster { .. } => Code::BadData,
             ObjstoreError::NotFound(_) => Code::NotFound,
             ObjstoreError::Exists(_) | ObjstoreError::TooLarge { .. } => Code::Execution,
             ObjstoreError::Store { .. } | ObjstoreError::Replaced { .. } | ObjstoreError::Local { .. } => {

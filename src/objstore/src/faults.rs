@@ -99,6 +99,11 @@ impl Faulty {
         Self { inner, memory: Mutex::default(), dice: Mutex::new(seed), asked: AtomicU64::new(0) }
     }
 
+    /// Over memory, no faults yet.
+    pub fn in_memory(seed: u64) -> Self {
+        Self::new(Arc::new(object_store::memory::InMemory::new()), seed)
+    }
+
     /// From now on these faults and no others.
     pub fn set(&self, faults: Vec<Fault>) {
         *self.memory.lock() = Memory { faults, fresh: Vec::new() };
@@ -310,14 +315,13 @@ mod tests {
     use super::*;
     use crate::{Bucket, ObjstoreError};
     use koios_model::BlockId;
-    use object_store::memory::InMemory;
 
     fn id(n: u64) -> BlockId {
         BlockId::from_parts(n, 1)
     }
 
     async fn bucket(faults: Vec<Fault>) -> (Arc<Faulty>, Bucket) {
-        let faulty = Arc::new(Faulty::new(Arc::new(InMemory::new()), 7));
+        let faulty = Arc::new(Faulty::in_memory(7));
         let bucket = Bucket::over(faulty.clone(), None, id(1)).await.unwrap();
         faulty.set(faults);
         (faulty, bucket)
@@ -360,7 +364,7 @@ mod tests {
     /// Scenario 23.
     #[tokio::test]
     async fn s23_a_store_without_conditions_is_found_out_and_keeps_its_identity() {
-        let faulty = Arc::new(Faulty::new(Arc::new(InMemory::new()), 7));
+        let faulty = Arc::new(Faulty::in_memory(7));
         faulty.set(vec![Fault::NoConditions]);
         let first = Bucket::over(faulty.clone(), None, id(1)).await.unwrap();
         let second = Bucket::over(faulty.clone(), None, id(2)).await.unwrap();

@@ -1,26 +1,24 @@
 //! What lies in the bucket.
 //!
-//! The catalogue is the list of blocks with a readable meta.json. Meta files never change, so a refresh
-//! reads only those it has not seen; a block whose meta.json is missing (an upload under way) is asked for
-//! again next time. What is marked for deletion is found by one list of the bucket every five minutes, and which blocks
-//! count is decided in `visible`. Views are immutable. Bound: 100,000 blocks.
+//! The catalogue is the list of blocks with a readable meta.json; `known` reads those that were not seen. A block whose
+//! meta.json is missing (an upload under way) is asked for again next time. What is marked for deletion is found by one list of
+//! the bucket every five minutes, and which blocks count is decided in `visible`. Views are immutable. Bound: 100,000 blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
 use koios_block::BlockMeta;
 use koios_model::{BlockId, Clock};
-use koios_objstore::transfer::META;
 use koios_objstore::{Bucket, ObjstoreError};
 
 use crate::cover::Cover;
 use crate::error::StoreError;
+use crate::known::Known;
 use crate::visible::{DELETION_MARK, Visibility, marked_ms};
 
 /// Most blocks a catalogue holds; beyond that the newest are kept.
 pub const BLOCKS_MAX: usize = 100_000;
-const READS_IN_FLIGHT: usize = 16;
 /// Time between two looks for marks: five minutes.
 const MARKS_EVERY_NS: u64 = 300_000_000_000;
 
@@ -153,9 +151,8 @@ pub struct Catalogue {
     bucket: Bucket,
     clock: Arc<dyn Clock>,
     visibility: Visibility,
+    known: Known,
     view: Arc<CatalogueView>,
-    /// What was read, of blocks that are not shown too.
-    known: BTreeMap<BlockId, Arc<BlockMeta>>,
     /// When blocks were marked for deletion, milliseconds.
     marked: BTreeMap<BlockId, i64>,
     /// When marks were looked for, monotonic nanoseconds.
@@ -165,8 +162,15 @@ pub struct Catalogue {
 impl Catalogue {
     /// An empty catalogue of `bucket`.
     pub fn new(bucket: Bucket, clock: Arc<dyn Clock>, visibility: Visibility) -> Self {
-        let (view, known, marked) = (Arc::default(), BTreeMap::new(), BTreeMap::new());
+        let (view, known, marked) = (Arc::default(), Known::default(), BTreeMap::new());
         Self { bucket, clock, visibility, view, known, marked, marks_ns: None }
+    }
+
+    /// The same catalogue, which holds what it read in `file` over a restart.
+    #[must_use]
+    pub fn kept_in(mut self, file: PathBuf) -> Self {
+        self.known = Known::kept_in(file, &self.bucket);
+        self
     }
 
     /// The last picture.
@@ -179,50 +183,8 @@ impl Catalogue {
     /// # Errors
     /// When the bucket cannot be listed; the last picture stays.
     pub async fn refresh(&mut self) -> Result<Arc<CatalogueView>, StoreError> {
-        let mut ids = self.bucket.list_blocks().await?;
-        if ids.len() > BLOCKS_MAX {
-            tracing::error!(
-                blocks = ids.len(),
-                max = BLOCKS_MAX,
-                "too many blocks in the bucket, the oldest are left out"
-            );
-            ids.drain(..ids.len() - BLOCKS_MAX);
-        }
-        let (mut blocks, mut damaged) = (BTreeMap::new(), BTreeMap::new());
-        let mut unread = Vec::new();
-        for id in ids {
-            match self.known.get(&id) {
-                Some(meta) => {
-                    blocks.insert(id, meta.clone());
-                }
-                None => unread.push(id),
-            }
-        }
-        let bucket = &self.bucket;
-        let mut reads = stream::iter(unread)
-            .map(|id| async move { (id, bucket.get(&format!("{id}/{META}")).await) })
-            .buffer_unordered(READS_IN_FLIGHT);
-        while let Some((id, read)) = reads.next().await {
-            match read {
-                Ok(bytes) => match BlockMeta::parse(&bytes) {
-                    Ok(meta) if meta.ulid == id => {
-                        blocks.insert(id, Arc::new(meta));
-                    }
-                    Ok(meta) => {
-                        damaged.insert(id, format!("meta.json belongs to block {}", meta.ulid));
-                    }
-                    Err(why) => {
-                        damaged.insert(id, format!("meta.json: {why}"));
-                    }
-                },
-                // No meta.json: somebody is uploading, or it is being deleted.
-                Err(ObjstoreError::NotFound(_)) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        drop(reads);
-        self.known.clone_from(&blocks);
-        self.look_for_marks().await?;
+        let (mut blocks, damaged) = self.known.picture(&self.bucket).await?;
+        self.look_for_marks(&blocks).await?;
         let now_ms = self.clock.now_ms();
         blocks.retain(|id, m| self.visibility.shows(m, self.marked.get(id).copied(), now_ms));
         self.view = Arc::new(CatalogueView::new(blocks, damaged));
@@ -230,16 +192,16 @@ impl Catalogue {
     }
 
     /// Marks matter a day after they were made, so they are not looked for each time.
-    async fn look_for_marks(&mut self) -> Result<(), StoreError> {
+    async fn look_for_marks(&mut self, known: &BTreeMap<BlockId, Arc<BlockMeta>>) -> Result<(), StoreError> {
         let now_ns = self.clock.mono_ns();
         let due = self.marks_ns.is_none_or(|t| now_ns.saturating_sub(t) >= MARKS_EVERY_NS);
-        if !due || self.known.is_empty() {
+        if !due || known.is_empty() {
             return Ok(());
         }
         let found = self.bucket.blocks_with(DELETION_MARK).await?;
         self.marked.retain(|id, _| found.contains(id));
         for id in found {
-            if self.marked.contains_key(&id) || !self.known.contains_key(&id) {
+            if self.marked.contains_key(&id) || !known.contains_key(&id) {
                 continue;
             }
             match self.bucket.get(&format!("{id}/{DELETION_MARK}")).await {

@@ -1,6 +1,6 @@
 //! Blocks in the bucket: which there are, which cover a range, and answers from them.
 //!
-//! Owns the catalogue (block metadata and lineage cover), the shelf of opened blocks, the meaning of a block's external labels
+//! Owns the catalogue (block metadata and lineage cover), the shelf of opened blocks and the fetched ones on disk, the meaning of a block's external labels
 //! in an answer, Thanos' StoreAPI on both sides (`storeapi`), and the endpoints beside the cluster (`federation`). Refuses
 //! PromQL, gossip and schedules: others decide when to refresh.
 //!
@@ -8,10 +8,12 @@
 //! is left out, so no sample is counted twice; a damaged block is put aside with its reason and the rest goes
 //! on.
 
+mod cache;
 pub mod catalogue;
 pub mod cover;
 pub mod error;
 pub mod federation;
+mod known;
 pub mod served;
 pub mod shard;
 pub mod shelf;

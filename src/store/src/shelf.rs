@@ -1,41 +1,63 @@
 //! The shelf: blocks this node has opened.
 //!
-//! A block of a local bucket is opened where it lies; any other is fetched into the cache directory first.
-//! Opening verifies. A block that does not verify is refused with its reason each time it is asked for and noted as
-//! damaged; nothing else suffers. Bounds: 4,096 open blocks; the one unused longest goes first.
+//! A block of a local bucket is opened where it lies; any other is fetched into the cache directory first (`crate::cache`).
+//! Opening verifies, and of what was fetched every checksum. A fetched copy that does not verify is removed and fetched
+//! once more. A block that does not verify is refused with its reason and noted as damaged; nothing else suffers. No lock
+//! is held for one block while another is fetched, and a caller who goes away holds nothing. Bounds: 4,096 open blocks,
+//! the one unused longest goes first; 4 blocks fetched at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use koios_block::{Block, BlockError};
-use koios_model::{BlockId, Labels};
-use koios_objstore::{Bucket, transfer};
+use koios_model::{BlockId, Clock, Labels, SystemClock};
+use koios_objstore::{Bucket, ObjstoreError, transfer};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
+use crate::cache::Cache;
 use crate::error::StoreError;
 use crate::served::{ServedBlock, SharedBlock};
 
 /// Most blocks open at a time.
 pub const OPEN_MAX: usize = 4096;
+/// Most blocks fetched at a time.
+pub const FETCHES_MAX: usize = 4;
+/// Bytes of fetched blocks that are kept, unless told otherwise.
+pub const CACHE_BYTES: u64 = 20 << 30;
 /// Most blocks whose damage is remembered.
 const DAMAGED_MAX: usize = 10_000;
+/// Tries of one fetch: a body that came short or changed may come whole the next time.
+const FETCH_TRIES: usize = 2;
+/// How long a block whose copy in the bucket is damaged is not fetched again.
+const QUARANTINE_NS: u64 = 60_000_000_000;
 
 struct Slot {
     block: SharedBlock,
     used: u64,
 }
 
+struct Damage {
+    why: String,
+    /// Not fetched again before, monotonic.
+    until_ns: u64,
+}
+
 /// Opened blocks of one bucket.
 pub struct Shelf {
     bucket: Bucket,
-    cache_dir: PathBuf,
+    cache: Cache,
     own_labels: Labels,
     open: Mutex<HashMap<BlockId, Slot>>,
-    damaged: Mutex<BTreeMap<BlockId, String>>,
-    fetching: tokio::sync::Mutex<()>,
+    damaged: Mutex<BTreeMap<BlockId, Damage>>,
+    /// Blocks that somebody is opening.
+    turns: Mutex<HashMap<BlockId, Weak<tokio::sync::Mutex<()>>>>,
+    fetches: Semaphore,
     tick: AtomicU64,
+    opened: AtomicU64,
+    clock: Arc<dyn Clock>,
 }
 
 impl Shelf {
@@ -43,13 +65,30 @@ impl Shelf {
     pub fn new(bucket: Bucket, cache_dir: PathBuf, own_labels: Labels) -> Self {
         Self {
             bucket,
-            cache_dir,
+            cache: Cache::new(cache_dir, CACHE_BYTES),
             own_labels,
             open: Mutex::default(),
             damaged: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            turns: Mutex::default(),
+            fetches: Semaphore::new(FETCHES_MAX),
             tick: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            clock: SystemClock::shared(),
         }
+    }
+
+    /// The same shelf with another bound on the bytes of fetched blocks.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes_max: u64) -> Self {
+        self.cache.bytes_max = bytes_max;
+        self
+    }
+
+    /// The same shelf with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// External labels of this cluster.
@@ -65,49 +104,66 @@ impl Shelf {
         if let Some(b) = self.peek(id) {
             return Ok(b);
         }
-        // One at a time: two queries that want the same block must not both fetch it.
-        let _turn = self.fetching.lock().await;
+        // Two queries that want the same block must not both fetch it.
+        let turn = self.turn(id);
+        let _mine = turn.lock().await;
         if let Some(b) = self.peek(id) {
             return Ok(b);
         }
-        let dir = match self.bucket.local_block_dir(id) {
-            Some(dir) => dir,
-            None => self.fetched(id).await?,
+        let block = match self.bucket.local_block_dir(id) {
+            Some(dir) => open(id, dir, false).await?.map_err(|e| self.refuse(id, e, 0))?,
+            None => self.cached(id).await?,
         };
-        let opened = tokio::task::spawn_blocking(move || Block::open(&dir))
-            .await
-            .map_err(|e| StoreError::Damaged { id, detail: e.to_string() })?;
-        let block = opened.map_err(|e| self.refuse(id, e))?;
         self.damaged.lock().remove(&id);
         let slot = block.meta().slot();
         let served = Arc::new(ServedBlock::new(block.with_slot(slot), &self.own_labels));
         self.insert(id, served.clone());
+        self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(served)
+    }
+
+    fn turn(&self, id: BlockId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock();
+        if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        turns.insert(id, Arc::downgrade(&turn));
+        turn
     }
 
     /// What the block's files are to blame for is remembered; what the system refused (no such file, too many open)
     /// is not.
-    fn refuse(&self, id: BlockId, e: BlockError) -> StoreError {
+    fn refuse(&self, id: BlockId, e: BlockError, until_ns: u64) -> StoreError {
         if matches!(e, BlockError::Io { .. }) {
             return StoreError::Block(e);
         }
         let detail = e.to_string();
-        self.mark_damaged(id, detail.clone());
+        self.note(id, detail.clone(), until_ns);
         StoreError::Damaged { id, detail }
     }
 
-    /// Notes that a block is damaged, as whoever read in it found out. It is noted until it opens again.
-    pub fn mark_damaged(&self, id: BlockId, detail: String) {
+    fn note(&self, id: BlockId, why: String, until_ns: u64) {
         self.open.lock().remove(&id);
         let mut damaged = self.damaged.lock();
         if damaged.len() < DAMAGED_MAX || damaged.contains_key(&id) {
-            damaged.insert(id, detail);
+            damaged.insert(id, Damage { why, until_ns });
+        }
+    }
+
+    /// Notes that a block is damaged, as whoever read in it found out. It is noted until it opens again; a fetched copy
+    /// is removed.
+    pub fn mark_damaged(&self, id: BlockId, detail: String) {
+        self.note(id, detail, 0);
+        if self.bucket.local_root().is_none() {
+            self.cache.remove(id);
         }
     }
 
     /// Blocks found damaged and why.
     pub fn damaged(&self) -> BTreeMap<BlockId, String> {
-        self.damaged.lock().clone()
+        self.damaged.lock().iter().map(|(id, d)| (*id, d.why.clone())).collect()
     }
 
     /// Closes a block, so that it is opened again for whoever asks next: its tombstones changed. Answers that are
@@ -124,10 +180,13 @@ impl Shelf {
         Some(slot.block.clone())
     }
 
-    /// Closes blocks that the bucket no longer has.
+    /// Closes blocks that the bucket no longer has, and removes what was fetched of them.
     pub fn retain(&self, keep: impl Fn(BlockId) -> bool) {
         self.open.lock().retain(|id, _| keep(*id));
         self.damaged.lock().retain(|id, _| keep(*id));
+        if self.bucket.local_root().is_none() {
+            self.cache.retain(|id| keep(id) || self.is_opening(id));
+        }
     }
 
     /// Number of open blocks.
@@ -140,6 +199,16 @@ impl Shelf {
         self.len() == 0
     }
 
+    /// Blocks opened since the start, each time anew.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of fetched blocks on disk.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
     fn insert(&self, id: BlockId, block: SharedBlock) {
         let mut open = self.open.lock();
         if open.len() >= OPEN_MAX {
@@ -149,18 +218,86 @@ impl Shelf {
         open.insert(id, Slot { block, used: self.tick.fetch_add(1, Ordering::Relaxed) });
     }
 
-    async fn fetched(&self, id: BlockId) -> Result<PathBuf, StoreError> {
-        let dir = self.cache_dir.join(id.to_string());
-        if dir.join(transfer::META).exists() {
-            return Ok(dir);
-        }
-        std::fs::create_dir_all(&self.cache_dir).map_err(|e| koios_objstore::ObjstoreError::Local {
-            op: "create",
-            path: self.cache_dir.display().to_string(),
-            detail: e.to_string(),
-        })?;
-        Ok(transfer::fetch_block(&self.bucket, &self.cache_dir, id).await?)
+    fn is_opening(&self, id: BlockId) -> bool {
+        self.turns.lock().get(&id).is_some_and(|turn| turn.strong_count() > 0)
     }
+
+    /// Closes a block unless an answer reads it or somebody is opening it; whether it is closed.
+    fn let_go(&self, id: BlockId) -> bool {
+        let mut open = self.open.lock();
+        let is_read = open.get(&id).is_some_and(|s| Arc::strong_count(&s.block) > 1);
+        if is_read || self.is_opening(id) {
+            return false;
+        }
+        open.remove(&id);
+        true
+    }
+
+    fn last_use(&self, id: BlockId) -> Option<u64> {
+        self.open.lock().get(&id).map(|s| s.used)
+    }
+
+    /// The block from the cache directory, or from the bucket.
+    async fn cached(&self, id: BlockId) -> Result<Block, StoreError> {
+        if let Some(d) = self.damaged.lock().get(&id).filter(|d| self.clock.mono_ns() < d.until_ns) {
+            return Err(StoreError::Damaged { id, detail: d.why.clone() });
+        }
+        if let Some(dir) = self.cache.holds(id, self.tick.fetch_add(1, Ordering::Relaxed)) {
+            match open(id, dir, false).await? {
+                Ok(block) => return Ok(block),
+                Err(e) => {
+                    tracing::warn!(block = %id, error = %e, "the fetched copy does not open and is fetched again");
+                    self.cache.remove(id);
+                }
+            }
+        }
+        let _room = self.fetches.acquire().await.expect("BUG: nobody closes it");
+        let mut tries = 1;
+        loop {
+            match self.fetched(id).await {
+                Ok(Ok(block)) => return Ok(block),
+                Ok(Err(e)) if tries == FETCH_TRIES => {
+                    return Err(self.refuse(id, e, self.clock.mono_ns() + QUARANTINE_NS));
+                }
+                Err(e)
+                    if tries == FETCH_TRIES
+                        || !matches!(e, StoreError::Bucket(ObjstoreError::Store { .. })) =>
+                {
+                    return Err(e);
+                }
+                Ok(Err(e)) => tracing::warn!(block = %id, error = %e, "what was fetched does not verify"),
+                Err(e) => tracing::debug!(block = %id, error = %e, "not fetched"),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Fetched and opened; what does not verify is not kept.
+    async fn fetched(&self, id: BlockId) -> Result<Result<Block, BlockError>, StoreError> {
+        self.cache.make_dir()?;
+        let dir = transfer::fetch_block(&self.bucket, self.cache.dir(), id).await?;
+        let opened = open(id, dir, true).await?;
+        match opened.is_ok() {
+            true => {
+                let tick = self.tick.fetch_add(1, Ordering::Relaxed);
+                self.cache.add(id, tick, |id| self.last_use(id), |id| self.let_go(id));
+            }
+            false => self.cache.remove(id),
+        }
+        Ok(opened)
+    }
+}
+
+/// Opens a block directory where files may be waited for.
+async fn open(id: BlockId, dir: PathBuf, whole: bool) -> Result<Result<Block, BlockError>, StoreError> {
+    let work = move || {
+        let block = Block::open(&dir)?;
+        if whole {
+            block.verify_checksums()?;
+        }
+        Ok(block)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged { id, detail: e.to_string() })
 }
 
 #[cfg(test)]
