@@ -2,7 +2,8 @@
 //!
 //! Watched by the runtime, it wakes a thread for every datagram, which costs several times what it takes to drop one. So
 //! while strangers flood it, the socket is taken from the runtime and looked at every two milliseconds, until the flood is
-//! over. Gossip does not notice them. Owns which of both it is; what is dropped, and why, is the caller's to say.
+//! over. Then no more than `TAKEN_PER_MS` are looked at, whatever comes: the system drops the rest for nothing, and gossip, which
+//! stands the loss of half its datagrams, goes on. Owns which of both it is; what is dropped, and why, is the caller's to say.
 //!
 //! Invariant: `wait` may be cancelled at its await; the socket stays where it is.
 
@@ -19,6 +20,10 @@ const WINDOW_NS: u64 = 100_000_000;
 const CALM_NS: u64 = 1_000_000_000;
 /// How long datagrams pile up in a flood. The buffer holds those of some milliseconds; what is more, the system drops.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Datagrams that are looked at in a flood, per millisecond: what a tenth of a slow core can do.
+const TAKEN_PER_MS: u64 = 25;
+/// Most of them at a time.
+const TAKEN_MAX: u64 = 500;
 /// What the system is asked for as a buffer; it gives no more than its own limit, which often is this.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -38,6 +43,9 @@ pub struct Outer {
     window_ns: u64,
     dropped: u32,
     flooded_ns: u64,
+    /// When it was looked at last in this flood, and how many more may be taken now.
+    looked_ns: u64,
+    left: u64,
 }
 
 impl Outer {
@@ -51,7 +59,15 @@ impl Outer {
         if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES) {
             tracing::debug!(%error, "the gossip socket keeps the buffer that it has");
         }
-        Ok(Self { mode: Mode::Watched(socket), address, window_ns: 0, dropped: 0, flooded_ns: 0 })
+        Ok(Self {
+            mode: Mode::Watched(socket),
+            address,
+            window_ns: 0,
+            dropped: 0,
+            flooded_ns: 0,
+            looked_ns: 0,
+            left: 0,
+        })
     }
 
     /// Where it is bound.
@@ -63,10 +79,14 @@ impl Outer {
     ///
     /// # Errors
     /// `WouldBlock` when there is none; then `wait`.
-    pub fn take(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    pub fn take(&mut self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         match &self.mode {
             Mode::Watched(socket) => socket.try_recv_from(buf),
-            Mode::Polled(socket) => socket.recv_from(buf),
+            Mode::Polled(_) if self.left == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            Mode::Polled(socket) => {
+                self.left -= 1;
+                socket.recv_from(buf)
+            }
             Mode::Lost => Err(lost()),
         }
     }
@@ -97,6 +117,9 @@ impl Outer {
             Mode::Watched(socket) => socket.readable().await,
             Mode::Polled(_) => {
                 tokio::time::sleep(PAUSE).await;
+                let elapsed_ms = now_ns.saturating_sub(self.looked_ns) / 1_000_000;
+                (self.looked_ns, self.left) =
+                    (now_ns, elapsed_ms.max(1).saturating_mul(TAKEN_PER_MS).min(TAKEN_MAX));
                 Ok(())
             }
             Mode::Lost => Err(lost()),

@@ -1,3 +1,5 @@
+//! The lines that `koios blocks` takes, run on small buckets.
+
 use super::*;
 use clap::Parser as _;
 use koios_block::meta::ThanosMeta;
