@@ -81,6 +81,31 @@ fn a_torn_tail_loses_only_what_was_being_written() {
     }
 }
 
+/// Crashes while a segment is created leave a piece of its header. Its number is used again: one that is left out would look
+/// like a segment that was lost.
+#[test]
+fn a_segment_that_was_never_born_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = filled(dir.path(), 6, 1 << 20);
+    for life in 2..5u64 {
+        let unborn = dir.path().join("wal").join(format!("{life:08}.wal"));
+        fs::write(&unborn, [b'x'; 3]).unwrap();
+        for _ in 0..2 {
+            let (shard, report) = open(dir.path());
+            assert!(!report.lost_data(), "life {life}: {report:?}");
+            assert_eq!(everything(&shard.view()), states[6]);
+        }
+        let stem = |p: &PathBuf| p.file_stem().unwrap().to_string_lossy().into_owned();
+        let numbers: Vec<String> = segments(dir.path()).iter().map(stem).collect();
+        let whole: Vec<String> = (1..=numbers.len()).map(|n| format!("{n:08}")).collect();
+        assert_eq!(numbers, whole, "no number is left out");
+        // The next life begins where this one ended.
+        for extra in segments(dir.path()).into_iter().skip(life as usize) {
+            fs::remove_file(extra).unwrap();
+        }
+    }
+}
+
 /// One byte of the middle segment flipped, everywhere: what is before it and in other segments is back, and the
 /// report names the place.
 #[test]

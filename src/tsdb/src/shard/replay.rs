@@ -103,7 +103,8 @@ pub(super) fn open(
     let start = checkpoints.last().copied().unwrap_or(0);
     // A crash between the checkpoint's rename and this left them.
     remove_replaced(&dir, start)?;
-    let (segments, _) = list(&dir).map_err(TsdbError::io("list", &dir))?;
+    let (mut segments, _) = list(&dir).map_err(TsdbError::io("list", &dir))?;
+    let torn_bytes = remove_unborn(&dir, &mut segments)?;
 
     let next_segment = segments.last().map_or(start.max(1), |last| last + 1);
     let wal = Wal::start(opts.shard, &dir, disk, next_segment, opts.wal.segment_bytes)?;
@@ -126,6 +127,7 @@ pub(super) fn open(
         opts,
     };
     let mut replay = Replay::new(shard);
+    replay.report.torn_bytes += torn_bytes;
     if !checkpoints.is_empty() {
         replay.checkpoint(&dir, start)?;
     }
@@ -136,6 +138,24 @@ pub(super) fn open(
         replay.segment(&dir, number, i + 1 == segments.len())?;
     }
     replay.finish(&dir)
+}
+
+/// Removes the last segment when a crash came while it was created: there is nothing in it. Its number is used again, because
+/// a number that is left out looks like a segment that was lost. Answers its bytes.
+fn remove_unborn(dir: &Path, segments: &mut Vec<u64>) -> Result<u64, TsdbError> {
+    let Some(&number) = segments.last() else { return Ok(0) };
+    let path = segment_path(dir, number);
+    let length = fs::metadata(&path).map_err(TsdbError::io("read", &path))?.len();
+    if length > crate::wal::segment::HEADER_BYTES as u64 {
+        return Ok(0);
+    }
+    let bytes = fs::read(&path).map_err(TsdbError::io("read", &path))?;
+    if Frames::open(&bytes, Kind::Log, number).is_ok() {
+        return Ok(0);
+    }
+    fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
+    segments.pop();
+    Ok(length)
 }
 
 fn segment_name(number: u64) -> String {
@@ -342,12 +362,6 @@ impl Replay {
         self.floats.new_segment();
         let frames = match Frames::open(&bytes, Kind::Log, number) {
             Ok(frames) => frames,
-            // A crash while the segment was created: there is nothing in it.
-            Err(_) if last && bytes.len() <= crate::wal::segment::HEADER_BYTES => {
-                self.report.torn_bytes += bytes.len() as u64;
-                fs::remove_file(&path).map_err(TsdbError::io("remove", &path))?;
-                return Ok(());
-            }
             Err(what) => {
                 self.damage(name.clone(), 0, bytes.len(), what);
                 self.quarantine.push(name);
