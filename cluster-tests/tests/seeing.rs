@@ -203,9 +203,13 @@ async fn everything_is_explained() {
     assert_eq!(slots[0]["scrapers"][0], slots[0]["owner"], "{owned}");
     assert_ne!(slots[0]["owner"], slots[1]["owner"], "{owned}");
 
-    let target = api.data("/api/v1/cluster/explain", &[("target", &c.instance)]).await.expect("a target");
+    let target = until("all three have a rank", PATIENCE, || async {
+        let data = api.data("/api/v1/cluster/explain", &[("target", &c.instance)]).await?;
+        let ranked = data["targets"][0]["rank"].as_array().map(Vec::len);
+        if ranked == Some(3) { Ok(data) } else { Err(data.to_string()) }
+    })
+    .await;
     assert_eq!(target["targets"][0]["owners"][0], slots[0]["owner"]);
-    assert_eq!(target["targets"][0]["rank"].as_array().map(Vec::len), Some(3));
     let query = api.data("/api/v1/cluster/explain", &[("query", "sum(probe_value)")]).await.expect("a query");
     assert_eq!(query["selects"][0]["ask"].as_array().map(Vec::len), Some(3), "{query}");
     let (status, body) = api.get("/api/v1/cluster/explain", &[]).await.expect("an answer");
