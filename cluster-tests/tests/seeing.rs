@@ -203,7 +203,7 @@ async fn everything_is_explained() {
     assert_eq!(slots[0]["scrapers"][0], slots[0]["owner"], "{owned}");
     assert_ne!(slots[0]["owner"], slots[1]["owner"], "{owned}");
 
-    let target = until("all three have a rank", PATIENCE, || async {
+    let target = until("all three have a rank", START, || async {
         let data = api.data("/api/v1/cluster/explain", &[("target", &c.instance)]).await?;
         let ranked = data["targets"][0]["rank"].as_array().map(Vec::len);
         if ranked == Some(3) { Ok(data) } else { Err(data.to_string()) }
