@@ -42,9 +42,8 @@ async fn blocks_of_a_late_node_come_from_another_one_and_it_is_let_go() {
     let took = Duration::from_nanos(clock.mono_ns());
     assert_eq!((again, gaps), (first.clone(), Vec::new()), "the same bits");
     assert!(took < Duration::from_millis(3500), "nobody waited for the late node: {took:?}");
-    // On a busy machine the third node may seem late too.
-    let (hedges, won) = (a.hedger.hedges.load(Ordering::Relaxed), a.hedger.won.load(Ordering::Relaxed));
-    assert!((1..=2).contains(&hedges) && (1..=hedges).contains(&won), "{won} of {hedges}");
+    assert_eq!(a.hedger.hedges.load(Ordering::Relaxed), 1);
+    assert_eq!(a.hedger.won.load(Ordering::Relaxed), 1);
     assert_eq!(a.hedger.heads_left.load(Ordering::Relaxed), 1, "its head was empty, and has replicas");
     let waited = until("both calls end on the other side", || stopped() >= 2).await;
     assert!(waited < Duration::from_secs(1), "{waited:?}");
