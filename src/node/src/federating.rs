@@ -1,9 +1,8 @@
 //! Endpoints beside the cluster, by flags and files, asked what they are for as long as the node runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use koios_model::Clock;
 use koios_store::federation::spec::{EndpointSpec, read_yaml};
 use koios_store::federation::{CHECK, Federation};
 use tokio::runtime::Handle;
@@ -36,16 +35,6 @@ pub fn specs(args: &RunArgs) -> Result<Vec<EndpointSpec>, String> {
         all.extend(read_yaml(&text, file.parent().unwrap_or(Path::new("."))).map_err(named)?);
     }
     Ok(all)
-}
-
-/// The federation of a node.
-pub fn federation(
-    cluster: &str,
-    fixed: Vec<EndpointSpec>,
-    files: Vec<PathBuf>,
-    clock: Arc<dyn Clock>,
-) -> Arc<Federation> {
-    Arc::new(Federation::new(cluster.to_owned(), fixed, files, clock))
 }
 
 /// Asks for as long as the runtime lives; nothing to do without endpoints.

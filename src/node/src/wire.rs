@@ -34,7 +34,6 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::federating;
 use crate::settings::Settings;
 use crate::shipping::ShippingStats;
 
@@ -103,7 +102,9 @@ impl Foundation {
         let view: Arc<ArcSwap<CatalogueView>> = Arc::default();
         let state = settings.args.storage_path.join("cluster");
         let (cluster, files) = (settings.ring.cluster(), settings.args.store_sd_files.clone());
-        let federation = federating::federation(cluster, settings.endpoints.clone(), files, clock.clone());
+        let federation =
+            Federation::new(cluster.to_owned(), settings.endpoints.clone(), files, clock.clone());
+        let federation = Arc::new(federation);
         let holds = settings.args.storage_path.join("head").exists();
         let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(&state, holds, clock.now_ms())));
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
