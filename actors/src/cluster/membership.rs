@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use koios_cluster::freeze::THAW_NS;
 use koios_cluster::keys::{HeadSummary, SKEW_MS, SoleRange};
 use koios_cluster::replicas::{outlives_a_zone, ring};
-use koios_cluster::{ClusterView, Freeze, Gossip, NodeState, SoleTracker};
+use koios_cluster::{ClusterView, Freeze, Gossip, Losses, NodeState, SoleTracker};
 use koios_model::Clock;
 use koios_store::CatalogueView;
 use parking_lot::Mutex;
@@ -47,7 +47,7 @@ pub struct MembershipSetup {
     /// What only its zone holds.
     pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// What this node lost with a part of its log.
-    pub holes: Arc<Mutex<SoleTracker>>,
+    pub losses: Arc<Mutex<Losses>>,
     /// Copies of a target.
     pub replicas: u8,
     /// The view that ownership goes by is published here.
@@ -113,14 +113,12 @@ impl Membership {
             min_time.map(step_down)
         };
         let (near, far) = self.others(view);
-        let holes = self.holes();
-        // What it alone held is of interest for as long as it is known to be lost.
-        let oldest = holes.iter().map(|r| r.from).chain(min_time).min();
-        let sole = self.track(&self.setup.sole, view, near, oldest.filter(|_| min_time.is_some()));
+        let (holes, lost_alone) = self.losses();
+        let sole = self.track(&self.setup.sole, view, near, min_time);
         let zone_sole = self.track(&self.setup.zone_sole, view, far, min_time);
         let series = stats.map_or(0, |s| s.series);
         let series_log2 = (u64::BITS - series.leading_zeros()) as u8;
-        HeadSummary { min_time, sole, zone_sole, series_log2, holes }
+        HeadSummary { min_time, sole, zone_sole, series_log2, holes, lost_alone }
     }
 
     /// How many other nodes share the scraping, and how many of them count as peers in other zones: none while what is
@@ -159,10 +157,10 @@ impl Membership {
     }
 
     /// Until what was lost is in blocks that others cut.
-    fn holes(&self) -> Vec<SoleRange> {
-        let mut holes = self.setup.holes.lock();
-        holes.prune(self.setup.clock.now_ms() - HOLES_KEPT_MS);
-        holes.ranges().to_vec()
+    fn losses(&self) -> (Vec<SoleRange>, Vec<SoleRange>) {
+        let mut losses = self.setup.losses.lock();
+        losses.prune(self.setup.clock.now_ms() - HOLES_KEPT_MS);
+        (losses.holes().to_vec(), losses.alone().to_vec())
     }
 
     /// A peer on the same bucket that sees other blocks has uploaded some, or has seen some go.

@@ -37,6 +37,8 @@ pub struct Disk {
     pub zone_sole: Vec<SoleRange>,
     /// Stretches that this node lost.
     pub holes: Vec<SoleRange>,
+    /// What of these was nowhere else.
+    pub lost_alone: Vec<SoleRange>,
     /// What peers lost with their disks.
     pub book: Option<PeerBook>,
     /// Generation of the first process on it.

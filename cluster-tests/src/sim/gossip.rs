@@ -13,7 +13,7 @@ use koios_cluster::{ClusterView, Liveness, Member, NodeRecord, NodeState, SoleRa
 
 use super::ingest::WINDOW_MS;
 use super::node::Process;
-use super::types::{Entry, Ms, Msg};
+use super::types::{Effect, Entry, Ms, Msg, Note};
 
 /// A node is dead when its heartbeat stood still for this long.
 const DEAD_MS: Ms = 10_000;
@@ -75,6 +75,7 @@ impl Process {
     fn compare_disks(&mut self, new: &Entry) {
         let Some(old) = &self.known[new.node] else { return };
         if old.entry.record.born != new.record.born {
+            self.out.push(Effect::Note(Note::SeesDiskLost));
             for e in [old.entry.clone(), new.clone()] {
                 let seen = self.member(e.node, e.generation, Liveness::Alive, &e.record);
                 self.book.saw_alive(&seen, self.wall);
@@ -86,20 +87,16 @@ impl Process {
     pub(super) fn recall(&mut self, from: usize, generation: u64) {
         let known = self.view.members.get(&self.common.names[from]).filter(|m| m.generation == generation);
         if let Some(head) = known.map(|m| m.record.head.clone()) {
-            self.send(from, Msg::Remembered { holes: head.holes, sole: head.sole });
+            self.send(from, Msg::Remembered { holes: head.holes, alone: head.lost_alone });
         }
     }
 
-    pub(super) fn remembered(&mut self, from: usize, holes: &[SoleRange], sole: &[SoleRange]) {
+    pub(super) fn remembered(&mut self, from: usize, holes: Vec<SoleRange>, alone: Vec<SoleRange>) {
         self.told.insert(from);
-        if holes.is_empty() {
-            return;
+        for (own, told) in [(&mut self.disk.holes, holes), (&mut self.disk.lost_alone, alone)] {
+            own.extend(told);
+            *own = SoleRange::merged(std::mem::take(own));
         }
-        self.disk.holes.extend(holes);
-        self.disk.holes = SoleRange::merged(std::mem::take(&mut self.disk.holes));
-        sole.iter().for_each(|r| {
-            self.sole.ensure(r.from, r.until);
-        });
     }
 
     /// Whether all peers that are heard told what they remember, or had time to.
@@ -177,6 +174,7 @@ impl Process {
             zone_sole: self.zone_sole.ranges().to_vec(),
             series_log2: 0,
             holes: self.disk.holes.clone(),
+            lost_alone: self.disk.lost_alone.clone(),
         };
         let state = self.next_state();
         let catalogue = self.catalogue.digest();

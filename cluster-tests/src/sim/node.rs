@@ -306,7 +306,7 @@ impl Process {
                 self.handover_steps(steps);
             }
             Msg::Recall(generation) => self.recall(from, generation),
-            Msg::Remembered { holes, sole } => self.remembered(from, &holes, &sole),
+            Msg::Remembered { holes, alone } => self.remembered(from, holes, alone),
             Msg::WhichLoaded { blocks } => {
                 let blocks = blocks.into_iter().filter(|b| self.loaded.contains_key(b)).collect();
                 if self.is_ready() {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use koios_cluster::SoleRange;
 use koios_model::{BlockId, Slot};
 
 use super::Counts;
@@ -46,6 +47,9 @@ pub struct Oracle {
     /// The last whole or partial answer.
     pub last_answer: Ms,
     excused: Ms,
+    /// What processes said that they alone hold, whose disks were lost then; and when the last peer saw one back on another.
+    lost_alone: Vec<SoleRange>,
+    loss_seen: Ms,
     /// Zones by node.
     pub zones: Vec<String>,
     /// When answers may not be flagged.
@@ -140,6 +144,7 @@ impl Oracle {
             Note::Loads(id) => {
                 self.served.entry(id).or_default().insert(node, Ms::MAX);
             }
+            Note::SeesDiskLost => self.loss_seen = now,
             Note::Unloads(id) => {
                 self.counts.unloads += 1;
                 let by = self.served.entry(id).or_default();
@@ -149,6 +154,29 @@ impl Oracle {
                     self.broken(format!("P7: node {node} let block {id} go while {others} others served it"));
                 }
             }
+        }
+    }
+
+    /// A disk is lost, with these stretches that were nowhere else.
+    pub fn disk_lost(&mut self, alone: &[SoleRange]) {
+        self.lost_alone.extend(alone);
+        self.lost_alone = SoleRange::merged(std::mem::take(&mut self.lost_alone));
+    }
+
+    /// P6: in the end nothing is missing but what a lost disk alone held. A stretch that was open ends when
+    /// peers saw the node back on another disk: they had to count it as alive behind a cut until then.
+    pub fn healed(&mut self, node: usize, a: &ReadAnswer) {
+        let until = EPOCH + self.loss_seen + CLOCKS_MS;
+        let alone = |g: &(Ms, Ms)| {
+            self.lost_alone
+                .iter()
+                .any(|r| r.from <= g.0 && g.1 <= if r.until == i64::MAX { until } else { r.until })
+        };
+        if let Some(gap) = a.gaps.iter().find(|g| !alone(g)) {
+            let lost = &self.lost_alone;
+            self.broken(format!(
+                "P6: after healing node {node} reports gap {gap:?}; lost {lost:?}, seen until {until}"
+            ));
         }
     }
 

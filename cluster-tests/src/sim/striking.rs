@@ -54,7 +54,8 @@ impl World {
             self.kill(n);
             self.machines[n].held += 1;
             if matches!(p.fault, Fault::DiskLoss { .. }) {
-                self.machines[n].disk = Some(Disk::default());
+                let disk = self.machines[n].disk.replace(Disk::default());
+                self.oracle.disk_lost(&disk.map(|d| d.sole).unwrap_or_default());
             }
             self.after(p.ends - self.now, Event::Start(n));
         }

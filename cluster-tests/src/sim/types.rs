@@ -86,7 +86,7 @@ pub enum Msg {
     /// What did I hold on another disk? Asked by the process of this generation.
     Recall(u64),
     /// What the sender believes that the other lost, and held alone.
-    Remembered { holes: Vec<SoleRange>, sole: Vec<SoleRange> },
+    Remembered { holes: Vec<SoleRange>, alone: Vec<SoleRange> },
     /// Which of these do you serve?
     WhichLoaded { blocks: Vec<BlockId> },
     /// These.
@@ -214,4 +214,6 @@ pub enum Note {
     Loads(BlockId),
     /// It serves a block no longer.
     Unloads(BlockId),
+    /// It sees a node back on another disk.
+    SeesDiskLost,
 }

@@ -9,14 +9,11 @@ use std::collections::BTreeMap;
 use koios_cluster::quorum::Verdict;
 use koios_model::Slot;
 
-use super::faults::Fault;
 use super::node::value;
 use super::oracle::CONFLICT;
 use super::types::{EPOCH, Ms, ReadAnswer, SCRAPED, Sample, Why};
 use super::world::{Event, HEAL, World};
 
-/// A node that is back is seen by all after this, with clocks apart.
-const NOTICED_MS: Ms = 20_000;
 /// Pushed series.
 pub const PUSHED: u16 = 6;
 /// A batch is repeated for this long.
@@ -182,11 +179,7 @@ impl World {
                 let q = self.work.asking.remove(&id).expect("BUG: a question that vanished");
                 self.oracle.answer(self.now, q.since, q.node, &q.series, q.range, &a);
                 if last {
-                    // What a lost disk alone held may be nowhere; a shipped log says nothing of its last moments.
-                    let lost = self.disk_lost_until();
-                    if let Some(gap) = a.gaps.iter().find(|g| g.1 > lost) {
-                        self.oracle.broken(format!("P6: after healing node {} reports gap {gap:?}", q.node));
-                    }
+                    self.oracle.healed(q.node, &a);
                     let bits = a.series.iter().map(|s| s.iter().map(|(t, v)| (*t, v.to_bits())).collect());
                     self.work.finale.push(bits.collect());
                 }
@@ -194,17 +187,6 @@ impl World {
             Err(why) if last => self.oracle.broken(format!("P6: after healing node {} {why}", q.node)),
             Err(_) => self.ask_next(id),
         }
-    }
-
-    /// Nothing later was on a lost disk, by any clock: nodes notice when it is back, and when they can hear it.
-    fn disk_lost_until(&self) -> Ms {
-        let mut lost = Ms::MIN;
-        for p in self.plan.iter().filter(|p| matches!(p.fault, Fault::DiskLoss { .. })) {
-            let meanwhile = self.plan.iter().filter(|f| f.at <= p.ends + NOTICED_MS && f.ends >= p.at);
-            let last = meanwhile.map(|f| f.ends).max().unwrap_or(p.ends);
-            lost = lost.max(EPOCH + last + NOTICED_MS);
-        }
-        lost
     }
 
     /// Two minutes after the last fault: everybody answers the same question, whole and alike.

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 pub const KEYS_MAX: usize = 16;
 /// Longest value.
 pub const VALUE_BYTES_MAX: usize = 512;
-/// Longest text of one list of ranges; a head summary has two of them.
+/// Longest text of one list of ranges; a value has two of them at most.
 const RANGES_BYTES_MAX: usize = 232;
 /// Most ranges kept in `SoleRange` lists; older ones are merged.
 pub const SOLE_RANGES_MAX: usize = 8;
@@ -25,6 +25,7 @@ const ADDRESSES: &str = "a";
 const STATE: &str = "s";
 const HEAD: &str = "h";
 const ZONE_SOLE: &str = "o";
+const LOST_ALONE: &str = "x";
 const BUCKET: &str = "b";
 const RING: &str = "e";
 const LOAD: &str = "l";
@@ -173,6 +174,8 @@ pub struct HeadSummary {
     /// Stretches of which this node lost what it had stored, with its disk or a part of its log. It answers, and is
     /// absent for these.
     pub holes: Vec<SoleRange>,
+    /// What of `holes` had no second replica when it was lost.
+    pub lost_alone: Vec<SoleRange>,
 }
 
 impl HeadSummary {
@@ -258,8 +261,8 @@ impl NodeRecord {
     }
 
     /// With what is remembered of a disk that the node lost: it answers for less than it once held.
-    pub fn without(mut self, lost: &[SoleRange], lost_sole: &[SoleRange]) -> Self {
-        for (own, others) in [(&mut self.head.holes, lost), (&mut self.head.sole, lost_sole)] {
+    pub fn without(mut self, lost: &[SoleRange], lost_alone: &[SoleRange]) -> Self {
+        for (own, others) in [(&mut self.head.holes, lost), (&mut self.head.lost_alone, lost_alone)] {
             own.extend(others);
             *own = SoleRange::merged(std::mem::take(own));
         }
@@ -281,6 +284,8 @@ impl NodeRecord {
             (ROLES, format!("1|{}|{}", self.roles.names().join(","), self.weight)),
             (ZONE, format!("1|{}", self.zone)),
             (ADDRESSES, format!("1|{}|{}|plain", self.rpc, self.http)),
+            // Before the holes: who hears of these must have heard what of them is nowhere.
+            (LOST_ALONE, format!("1|{}", ranges_text(&self.head.lost_alone))),
             (HEAD, format!("1|{min}|{sole}|{}|{holes}", self.head.series_log2)),
             (ZONE_SOLE, format!("1|{}", ranges_text(&self.head.zone_sole))),
             // News is cut in this order: who hears of a state has heard which data goes with it.
@@ -313,16 +318,7 @@ impl NodeRecord {
             http: addresses.get(1)?.parse().ok()?,
             state: NodeState::parse(state.first()?)?,
             since: state.get(1)?.parse().ok()?,
-            head: HeadSummary {
-                // Not said: by a node of before this key, all of whose replicas may lie anywhere.
-                zone_sole: fields(ZONE_SOLE)
-                    .and_then(|f| parse_ranges(f.first()?))
-                    .unwrap_or_else(|| vec![SoleRange::EVER]),
-                // Not heard yet, or not understood: it may hold anything.
-                ..fields(HEAD)
-                    .and_then(|f| parse_head(&f))
-                    .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() })
-            },
+            head: parse_head(&fields),
             bucket: one(BUCKET),
             catalogue: fields(BUCKET).and_then(|f| u64::from_str_radix(f.get(1)?, 16).ok()).unwrap_or(0),
             ring_hash: u64::from_str_radix(&one(RING), 16).unwrap_or(0),
@@ -352,7 +348,22 @@ pub fn within_bounds(pairs: Vec<(&'static str, String)>) -> (Vec<(&'static str, 
     (kept, blocked)
 }
 
-fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
+fn parse_head<'a>(fields: &impl Fn(&str) -> Option<Vec<&'a str>>) -> HeadSummary {
+    let list = |key: &str| fields(key).and_then(|f| parse_ranges(f.first()?));
+    // Not heard yet, or not understood: it may hold anything.
+    let head = fields(HEAD)
+        .and_then(|f| parse_own_head(&f))
+        .unwrap_or(HeadSummary { min_time: Some(0), ..HeadSummary::default() });
+    HeadSummary {
+        // Not said: by a node of before this key, all of whose replicas may lie anywhere.
+        zone_sole: list(ZONE_SOLE).unwrap_or_else(|| vec![SoleRange::EVER]),
+        // Likewise: one that mixed what it lost with what it holds.
+        lost_alone: list(LOST_ALONE).unwrap_or_else(|| head.sole.clone()),
+        ..head
+    }
+}
+
+fn parse_own_head(fields: &[&str]) -> Option<HeadSummary> {
     let min_time = match *fields.first()? {
         "none" => None,
         t => Some(t.parse().ok()?),
@@ -360,10 +371,10 @@ fn parse_head(fields: &[&str]) -> Option<HeadSummary> {
     Some(HeadSummary {
         min_time,
         sole: parse_ranges(fields.get(1)?)?,
-        zone_sole: Vec::new(),
         series_log2: fields.get(2)?.parse().ok()?,
         // Nodes before this field lose their disks without a word.
         holes: fields.get(3).map_or(Some(Vec::new()), |f| parse_ranges(f))?,
+        ..HeadSummary::default()
     })
 }
 
@@ -424,6 +435,7 @@ mod tests {
                 zone_sole: vec![SoleRange { from: 1, until: 30 }],
                 series_log2: 12,
                 holes: vec![SoleRange { from: i64::MIN, until: 30 }],
+                lost_alone: vec![SoleRange { from: 3, until: 4 }],
             },
             bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
             catalogue: 7,
@@ -460,7 +472,8 @@ mod tests {
             sole: wide.clone(),
             zone_sole: wide.clone(),
             series_log2: 255,
-            holes: wide,
+            holes: wide.clone(),
+            lost_alone: wide,
         };
         let pairs = NodeRecord { head, ..record() }.to_pairs();
         assert_eq!(within_bounds(pairs.clone()), (pairs.clone(), 0));
@@ -504,6 +517,10 @@ mod tests {
         map.insert("h", "1|7||3".into());
         let older = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
         assert_eq!((older.min_time, older.holes.len()), (Some(7), 0));
+        map.remove("x");
+        map.insert("h", "1|7|5-9|3|1-8".into());
+        let older = NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().head;
+        assert_eq!(older.lost_alone, older.sole, "one that mixed them");
         assert_eq!(
             NodeRecord::from_lookup(|k| map.get(k).map(String::as_str)).unwrap().state,
             NodeState::Ready

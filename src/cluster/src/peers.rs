@@ -227,7 +227,8 @@ mod tests {
         book.saw_alive(&m, until + 100_000);
         let told = book.remind("a", &m.record).unwrap().head;
         assert_eq!(told.holes, [SoleRange { from, until }]);
-        assert_eq!(told.sole, [SoleRange { from: at - 50_000, until }]);
+        assert_eq!(told.lost_alone, [SoleRange { from: at - 50_000, until }]);
+        assert!(told.sole.is_empty(), "it holds nothing alone on the new disk");
         let again = NodeRecord { head: told.clone(), ..m.record.clone() };
         assert_eq!(book.remind("a", &again).unwrap().head, told, "it says so itself by now");
         book.prune(until + LOST_KEPT_MS);

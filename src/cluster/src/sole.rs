@@ -39,10 +39,9 @@ impl SoleTracker {
         Self::open_file(dir.join("sole.json"), i64::MAX)
     }
 
-    /// The same for what this node lost with a part of its log: stretches for which it answers, and is absent. A
-    /// damaged file claims everything until `now_ms`.
-    pub fn open_holes(dir: &Path, now_ms: i64) -> Self {
-        Self::open_file(dir.join("holes.json"), now_ms)
+    /// Opens any such list of stretches that have ended. A damaged file claims everything until `until`.
+    pub fn open_until(path: &Path, until: i64) -> Self {
+        Self::open_file(path.to_owned(), until)
     }
 
     /// The same for stretches of which all replicas may lie in this node's zone. A node that `holds` data and never kept
@@ -154,12 +153,6 @@ mod tests {
         assert!(t.ensure(10_000, 11_000) && !t.ensure(10_500, 11_000) && !t.ensure(90_000, 95_000));
         assert_eq!(t.ranges()[0], SoleRange { from: 10_000, until: 11_000 });
         t.save().unwrap();
-        let mut holes = SoleTracker::open_holes(dir.path(), 7);
-        assert!(holes.ranges().is_empty() && holes.ensure(0, 5));
-        holes.save().unwrap();
-        assert_eq!(SoleTracker::open_holes(dir.path(), 7).ranges(), [SoleRange { from: 0, until: 5 }]);
-        std::fs::write(dir.path().join("holes.json"), "{").unwrap();
-        assert_eq!(SoleTracker::open_holes(dir.path(), 7).ranges(), [SoleRange { from: 0, until: 7 }]);
         let mut again = SoleTracker::open(dir.path());
         assert_eq!(again.ranges(), t.ranges());
         let upgraded = SoleTracker::open_zone(dir.path(), true, 9);

@@ -41,6 +41,7 @@ fn full_record(i: usize) -> NodeRecord {
             zone_sole: (4..12).map(stretch).collect(),
             series_log2: 23,
             holes: (8..16).map(stretch).collect(),
+            lost_alone: (10..18).map(stretch).collect(),
         },
         bucket: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
         catalogue: u64::MAX,

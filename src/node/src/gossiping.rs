@@ -89,8 +89,10 @@ pub async fn start(
 fn unread_head(settings: &Settings, f: &Foundation) -> HeadSummary {
     let min_time = settings.args.storage_path.join("head").exists().then_some(0);
     let ranges = |tracker: &Mutex<SoleTracker>| tracker.lock().ranges().to_vec();
-    let (sole, zone_sole, holes) = (ranges(&f.sole), ranges(&f.zone_sole), ranges(&f.holes));
-    HeadSummary { min_time, sole, zone_sole, holes, ..HeadSummary::default() }
+    let (sole, zone_sole) = (ranges(&f.sole), ranges(&f.zone_sole));
+    let losses = f.losses.lock();
+    let (holes, lost_alone) = (losses.holes().to_vec(), losses.alone().to_vec());
+    HeadSummary { min_time, sole, zone_sole, holes, lost_alone, ..HeadSummary::default() }
 }
 
 /// Where the names of other nodes lead to now; joining goes on to look.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use koios_cluster::identity::replace_file;
 use koios_cluster::join::{Attempt, attempt};
 use koios_cluster::replicas::{is_known, ring};
-use koios_cluster::{Gossip, JoinProblem, KeyRing, SoleTracker};
+use koios_cluster::{Gossip, JoinProblem, KeyRing, Losses, SoleRange};
 use koios_model::Clock;
 use koios_query::Peers;
 use parking_lot::Mutex;
@@ -148,14 +148,8 @@ pub async fn until_known(gossip: &Gossip, peers: &Peers, clock: &dyn Clock) {
     }
 }
 
-/// Asks the peers, once in the life of a disk, what this node held on one before, and keeps the answer: `holes` and `sole` are then as
-/// they were when the disk was lost. Peers that do not answer are asked again a few times; what nobody remembers is not known.
-pub async fn recall(
-    gossip: &Gossip,
-    peers: &Peers,
-    (holes, sole): (&Mutex<SoleTracker>, &Mutex<SoleTracker>),
-    state_dir: &Path,
-) {
+/// Asks the peers, once in the life of a disk, what this node held on one before, and keeps the answer. Peers that do not answer are asked again a few times; what nobody remembers is not known.
+pub async fn recall(gossip: &Gossip, peers: &Peers, losses: &Mutex<Losses>, state_dir: &Path) {
     let done = state_dir.join("recalled");
     if done.exists() {
         return;
@@ -171,7 +165,7 @@ pub async fn recall(
         let mut missed = Vec::new();
         for (m, answer) in open.into_iter().zip(answers) {
             match answer.and_then(|a| serde_json::from_slice::<Remembered>(&a).ok()) {
-                Some(told) => keep(&told, holes, sole),
+                Some(told) => keep(&told, losses),
                 None => missed.push(m),
             }
         }
@@ -194,26 +188,24 @@ const RECALLS_MAX: usize = 5;
 pub struct Remembered {
     /// What it lost.
     pub holes: Vec<(i64, i64)>,
-    /// What it held alone.
-    pub sole: Vec<(i64, i64)>,
+    /// What of that it held alone.
+    #[serde(alias = "sole")]
+    pub alone: Vec<(i64, i64)>,
 }
 
-fn keep(told: &Remembered, holes: &Mutex<SoleTracker>, sole: &Mutex<SoleTracker>) {
+fn keep(told: &Remembered, losses: &Mutex<Losses>) {
     if told.holes.is_empty() {
         return;
     }
     tracing::warn!(
         "the disk of this node is new, and peers remember another one: what it held is missing here"
     );
-    for (ranges, tracker) in [(&told.holes, holes), (&told.sole, sole)] {
-        let mut tracker = tracker.lock();
-        let mut changed = false;
-        for (from, until) in ranges {
-            changed |= tracker.ensure(*from, *until);
-        }
-        if changed && let Err(e) = tracker.save() {
-            tracing::warn!(error = %e, "what this node lost is not kept on disk");
-        }
+    let ranges = |list: &[(i64, i64)]| {
+        list.iter().map(|(from, until)| SoleRange { from: *from, until: *until }).collect()
+    };
+    let (holes, alone): (Vec<_>, Vec<_>) = (ranges(&told.holes), ranges(&told.alone));
+    if let Err(e) = losses.lock().add(&holes, &alone) {
+        tracing::warn!(error = %e, "what this node lost is not kept on disk");
     }
 }
 

@@ -147,7 +147,7 @@ impl OwnReports {
             .filter(|m| Some(m.generation) == ask["generation"].as_u64())?;
         let head = seen.record.head.clone();
         let ranges = |list: &[SoleRange]| list.iter().map(|r| (r.from, r.until)).collect();
-        serde_json::to_value(Remembered { holes: ranges(&head.holes), sole: ranges(&head.sole) }).ok()
+        serde_json::to_value(Remembered { holes: ranges(&head.holes), alone: ranges(&head.lost_alone) }).ok()
     }
 
     fn target_metadata(&self, ask: &Value) -> Option<Value> {

@@ -285,7 +285,7 @@ impl Node {
         let clock = self.foundation.clock.clone();
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let state_dir = self.settings.args.storage_path.join("cluster");
-        let (holes, sole) = (self.foundation.holes.clone(), self.foundation.sole.clone());
+        let losses = self.foundation.losses.clone();
         let work = async move {
             let joined = match seeds.is_empty() && has_static_peers {
                 true => Ok(joining::meet_static_peers(&gossip).await),
@@ -296,7 +296,7 @@ impl Node {
                 joining::until_known(&gossip, &peers, &*clock).await;
             }
             if joined.is_ok() {
-                joining::recall(&gossip, &peers, (&holes, &sole), &state_dir).await;
+                joining::recall(&gossip, &peers, &losses, &state_dir).await;
             }
             joined
         };

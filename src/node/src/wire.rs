@@ -21,7 +21,7 @@ use koios_actors::scrape::pool::{PoolSetup, Tell};
 use koios_actors::scrape::sources::{ASK_PATIENCE, Sources, SourcesSetup};
 use koios_actors::scrape::{Relief, Scales, TargetBoard};
 use koios_cluster::handover::linger_ms;
-use koios_cluster::{ClusterView, Gossip, KeyRing, Reach, SoleTracker};
+use koios_cluster::{ClusterView, Gossip, KeyRing, Losses, Reach, SoleRange, SoleTracker};
 use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
@@ -66,8 +66,8 @@ pub struct Foundation {
     pub compactor: Arc<OnceLock<(Mailroom<Compactor>, Arc<LocalBlocks>)>>,
     /// What only this node holds.
     pub sole: Arc<Mutex<SoleTracker>>,
-    /// What this node lost with a part of its log.
-    pub holes: Arc<Mutex<SoleTracker>>,
+    /// What this node lost with its disk or a part of its log.
+    pub losses: Arc<Mutex<Losses>>,
     /// What only its zone holds.
     pub zone_sole: Arc<Mutex<SoleTracker>>,
     /// Blocks that the head forgot samples into lately.
@@ -107,10 +107,12 @@ impl Foundation {
         let federation = Arc::new(federation);
         let holds = settings.args.storage_path.join("head").exists();
         let zone_sole = Arc::new(Mutex::new(SoleTracker::open_zone(&state, holds, clock.now_ms())));
+        let sole = SoleTracker::open(&state);
+        let losses = Losses::open(&state, sole.ranges(), clock.now_ms());
         let moved = Arc::new(Moved::open(state.join("moved"), clock.clone()));
         Self {
             scales: Arc::new(Scales::new(clock.clone())),
-            holes: Arc::new(Mutex::new(SoleTracker::open_holes(&state, clock.now_ms()))),
+            losses: Arc::new(Mutex::new(losses)),
             zone_sole,
             moved,
             clock,
@@ -133,7 +135,7 @@ impl Foundation {
             external,
             cutting: Arc::default(),
             compactor: Arc::default(),
-            sole: Arc::new(Mutex::new(SoleTracker::open(&state))),
+            sole: Arc::new(Mutex::new(sole)),
             owning: watch::Sender::default(),
             cuts_failed: Arc::default(),
             served: Arc::default(),
@@ -213,10 +215,10 @@ impl Foundation {
         }
         if corruptions > 0 {
             // What was in the lost part, nobody knows; others have it, unless they are away too.
-            let mut holes = self.holes.lock();
-            if holes.ensure(0, self.clock.now_ms()) {
-                holes.save().map_err(|e| e.to_string())?;
-            }
+            let lost = SoleRange { from: 0, until: self.clock.now_ms() };
+            let until_now = |r: &SoleRange| SoleRange { until: r.until.min(lost.until), ..*r };
+            let alone: Vec<SoleRange> = self.sole.lock().ranges().iter().map(until_now).collect();
+            self.losses.lock().add(&[lost], &alone).map_err(|e| e.to_string())?;
         }
         Ok(corruptions)
     }
@@ -346,7 +348,7 @@ impl Foundation {
             catalogue: self.catalogue.clone(),
             sole: self.sole.clone(),
             owning: self.owning.clone(),
-            holes: self.holes.clone(),
+            losses: self.losses.clone(),
             zone_sole: self.zone_sole.clone(),
             replicas: settings.config.koios.scrape.replicas,
             linger_ms: Arc::new(move || {

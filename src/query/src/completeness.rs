@@ -141,7 +141,7 @@ impl Absent {
             name: m.name.clone(),
             from: Some(lost.from),
             until: lost.until,
-            sole: pairs(&m.record.head.sole),
+            sole: pairs(&m.record.head.lost_alone),
             // What it declared may be lost with the rest.
             zone: None,
             zone_sole: Vec::new(),

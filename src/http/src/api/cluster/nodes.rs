@@ -47,6 +47,7 @@ fn node(facts: &Facts<'_>, m: &Member) -> Value {
             "sole": ranges(&r.head.sole),
             "zone_sole": ranges(&r.head.zone_sole),
             "holes": ranges(&r.head.holes),
+            "lost_alone": ranges(&r.head.lost_alone),
         },
     })
 }
