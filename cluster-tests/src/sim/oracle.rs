@@ -17,8 +17,10 @@ use super::ingest::scheduled_after;
 use super::node::{Common, value};
 use super::types::{EPOCH, Key, Ms, Note, ReadAnswer, SCRAPED, Sample};
 
-/// Clocks are no further apart than this: drift over ten minutes, and skew.
+/// Clocks are no further apart than this when a loss is seen.
 const CLOCKS_MS: Ms = 15_000;
+/// From the moment of a scrape until it is on a slow disk.
+const SCRAPE_MS: Ms = 3_000;
 /// A fault is felt for this long after it ended.
 const AFTER_MS: Ms = 40_000;
 /// Nothing may stand still for longer with one fault at a time.
@@ -58,6 +60,15 @@ pub struct Oracle {
     pub violations: Vec<String>,
     /// What happened how often.
     pub counts: Counts,
+}
+
+/// When a question was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// World time.
+    pub at: Ms,
+    /// What the wall clock showed that was behind all others.
+    pub slowest_clock: Ms,
 }
 
 /// World times between which a question may not be flagged for times from another one on, whoever but some is asked.
@@ -193,7 +204,7 @@ impl Oracle {
     pub fn answer(
         &mut self,
         now: Ms,
-        asked: Ms,
+        asked: Asked,
         node: usize,
         series: &[u16],
         range: (Ms, Ms),
@@ -203,11 +214,11 @@ impl Oracle {
         self.counts.answers += 1;
         self.counts.gaps += u64::from(!a.gaps.is_empty());
         if let Some(d) = &self.demand
-            && d.asked.contains(&asked)
+            && d.asked.contains(&asked.at)
             && !d.but.contains(&node)
             && let Some(gap) = a.gaps.iter().find(|g| g.1 >= EPOCH + d.since)
         {
-            self.broken(format!("P2: node {node} flags {gap:?} for nothing, asked at {asked}"));
+            self.broken(format!("P2: node {node} flags {gap:?} for nothing, asked at {}", asked.at));
         }
         let flagged = |t: Ms| a.gaps.iter().any(|(from, until)| *from <= t && t <= *until);
         for (s, got) in series.iter().zip(&a.series) {
@@ -238,7 +249,7 @@ impl Oracle {
             if let Some(t) = missing {
                 let gaps = &a.gaps;
                 self.broken(format!(
-                    "P1/P2: series {s} lacks its sample at {t} on node {node}, asked at {asked}, range {range:?}, gaps {gaps:?}"
+                    "P1/P2: series {s} lacks its sample at {t} on node {node}, asked at {asked:?}, range {range:?}, gaps {gaps:?}"
                 ));
             }
         }
@@ -251,17 +262,19 @@ impl Oracle {
     }
 
     /// Times that must be there: acknowledged, or scraped onto two disks, before `asked`.
-    fn expected(&self, series: u16, range: (Ms, Ms), asked: Ms) -> Box<dyn Iterator<Item = Ms> + '_> {
+    fn expected(&self, series: u16, range: (Ms, Ms), asked: Asked) -> Box<dyn Iterator<Item = Ms> + '_> {
         if series >= SCRAPED {
             let times = self.scraped.get(&series).into_iter().flat_map(move |c| c.range(range.0..=range.1));
-            // Two in one zone, maybe cut off: the others scrape that moment too, when their clocks say so.
-            let soon = move |nodes: u8| if self.is_in_one_zone(nodes) { CLOCKS_MS } else { 0 };
-            let twice =
-                times.filter(move |(_, (nodes, at))| nodes.count_ones() >= 2 && *at + soon(*nodes) < asked);
+            // Two in one zone, maybe cut off: the others scrape that moment when their clocks have come there.
+            let known =
+                move |t: Ms, nodes: u8| !self.is_in_one_zone(nodes) || t + SCRAPE_MS < asked.slowest_clock;
+            let twice = times.filter(move |(t, (nodes, at))| {
+                nodes.count_ones() >= 2 && *at < asked.at && known(**t, *nodes)
+            });
             return Box::new(twice.map(|(t, _)| *t));
         }
         let times = self.sent.get(&series).into_iter().flat_map(move |c| c.range(range.0..=range.1));
-        Box::new(times.filter(move |(_, s)| s.acked.is_some_and(|at| at < asked)).map(|(t, _)| *t))
+        Box::new(times.filter(move |(_, s)| s.acked.is_some_and(|at| at < asked.at)).map(|(t, _)| *t))
     }
 
     /// P5: with at most one narrow fault at a time neither writing nor asking may stop for long.

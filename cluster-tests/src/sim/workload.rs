@@ -10,7 +10,7 @@ use koios_cluster::quorum::Verdict;
 use koios_model::Slot;
 
 use super::node::value;
-use super::oracle::CONFLICT;
+use super::oracle::{Asked, CONFLICT};
 use super::types::{EPOCH, Ms, ReadAnswer, SCRAPED, Sample, Why};
 use super::world::{Event, HEAL, World};
 
@@ -18,8 +18,10 @@ use super::world::{Event, HEAL, World};
 pub const PUSHED: u16 = 6;
 /// A batch is repeated for this long.
 const KEEP_MS: Ms = 60_000;
-/// A client waits this long for an answer.
+/// A writer waits this long for an answer.
 const CLIENT_MS: Ms = 15_000;
+/// A reader waits this long, and asks another node then.
+const READER_MS: Ms = 10_000;
 
 #[derive(Debug)]
 struct Writing {
@@ -33,7 +35,7 @@ struct Asking {
     node: usize,
     series: Vec<u16>,
     range: (Ms, Ms),
-    since: Ms,
+    asked: Asked,
     turn: usize,
 }
 
@@ -45,7 +47,6 @@ pub struct Workload {
     next: u64,
     finale: Vec<Vec<Vec<(Ms, u64)>>>,
     due: usize,
-    asked_last: usize,
     started: bool,
 }
 
@@ -145,28 +146,38 @@ impl World {
         series.dedup();
         let nodes = self.machines.len() as u64;
         let node = self.rng.below(nodes) as usize;
-        // Not the same twice: one that sleeps answers nothing, and chance would have it asked for half a minute.
-        let again = node == self.work.asked_last;
-        let node = if again { (node + 1) % self.machines.len() } else { node };
-        self.work.asked_last = node;
         self.ask(node, series, range, 1);
     }
 
-    /// Asks a node; a try that finds nobody goes to the next. `turn` 0 is the question at the end, without a second try.
+    /// Asks a node; a try that finds nobody, or is not answered in time, goes to the next; a late answer is judged too.
+    /// `turn` 0 is the question at the end, without a second try.
     fn ask(&mut self, node: usize, series: Vec<u16>, range: (Ms, Ms), turn: usize) {
         self.work.next += 1;
         let id = self.work.next;
-        let asking = Asking { node, series: series.clone(), range, since: self.now, turn };
+        let walls = self.machines.iter().map(|m| m.clocks.at(self.now).0);
+        let asked = Asked { at: self.now, slowest_clock: walls.min().unwrap_or(i64::MAX) };
+        let asking = Asking { node, series: series.clone(), range, asked, turn };
         self.work.asking.insert(id, asking);
         if !self.with(node, None, Event::Retry(0), |p| p.client_read(id, series, range)) {
             self.ask_next(id);
+        } else if turn > 0 {
+            self.after(READER_MS, Event::Impatient(id));
         }
     }
 
     fn ask_next(&mut self, id: u64) {
-        let Some(q) = self.work.asking.remove(&id) else { return };
-        if q.turn > 0 && q.turn < self.machines.len() {
-            self.ask((q.node + 1) % self.machines.len(), q.series, q.range, q.turn + 1);
+        self.impatient(id);
+        self.work.asking.remove(&id);
+    }
+
+    /// Nobody waits for this answer any more.
+    pub(super) fn impatient(&mut self, id: u64) {
+        let nodes = self.machines.len();
+        let Some(q) = self.work.asking.get_mut(&id) else { return };
+        let turn = std::mem::replace(&mut q.turn, nodes);
+        if (1..nodes).contains(&turn) {
+            let (node, series, range) = ((q.node + 1) % nodes, q.series.clone(), q.range);
+            self.ask(node, series, range, turn + 1);
         }
     }
 
@@ -177,7 +188,7 @@ impl World {
         match answer {
             Ok(a) => {
                 let q = self.work.asking.remove(&id).expect("BUG: a question that vanished");
-                self.oracle.answer(self.now, q.since, q.node, &q.series, q.range, &a);
+                self.oracle.answer(self.now, q.asked, q.node, &q.series, q.range, &a);
                 if last {
                     self.oracle.healed(q.node, &a);
                     let bits = a.series.iter().map(|s| s.iter().map(|(t, v)| (*t, v.to_bits())).collect());

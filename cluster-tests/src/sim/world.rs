@@ -41,6 +41,7 @@ pub(super) enum Event {
     Writer,
     Retry(u64),
     GiveUp(u64, u32),
+    Impatient(u64),
     Reader,
     Look,
     Finale,
@@ -232,6 +233,7 @@ impl World {
             Event::Writer => self.writer(),
             Event::Retry(id) => self.write(id),
             Event::GiveUp(id, turn) => self.give_up(id, turn),
+            Event::Impatient(id) => self.impatient(id),
             Event::Reader => self.reader(),
             Event::Look => {
                 self.oracle.flows(self.now, &self.plan, self.machines.len());
@@ -375,7 +377,7 @@ impl Event {
             Event::Start(n) => 200 + *n as u64,
             Event::Heal | Event::Look | Event::Finale => 220,
             Event::Writer | Event::Reader => 221,
-            Event::Retry(id) | Event::GiveUp(id, _) => 222 + *id,
+            Event::Retry(id) | Event::GiveUp(id, _) | Event::Impatient(id) => 222 + *id,
         }
     }
 }
