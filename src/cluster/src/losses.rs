@@ -39,8 +39,11 @@ impl Losses {
     pub fn add(&mut self, lost: &[SoleRange], alone: &[SoleRange]) -> Result<(), ClusterError> {
         // The second list first: without it a hole would say less than was lost.
         for (tracker, ranges) in [(&mut self.alone, alone), (&mut self.holes, lost)] {
-            let news = ranges.iter().fold(false, |news, r| tracker.ensure(r.from, r.until) || news);
-            if news || tracker.ranges().is_empty() {
+            let before = tracker.ranges().to_vec();
+            ranges.iter().for_each(|r| {
+                tracker.ensure(r.from, r.until);
+            });
+            if before != tracker.ranges() || tracker.ranges().is_empty() {
                 tracker.save()?;
             }
         }
