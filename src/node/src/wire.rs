@@ -26,6 +26,7 @@ use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
+use koios_remote::read::asking::AnswerLimits;
 use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
 use koios_store::federation::Federation;
 use koios_store::{CatalogueView, Shelf};
@@ -34,7 +35,9 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::federating::neighbour;
 use crate::settings::Settings;
+use crate::sidecar;
 use crate::shipping::ShippingStats;
 
 /// Jobs that wait for a CPU.
@@ -143,6 +146,29 @@ impl Foundation {
             federation,
             wardens: Mutex::default(),
         }
+    }
+
+    /// Takes the Prometheus beside this node for a part of the cluster, when there is one.
+    ///
+    /// # Errors
+    /// The flag, what is wrong with it, and the fix.
+    pub fn stand_beside(&self, settings: &Settings, gossip: &Gossip) -> Result<(), String> {
+        let started = sidecar::start(sidecar::Setup {
+            args: &settings.args.sidecar,
+            limits: AnswerLimits {
+                series: settings.config.koios.query.max_series,
+                bytes: settings.config.koios.query.max_bytes,
+            },
+            bucket: &self.bucket,
+            clock: &self.clock,
+            net: &self.net,
+        });
+        if let Some(source) = started? {
+            let view = gossip.view();
+            let me = view.own().ok_or("BUG: a node does not know itself")?;
+            self.federation.put_beside(neighbour(me), source);
+        }
+        Ok(())
     }
 
     /// Keeps an actor running and on the roll.
