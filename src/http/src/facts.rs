@@ -137,7 +137,8 @@ impl Facts for ClusterFacts {
 /// Groups of several answers, each once.
 fn merged_groups(answers: Vec<Value>) -> Value {
     let mut seen = BTreeSet::new();
-    let lists = answers.into_iter().filter_map(|v| if let Value::Array(list) = v { Some(list) } else { None });
+    let lists =
+        answers.into_iter().filter_map(|v| if let Value::Array(list) = v { Some(list) } else { None });
     lists.flatten().filter(|g| seen.insert(g.to_string())).collect()
 }
 
@@ -190,7 +191,8 @@ mod tests {
         let picked = |ask: RulesRequest| -> Vec<String> {
             let found = pick_groups(all.clone(), &ask).unwrap();
             let rules = |g: &Value| {
-                let names = g["rules"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap().to_owned());
+                let names =
+                    g["rules"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap().to_owned());
                 format!("{}:{}", g["name"].as_str().unwrap(), names.collect::<Vec<_>>().join(","))
             };
             found.as_array().unwrap().iter().map(rules).collect()

@@ -88,15 +88,11 @@ pub async fn meet_all(federation: &Federation, gossip: &Gossip) {
 fn neighbours(gossip: &Gossip) -> Vec<Neighbour> {
     let view = gossip.view();
     let others = view.members.values().filter(|m| m.name != view.me);
-    others.map(|m| neighbour(m)).collect()
-}
-
-/// A node as one beside which something may lie.
-pub fn neighbour(m: &Member) -> Neighbour {
-    Neighbour {
+    let neighbour = |m: &Arc<Member>| Neighbour {
         name: m.name.clone(),
         generation: m.generation,
         address: m.record.rpc.to_string(),
         alive: m.answers(),
-    }
+    };
+    others.map(neighbour).collect()
 }

@@ -22,6 +22,7 @@ use koios_objstore::{Bucket, ObjstoreError};
 use koios_query::speaking::Speaker;
 use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
+use koios_store::federation::beside::Neighbour;
 use koios_store::storeapi::Sides;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
@@ -96,7 +97,15 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let met = open_doorbell(listeners.doorbell, &settings, &me, &foundation);
     let gossiping = gossiping::start(&settings, &me, &foundation, web_addr, grpc_addr).await?;
     let _ = met.set(gossiping.gossip.clone());
-    foundation.stand_beside(&settings, &gossiping.gossip)?;
+    foundation.stand_beside(
+        &settings,
+        Neighbour {
+            name: me.name.clone(),
+            generation: me.generation.value,
+            address: gossiping.rpc.to_string(),
+            alive: true,
+        },
+    )?;
     let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
     let faces = node.show_faces(listeners.web, listeners.grpc)?;
     let ending = node.open_engines(faces.http, &faces.port).await?;

@@ -26,19 +26,19 @@ use koios_config::ScrapeConfig;
 use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
-use koios_remote::read::asking::AnswerLimits;
 use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
+use koios_remote::read::asking::AnswerLimits;
 use koios_store::federation::Federation;
+use koios_store::federation::beside::Neighbour;
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::federating::neighbour;
 use crate::settings::Settings;
-use crate::sidecar;
 use crate::shipping::ShippingStats;
+use crate::sidecar;
 
 /// Jobs that wait for a CPU.
 const COMPUTE_QUEUE: usize = 1024;
@@ -152,7 +152,7 @@ impl Foundation {
     ///
     /// # Errors
     /// The flag, what is wrong with it, and the fix.
-    pub fn stand_beside(&self, settings: &Settings, gossip: &Gossip) -> Result<(), String> {
+    pub fn stand_beside(&self, settings: &Settings, me: Neighbour) -> Result<(), String> {
         let started = sidecar::start(sidecar::Setup {
             args: &settings.args.sidecar,
             limits: AnswerLimits {
@@ -164,9 +164,7 @@ impl Foundation {
             net: &self.net,
         });
         if let Some(source) = started? {
-            let view = gossip.view();
-            let me = view.own().ok_or("BUG: a node does not know itself")?;
-            self.federation.put_beside(neighbour(me), source);
+            self.federation.put_beside(me, source);
         }
         Ok(())
     }

@@ -82,8 +82,8 @@ impl Coordinator {
         form: Form,
     ) -> Result<Selected, QueryError> {
         // Beside other answers series are merged, so then they are needed as a list.
-        let alone = view.members.values().all(|m| m.name == view.me || !m.is_open())
-            && !self.concerns_outside(want);
+        let alone =
+            view.members.values().all(|m| m.name == view.me || !m.is_open()) && !self.concerns_outside(want);
         let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
         let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);

@@ -224,7 +224,11 @@ pub async fn facts(
             (Some(info), _) if !info.offers.contains(&offer) => {}
             (Some(_), None) => asked.push(endpoint.clone()),
             (_, Some(why)) if federation.misses(endpoint) => {
-                told.warnings.push(format!("{} of {} are not shown: {why}", offer.as_str(), endpoint.called()));
+                told.warnings.push(format!(
+                    "{} of {} are not shown: {why}",
+                    offer.as_str(),
+                    endpoint.called()
+                ));
             }
             _ => {}
         }
@@ -239,7 +243,11 @@ pub async fn facts(
             }
             Err(e) => {
                 let why = e.message();
-                told.warnings.push(format!("{} of {} are not shown: {why}", offer.as_str(), endpoint.called()));
+                told.warnings.push(format!(
+                    "{} of {} are not shown: {why}",
+                    offer.as_str(),
+                    endpoint.called()
+                ));
             }
         }
     }
@@ -268,7 +276,10 @@ mod tests {
             offers: Vec::new(),
         };
         let own = labels(&[("cluster", "eu"), ("zone", "1")]);
-        let home = shared(&own, &info(&[&[("cluster", "eu"), ("replica", "a")], &[("cluster", "eu"), ("zone", "1")]]));
+        let home = shared(
+            &own,
+            &info(&[&[("cluster", "eu"), ("replica", "a")], &[("cluster", "eu"), ("zone", "1")]]),
+        );
         assert_eq!(home, labels(&[("cluster", "eu")]));
         assert_eq!(shared(&own, &info(&[])), Labels::empty());
         assert_eq!(shared(&own, &info(&[&[("cluster", "us")]])), Labels::empty());

@@ -31,8 +31,7 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
         return Ok(HttpResponse::NoContent().finish());
     }
     let ask = ExemplarsRequest { query: query.to_owned(), start, end, ..ExemplarsRequest::default() };
-    let (reports, notes) =
-        super::facts(&state, report(&expr, start, end), FactsAsk::Exemplars(ask)).await?;
+    let (reports, notes) = super::facts(&state, report(&expr, start, end), FactsAsk::Exemplars(ask)).await?;
     Ok(success(&merge(&reports).to_string(), notes))
 }
 

@@ -94,7 +94,9 @@ mod tests {
         assert_eq!(data["activeTargets"][0]["health"], "up");
         assert_eq!(data["activeTargets"][0]["scrapers"][1]["node"], "a");
         assert_eq!(data["droppedTargetCounts"]["n"], 2);
-        assert!(merge(&[(String::new(), report("up", 0))], "any", None)["activeTargets"][0]["scrapers"].is_null());
+        assert!(
+            merge(&[(String::new(), report("up", 0))], "any", None)["activeTargets"][0]["scrapers"].is_null()
+        );
         assert_eq!(merge(&[("a".into(), report("up", 0))], "dropped", None)["activeTargets"], json!([]));
         assert_eq!(merge(&[("a".into(), report("up", 0))], "any", Some("x"))["activeTargets"], json!([]));
     }

@@ -125,7 +125,8 @@ pub fn start(setup: Setup<'_>) -> Result<Option<Arc<Sidecar>>, String> {
     let watch = Arc::new(Watch::new(prometheus.clone(), args.clone()));
     setup.net.spawn(watch.clone().run());
     if let Some(dir) = &args.prometheus_data_dir {
-        let shipper = Shipper::new(dir.clone(), args, setup.bucket.clone(), watch.clone(), setup.clock.clone())?;
+        let shipper =
+            Shipper::new(dir.clone(), args, setup.bucket.clone(), watch.clone(), setup.clock.clone())?;
         setup.net.spawn(shipper.run());
     }
     Ok(Some(Arc::new(Sidecar::new(prometheus, watch, since, setup.limits, setup.clock.clone()))))

@@ -63,14 +63,27 @@ impl Shipper {
     ) -> Result<Self, String> {
         let name = &args.shipper_meta_file_name;
         if name.is_empty() || Path::new(name).components().count() != 1 || name.contains("..") {
-            return Err(format!("--shipper.meta-file-name: {name:?} is no name of a file; fix: leave it out"));
+            return Err(format!(
+                "--shipper.meta-file-name: {name:?} is no name of a file; fix: leave it out"
+            ));
         }
         if !dir.is_dir() {
             let shown = dir.display();
-            return Err(format!("--prometheus.data-dir: {shown} is no directory; fix: name the data directory of the Prometheus"));
+            return Err(format!(
+                "--prometheus.data-dir: {shown} is no directory; fix: name the data directory of the Prometheus"
+            ));
         }
         let (ledger, compacted) = (dir.join(name), args.shipper_upload_compacted);
-        Ok(Self { dir, ledger, compacted, bucket, watch, clock, done: BTreeSet::new(), damaged: BTreeSet::new() })
+        Ok(Self {
+            dir,
+            ledger,
+            compacted,
+            bucket,
+            watch,
+            clock,
+            done: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+        })
     }
 
     /// Uploads as long as the runtime lives.
@@ -80,7 +93,9 @@ impl Shipper {
             if let (Some(external), None) = (known.external, known.no_upload) {
                 match self.round(&external).await {
                     Ok(0) => {}
-                    Ok(blocks) => tracing::info!(blocks, "blocks of the Prometheus beside this node uploaded"),
+                    Ok(blocks) => {
+                        tracing::info!(blocks, "blocks of the Prometheus beside this node uploaded")
+                    }
                     Err(why) => tracing::warn!(why, "blocks not uploaded; they are tried again"),
                 }
             }

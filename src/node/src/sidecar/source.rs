@@ -177,8 +177,7 @@ impl Sidecar {
             }
             FactsAsk::Status(r) => {
                 let limit = if r.limit > 0 { r.limit } else { 10 };
-                let (data, warnings) =
-                    p.get("/api/v1/status/tsdb", &[("limit", limit.to_string())]).await?;
+                let (data, warnings) = p.get("/api/v1/status/tsdb", &[("limit", limit.to_string())]).await?;
                 (json!({ external.to_string(): data }), warnings)
             }
         })
@@ -217,7 +216,9 @@ impl ClusterSource for Sidecar {
             let found = self.prometheus.read(&query, self.limits).await.map_err(away)?;
             Told { found, warnings: Vec::new() }
         };
-        told.found.iter_mut().for_each(|s| s.labels = dressed(&inner.external, std::mem::take(&mut s.labels)));
+        told.found
+            .iter_mut()
+            .for_each(|s| s.labels = dressed(&inner.external, std::mem::take(&mut s.labels)));
         Ok(told)
     }
 
@@ -276,7 +277,10 @@ mod tests {
     fn a_question_for_exemplars_loses_external_labels() {
         let external = Labels::from_pairs([("cluster", "eu")]);
         let asked = |q| without_external(q, &external).unwrap();
-        assert_eq!(asked("rate(a_bucket{cluster=\"eu\", le=~\"1|2\"}[5m])").as_deref(), Some("{le=~\"1|2\",__name__=\"a_bucket\"}"));
+        assert_eq!(
+            asked("rate(a_bucket{cluster=\"eu\", le=~\"1|2\"}[5m])").as_deref(),
+            Some("{le=~\"1|2\",__name__=\"a_bucket\"}")
+        );
         assert_eq!(asked("a{cluster=\"us\"} + b").as_deref(), Some("{__name__=\"b\"}"));
         assert_eq!(asked("{cluster=\"eu\"}").as_deref(), Some("{__name__!=\"\"}"));
         assert_eq!(asked("a{cluster!=\"eu\"}"), None);

@@ -111,7 +111,8 @@ impl Watch {
         let (config, _) = self.prometheus.get("/api/v1/status/config", &[]).await?;
         let external = external_labels(config["yaml"].as_str().unwrap_or_default())?;
         let (flags, _) = self.prometheus.get("/api/v1/status/flags", &[]).await?;
-        let flags = serde_json::from_value(flags).map_err(|e| format!("its flags are not understood: {e}"))?;
+        let flags =
+            serde_json::from_value(flags).map_err(|e| format!("its flags are not understood: {e}"))?;
         Ok((external, no_upload(&flags, &self.args)))
     }
 
@@ -158,7 +159,8 @@ mod tests {
             ];
             all.map(|(n, v)| (n.to_owned(), v.to_owned())).into()
         };
-        let args = SidecarArgs { shipper_meta_file_name: "thanos.shipper.json".into(), ..SidecarArgs::default() };
+        let args =
+            SidecarArgs { shipper_meta_file_name: "thanos.shipper.json".into(), ..SidecarArgs::default() };
         assert_eq!(no_upload(&flags("2h", "2h", ""), &args), None);
         assert_eq!(no_upload(&flags("2h", "36h", "/d/thanos.shipper.json"), &args), None);
         assert!(no_upload(&flags("2h", "36h", ""), &args).unwrap().contains("max-block-duration=2h"));

@@ -63,7 +63,8 @@ impl Beings {
     pub fn all(&self) -> Vec<Neighbour> {
         let here = self.here.lock().as_ref().map(|(me, _)| me.clone());
         let known = self.known.lock();
-        let others = known.values().filter(|k| k.has && here.as_ref().is_none_or(|me| me.name != k.node.name));
+        let others =
+            known.values().filter(|k| k.has && here.as_ref().is_none_or(|me| me.name != k.node.name));
         others.map(|k| k.node.clone()).chain(here.clone()).collect()
     }
 

@@ -148,9 +148,10 @@ impl Federation {
         self.look_up().await;
         let mut wanted: BTreeMap<String, Origin> = {
             let names = self.names.lock();
-            let all = names.behind.iter().flat_map(|(s, found)| {
-                found.iter().map(move |a| (a.clone(), Origin::Named(s.clone())))
-            });
+            let all = names
+                .behind
+                .iter()
+                .flat_map(|(s, found)| found.iter().map(move |a| (a.clone(), Origin::Named(s.clone()))));
             all.collect::<BTreeMap<_, _>>().into_iter().take(ENDPOINTS_MAX).collect()
         };
         wanted.extend(self.beings.all().into_iter().map(|n| (n.address.clone(), Origin::Beside(n))));
@@ -201,12 +202,7 @@ impl Federation {
         *self.names.lock() = Names { looked_up_ms: Some(now), behind };
     }
 
-    async fn check(
-        &self,
-        address: &str,
-        origin: &Origin,
-        last: Option<Arc<Endpoint>>,
-    ) -> Option<Endpoint> {
+    async fn check(&self, address: &str, origin: &Origin, last: Option<Arc<Endpoint>>) -> Option<Endpoint> {
         let client = match &last {
             Some(last) => last.client.clone(),
             None => match self.client(address, origin) {

@@ -174,8 +174,14 @@ impl Targets for FactsService {
         use pb::targets_response::Result as Part;
         let part = |p| pb::TargetsResponse { result: Some(p) };
         let targets = |v: &Value| vec![part(Part::Targets(wire::targets(v)))];
-        self.told(r, |r| r.partial_response_strategy(), FactsAsk::Targets, targets, |w| part(Part::Warning(w)))
-            .await
+        self.told(
+            r,
+            |r| r.partial_response_strategy(),
+            FactsAsk::Targets,
+            targets,
+            |w| part(Part::Warning(w)),
+        )
+        .await
     }
 }
 
@@ -190,8 +196,14 @@ impl Metadata for FactsService {
         use pb::metric_metadata_response::Result as Part;
         let part = |p| pb::MetricMetadataResponse { result: Some(p) };
         let metadata = |v: &Value| vec![part(Part::Metadata(wire::metadata(v)))];
-        self.told(r, |r| r.partial_response_strategy(), FactsAsk::Metadata, metadata, |w| part(Part::Warning(w)))
-            .await
+        self.told(
+            r,
+            |r| r.partial_response_strategy(),
+            FactsAsk::Metadata,
+            metadata,
+            |w| part(Part::Warning(w)),
+        )
+        .await
     }
 }
 
@@ -222,6 +234,7 @@ impl StatusRpc for FactsService {
         use pb::tsdb_statistics_response::Result as Part;
         let part = |p| pb::TsdbStatisticsResponse { result: Some(p) };
         let all = |v: &Value| vec![part(Part::Statistics(wire::statistics(v)))];
-        self.told(r, |r| r.partial_response_strategy(), FactsAsk::Status, all, |w| part(Part::Warning(w))).await
+        self.told(r, |r| r.partial_response_strategy(), FactsAsk::Status, all, |w| part(Part::Warning(w)))
+            .await
     }
 }

@@ -194,7 +194,8 @@ pub fn targets_json(d: &pb::TargetDiscovery) -> Value {
 
 /// Metadata.
 pub fn metadata(v: &Value) -> pb::MetricMetadata {
-    let meta = |m: &Value| pb::Meta { r#type: text(&m["type"]), help: text(&m["help"]), unit: text(&m["unit"]) };
+    let meta =
+        |m: &Value| pb::Meta { r#type: text(&m["type"]), help: text(&m["help"]), unit: text(&m["unit"]) };
     let entry = |metas: &Value| pb::MetricMetadataEntry { metas: list(metas).map(meta).collect() };
     let families = v.as_object().into_iter().flatten();
     pb::MetricMetadata { metadata: families.map(|(name, metas)| (name.clone(), entry(metas))).collect() }

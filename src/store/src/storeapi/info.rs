@@ -83,10 +83,7 @@ fn beside(known: EndpointInfo) -> ipb::InfoResponse {
 
 #[tonic::async_trait]
 impl Info for InfoService {
-    async fn info(
-        &self,
-        request: Request<ipb::InfoRequest>,
-    ) -> Result<Response<ipb::InfoResponse>, Status> {
+    async fn info(&self, request: Request<ipb::InfoRequest>) -> Result<Response<ipb::InfoResponse>, Status> {
         let (cluster, facts) = match self.sides.of(&request)? {
             Side::Cluster(cluster, facts) => (cluster, facts),
             Side::Beside(source) => {
