@@ -16,6 +16,12 @@ pub struct PeerProcess {
 }
 
 impl PeerProcess {
+    /// Ends it without warning, as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -35,8 +41,7 @@ impl PeerProcess {
 
 impl Drop for PeerProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -56,10 +61,15 @@ pub fn node_exporter() -> PeerProcess {
     start("prometheus-node-exporter", port, &[format!("--web.listen-address=127.0.0.1:{port}")])
 }
 
-/// Debian's `prometheus` on an existing data directory, scraping nothing, keeping everything.
+/// Debian's `prometheus` on an existing data directory, keeping everything.
 pub fn prometheus(data: &Path, config: &Path) -> PeerProcess {
     let [port] = free_ports();
-    let args = [
+    prometheus_at(port, data, config, &[])
+}
+
+/// As `prometheus`, on a port, e.g. the one that it had before, and with further flags.
+pub fn prometheus_at(port: u16, data: &Path, config: &Path, more: &[&str]) -> PeerProcess {
+    let mut args: Vec<String> = vec![
         format!("--web.listen-address=127.0.0.1:{port}"),
         format!("--storage.tsdb.path={}", data.display()),
         format!("--config.file={}", config.display()),
@@ -68,6 +78,7 @@ pub fn prometheus(data: &Path, config: &Path) -> PeerProcess {
         "--storage.tsdb.max-block-duration=2h".to_owned(),
         "--query.timeout=5m".to_owned(),
     ];
+    args.extend(more.iter().map(|a| (*a).to_owned()));
     start("prometheus", port, &args)
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 13] = [
     "koios/peer.proto",
     "prometheus/remote.proto",
     "prometheus/read.proto",
@@ -12,6 +12,12 @@ const FILES: [&str; 7] = [
     "thanos/types.proto",
     "thanos/store.proto",
     "thanos/info.proto",
+    "thanos/rules.proto",
+    "thanos/targets.proto",
+    "thanos/metadata.proto",
+    "thanos/exemplars.proto",
+    "thanos/status.proto",
+    "thanos/query.proto",
 ];
 
 #[test]

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod facts;
 pub mod lifecycle;
 pub mod pages;
 pub mod routes;

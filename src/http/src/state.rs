@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::codec::reply::ApiError;
+use crate::facts::ClusterFacts;
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,11 @@ impl ApiState {
             2 => Readiness::Stopping,
             _ => Readiness::Starting,
         }
+    }
+
+    /// Facts of the whole cluster and of what is beside it.
+    pub fn facts_of_all(&self) -> ClusterFacts {
+        ClusterFacts { front: self.front.clone(), node: self.node.clone(), me: self.facts.node.clone() }
     }
 
     /// Runs a future on the network runtime; dropping the caller aborts it.

@@ -159,6 +159,9 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub web_remote_write_messages: Vec<String>,
+    /// The sidecar role.
+    #[command(flatten)]
+    pub sidecar: crate::sidecar::SidecarArgs,
     /// error, warn, info, debug or trace.
     #[arg(long = "log.level", default_value = "info", value_name = "LEVEL")]
     pub log_level: String,

@@ -21,6 +21,7 @@ pub struct Gossiping {
     pub gossip: Arc<Gossip>,
     pub advertise: SocketAddr,
     pub http: SocketAddr,
+    pub rpc: SocketAddr,
     pub warnings: Vec<String>,
 }
 
@@ -56,7 +57,7 @@ pub async fn start(
     let same_ip = |a: SocketAddr| {
         if told.is_some() || a.ip().is_unspecified() { SocketAddr::new(advertise.ip(), a.port()) } else { a }
     };
-    let http = same_ip(web);
+    let (http, rpc) = (same_ip(web), same_ip(grpc));
     let record = NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         born: me.generation.born,
@@ -64,7 +65,7 @@ pub async fn start(
         since: f.clock.now_ms(),
         head: unread_head(settings, f),
         bucket: f.bucket.id().to_owned(),
-        ..NodeRecord::new(&settings.zone, same_ip(grpc), http)
+        ..NodeRecord::new(&settings.zone, rpc, http)
     };
     let options = GossipOptions {
         node: me.name.clone(),
@@ -82,7 +83,7 @@ pub async fn start(
     };
     let started = f.net.spawn(Gossip::start(options, record)).await.map_err(|e| e.to_string())?;
     let gossip = started.map_err(|e| format!("step listen: --cluster.listen-address: {e}"))?;
-    Ok(Gossiping { gossip: Arc::new(gossip), advertise, http, warnings })
+    Ok(Gossiping { gossip: Arc::new(gossip), advertise, http, rpc, warnings })
 }
 
 /// What is said of the head until its logs are read: with logs it may hold anything, without it is empty.

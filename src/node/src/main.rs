@@ -29,6 +29,7 @@ mod serve;
 mod settings;
 mod shipping;
 mod shutdown;
+mod sidecar;
 mod start;
 mod static_peers;
 mod status;

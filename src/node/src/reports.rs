@@ -1,7 +1,7 @@
 //! What this node reports of itself to peers and to its own API, as JSON.
 //!
 //! A kind is a word, and behind a space its arguments as JSON: `targets`, `members`, `record`, `slots`, `exemplars {…}`, `metadata {…}`,
-//! `target_metadata {…}`, `source {…}`. What does not parse is no report.
+//! `target_metadata {…}`, `tsdb {…}`, `source {…}`. What does not parse is no report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use crate::joining::Remembered;
 pub const MEMBERS: &str = "members";
 /// The report of what a node believes that another one lost, and held alone.
 pub const LOST: &str = "lost";
+
+/// Most entries of each list in the report of the head.
+const TSDB_MAX: u64 = 10_000;
 
 /// This node's reports, and what it does for peers.
 pub struct OwnReports {
@@ -66,6 +69,10 @@ impl Reports for OwnReports {
             LOST => self.lost(&ask)?,
             "exemplars" => self.exemplars(&ask)?,
             "metadata" => self.metadata(&ask)?,
+            "tsdb" => {
+                let limit = ask["limit"].as_u64().unwrap_or(10).min(TSDB_MAX) as usize;
+                return Some(crate::status::tsdb(&self.heads, limit));
+            }
             "target_metadata" => self.target_metadata(&ask)?,
             sources::REPORT => self.sources.report(&ask)?,
             _ => return None,

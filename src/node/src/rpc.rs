@@ -10,7 +10,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use koios_proto::DESCRIPTORS;
 use koios_query::PeerService;
-use koios_store::storeapi::ClusterSource;
+use koios_store::storeapi::Sides;
+use koios_store::storeapi::facts::FactsService;
 use koios_store::storeapi::info::InfoService;
 use koios_store::storeapi::server::StoreService;
 use tokio::net::TcpStream;
@@ -31,12 +32,24 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// Connections that have spoken and wait to be served.
 const BACKLOG: usize = 64;
 
+/// Services that say whether they are well, beside the node as a whole.
+const SERVICES: [&str; 8] = [
+    "",
+    "thanos.Store",
+    "thanos.info.Info",
+    "thanos.Rules",
+    "thanos.Targets",
+    "thanos.Metadata",
+    "thanos.Exemplars",
+    "thanos.Status",
+];
+
 /// What is served.
 pub struct Services {
     /// For nodes of this cluster.
     pub peer: PeerService,
-    /// The data of the cluster, for everybody else.
-    pub source: Arc<dyn ClusterSource>,
+    /// What is known of the cluster, for everybody else, and beside this node.
+    pub sides: Sides,
     /// Whether the node is ready.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -65,13 +78,19 @@ pub fn serve(
     let wrong = |e: tonic_reflection::server::Error| format!("gRPC reflection: {e}");
     let reflection = described().build_v1().map_err(wrong)?;
     let reflection_alpha = described().build_v1alpha().map_err(wrong)?;
+    let facts = FactsService::new(services.sides.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(ALIVE))
         .http2_keepalive_timeout(Some(ALIVE))
         .max_concurrent_streams(Some(256))
         .add_service(services.peer.into_server())
-        .add_service(StoreService::new(services.source.clone()).into_server())
-        .add_service(InfoService::new(services.source).into_server())
+        .add_service(StoreService::new(services.sides.clone()).into_server())
+        .add_service(InfoService::new(services.sides).into_server())
+        .add_service(facts.rules())
+        .add_service(facts.targets())
+        .add_service(facts.metadata())
+        .add_service(facts.exemplars())
+        .add_service(facts.status())
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)
@@ -91,7 +110,7 @@ async fn report_health(reporter: HealthReporter, ready: Arc<dyn Fn() -> bool + S
         let now = ready();
         if shown != Some(now) {
             let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
-            for service in ["", "thanos.Store", "thanos.info.Info"] {
+            for service in SERVICES {
                 reporter.set_service_status(service, status).await;
             }
             shown = Some(now);

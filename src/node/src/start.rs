@@ -22,6 +22,8 @@ use koios_objstore::{Bucket, ObjstoreError};
 use koios_query::speaking::Speaker;
 use koios_query::{Front, PeerService, Peers};
 use koios_remote::Receiver;
+use koios_store::federation::beside::Neighbour;
+use koios_store::storeapi::Sides;
 use koios_telemetry::{LogFormat, Registry, init_logging, install_panic_hook};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -95,6 +97,15 @@ async fn node(settings: Settings, net: Handle) -> Result<(), String> {
     let met = open_doorbell(listeners.doorbell, &settings, &me, &foundation);
     let gossiping = gossiping::start(&settings, &me, &foundation, web_addr, grpc_addr).await?;
     let _ = met.set(gossiping.gossip.clone());
+    foundation.stand_beside(
+        &settings,
+        Neighbour {
+            name: me.name.clone(),
+            generation: me.generation.value,
+            address: gossiping.rpc.to_string(),
+            alive: true,
+        },
+    )?;
     let mut node = Node { settings, me, foundation, gossiping, signals: Signals::listen()? };
     let faces = node.show_faces(listeners.web, listeners.grpc)?;
     let ending = node.open_engines(faces.http, &faces.port).await?;
@@ -200,12 +211,12 @@ impl Node {
             reads: Arc::new(Semaphore::new(koios_http::READS_MAX)),
         });
         let http = serve::http(web, state.clone())?;
-        self.speak(grpc, reports, &state.front)?;
+        self.speak(grpc, reports, &state)?;
         Ok(Faces { http, port })
     }
 
     /// gRPC: for peers, and for whoever speaks Thanos' protocols.
-    fn speak(&self, grpc: TcpListener, reports: Arc<OwnReports>, front: &Arc<Front>) -> Result<(), String> {
+    fn speak(&self, grpc: TcpListener, reports: Arc<OwnReports>, state: &ApiState) -> Result<(), String> {
         let (f, s) = (&self.foundation, &self.settings);
         let service = PeerService {
             node: self.me.name.clone(),
@@ -221,15 +232,19 @@ impl Node {
         let readiness = f.readiness.clone();
         let services = Services {
             peer: service,
-            source: Arc::new(Speaker {
-                front: front.clone(),
-                own: f.external.clone(),
-                slots: s.config.koios.scrape.replicas.max(1),
-            }),
+            sides: Sides {
+                cluster: Arc::new(Speaker {
+                    front: state.front.clone(),
+                    own: f.external.clone(),
+                    slots: s.config.koios.scrape.replicas.max(1),
+                }),
+                facts: Arc::new(state.facts_of_all()),
+                beside: f.federation.beside_me(),
+            },
             ready: Arc::new(move || readiness.load(Ordering::Acquire) == Readiness::Ready as u8),
         };
         rpc::serve(&f.net, grpc, services, f.peer_bytes.clone())?;
-        crate::federating::start(&f.net, &f.federation);
+        crate::federating::start(&f.net, &f.federation, &self.gossiping.gossip);
         Ok(())
     }
 
@@ -286,6 +301,7 @@ impl Node {
         let (catalogue, peers) = (self.foundation.catalogue.clone(), peers.clone());
         let state_dir = self.settings.args.storage_path.join("cluster");
         let losses = self.foundation.losses.clone();
+        let federation = self.foundation.federation.clone();
         let work = async move {
             let joined = match seeds.is_empty() && has_static_peers {
                 true => Ok(joining::meet_static_peers(&gossip).await),
@@ -297,6 +313,7 @@ impl Node {
             }
             if joined.is_ok() {
                 joining::recall(&gossip, &peers, &losses, &state_dir).await;
+                crate::federating::meet_all(&federation, &gossip).await;
             }
             joined
         };

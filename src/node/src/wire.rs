@@ -27,7 +27,9 @@ use koios_model::{Clock, Labels};
 use koios_objstore::Bucket;
 use koios_promql::Limits;
 use koios_query::{Coordinator, FragmentLimits, Front, FrontLimits, Hedger, LocalParts, Peers, ServedStats};
+use koios_remote::read::asking::AnswerLimits;
 use koios_store::federation::Federation;
+use koios_store::federation::beside::Neighbour;
 use koios_store::{CatalogueView, Shelf};
 use koios_tsdb::{Shard, ShardOptions, WalOptions};
 use parking_lot::Mutex;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 
 use crate::settings::Settings;
 use crate::shipping::ShippingStats;
+use crate::sidecar;
 
 /// Jobs that wait for a CPU.
 const COMPUTE_QUEUE: usize = 1024;
@@ -145,6 +148,27 @@ impl Foundation {
             federation,
             wardens: Mutex::default(),
         }
+    }
+
+    /// Takes the Prometheus beside this node for a part of the cluster, when there is one.
+    ///
+    /// # Errors
+    /// The flag, what is wrong with it, and the fix.
+    pub fn stand_beside(&self, settings: &Settings, me: Neighbour) -> Result<(), String> {
+        let started = sidecar::start(sidecar::Setup {
+            args: &settings.args.sidecar,
+            limits: AnswerLimits {
+                series: settings.config.koios.query.max_series,
+                bytes: settings.config.koios.query.max_bytes,
+            },
+            bucket: &self.bucket,
+            clock: &self.clock,
+            net: &self.net,
+        });
+        if let Some(source) = started? {
+            self.federation.put_beside(me, source);
+        }
+        Ok(())
     }
 
     /// Keeps an actor running and on the roll.

@@ -66,6 +66,11 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
+    /// Whether a question concerns anybody beside the cluster.
+    pub(crate) fn concerns_outside(&self, want: &Want) -> bool {
+        endpoints::concerns_any(&self.federation, self.parts.shelf.own_labels(), want)
+    }
+
     /// All series that match.
     ///
     /// # Errors
@@ -77,8 +82,8 @@ impl Coordinator {
         form: Form,
     ) -> Result<Selected, QueryError> {
         // Beside other answers series are merged, so then they are needed as a list.
-        let alone = view.members.values().all(|m| m.name == view.me || !m.is_open())
-            && !endpoints::concerns_any(&self.federation, want);
+        let alone =
+            view.members.values().all(|m| m.name == view.me || !m.is_open()) && !self.concerns_outside(want);
         let own_form = if form == Form::Picked && !alone { Form::Chunks } else { form };
         let labels_only = form == Form::Labels;
         let patience = want.patience.min(HOLDER_PATIENCE);
@@ -104,7 +109,7 @@ impl Coordinator {
                 Ok((answer, account))
             })
         };
-        let outside = endpoints::series(&self.federation, want, form, spent);
+        let outside = endpoints::series(&self.federation, self.parts.shelf.own_labels(), want, form, spent);
         let (inside, (beside, missing)) = tokio::join!(self.rounds(view, want, &ask, false), outside);
         let (mut answers, mut gaps) = inside?;
         answers.extend(beside);
@@ -159,7 +164,7 @@ impl Coordinator {
                 Ok((words, Account { missing, moved, split: 0 }))
             })
         };
-        let outside = endpoints::words(&self.federation, want, name);
+        let outside = endpoints::words(&self.federation, self.parts.shelf.own_labels(), want, name);
         let (inside, (beside, missing)) = tokio::join!(self.rounds(view, want, &ask, true), outside);
         let (answers, mut gaps) = inside?;
         gaps.extend(missing);

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::completeness::Gap;
 use crate::coordinator::{Coordinator, Found, Selected, Want};
 use crate::dressing;
-use crate::endpoints;
+
 use crate::error::QueryError;
 use crate::lens::{Lens, lookback_of, resolution_of};
 use crate::merge::MergedList;
@@ -356,7 +356,7 @@ impl Front {
         }
         let here = |what: &Pushable| {
             let want = &wants[what.input];
-            want.max_resolution_ms == 0 && !endpoints::concerns_any(&self.coordinator.federation, want)
+            want.max_resolution_ms == 0 && !self.coordinator.concerns_outside(want)
         };
         let asks = run.plan.pushable().into_iter().filter(here).map(|what| async move {
             let want = &wants[what.input];

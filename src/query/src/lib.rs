@@ -18,7 +18,7 @@ pub mod client;
 pub mod completeness;
 pub mod coordinator;
 mod dressing;
-mod endpoints;
+pub mod endpoints;
 pub mod error;
 pub mod front;
 pub mod hedge;

@@ -1,8 +1,11 @@
-//! `/api/v1/metadata`: what targets and writers say about metric families, over the whole cluster.
+//! `/api/v1/metadata`: what targets and writers say about metric families, over the whole cluster and the
+//! endpoints beside it.
 
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
+use koios_proto::thanos::MetricMetadataRequest;
+use koios_store::storeapi::facts::FactsAsk;
 use serde_json::{Map, Value, json};
 
 use crate::codec::params::{Params, invalid};
@@ -10,9 +13,9 @@ use crate::codec::reply::{ApiError, success};
 use crate::state::ApiState;
 
 /// Most families of one answer when the request sets no limit.
-const FAMILIES_MAX: usize = 100_000;
+pub(crate) const FAMILIES_MAX: usize = 100_000;
 /// Most sayings of one family when the request sets no limit.
-const SAYINGS_MAX: usize = 1000;
+pub(crate) const SAYINGS_MAX: usize = 1000;
 
 /// Answers GET.
 ///
@@ -22,9 +25,18 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
     let limit = number(&params, "limit", FAMILIES_MAX)?;
     let per_metric = number(&params, "limit_per_metric", SAYINGS_MAX)?;
     let metric = params.first("metric");
-    let ask = json!({ "metric": metric, "limit": limit, "per_metric": per_metric });
-    let (reports, notes) = super::reports(&state, format!("metadata {ask}")).await?;
+    let ask = FactsAsk::Metadata(MetricMetadataRequest {
+        metric: metric.unwrap_or_default().to_owned(),
+        limit: i32::try_from(limit).unwrap_or(-1),
+        ..MetricMetadataRequest::default()
+    });
+    let (reports, notes) = super::facts(&state, report(metric, limit, per_metric), ask).await?;
     Ok(success(&merge(&reports, limit, per_metric).to_string(), notes))
+}
+
+/// The report that nodes are asked for.
+pub(crate) fn report(metric: Option<&str>, limit: usize, per_metric: usize) -> String {
+    format!("metadata {}", json!({ "metric": metric, "limit": limit, "per_metric": per_metric }))
 }
 
 /// A limit as Prometheus reads it: a negative one is none.
@@ -36,7 +48,8 @@ pub(super) fn number(params: &Params, name: &str, none: usize) -> Result<usize, 
     }
 }
 
-fn merge(reports: &[Value], limit: usize, per_metric: usize) -> Value {
+/// What several say as one.
+pub(crate) fn merge(reports: &[Value], limit: usize, per_metric: usize) -> Value {
     let mut all: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for (name, said) in reports.iter().filter_map(Value::as_object).flatten() {
         if !all.contains_key(name.as_str()) && all.len() >= limit {

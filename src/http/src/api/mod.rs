@@ -25,6 +25,7 @@ pub mod targets_metadata;
 pub mod write;
 
 use koios_query::MetadataRequest;
+use koios_store::storeapi::facts::FactsAsk;
 use serde_json::Value;
 
 use crate::codec::params::Params;
@@ -54,18 +55,22 @@ pub(crate) fn metadata_request(
 /// # Errors
 /// `internal` when the work was lost.
 pub(crate) async fn reports(state: &ApiState, kind: String) -> Result<(Vec<Value>, Notes), ApiError> {
-    let node = state.node.clone();
-    let asked = kind.clone();
-    let peers = state.on_net(async move { Ok::<_, ApiError>(node.collect(&asked).await) }).await?;
-    let mut notes = Notes::default();
-    let mut reports: Vec<Value> =
-        state.node.report(&kind).and_then(|own| serde_json::from_str(&own).ok()).into_iter().collect();
-    let word = kind.split(' ').next().unwrap_or_default().replace('_', " ");
-    for (name, report) in peers {
-        match report.and_then(|json| serde_json::from_str(&json).map_err(|e| e.to_string())) {
-            Ok(value) => reports.push(value),
-            Err(why) => notes.warnings.push(format!("{word} of node {name} is not shown: {why}")),
-        }
-    }
-    Ok((reports, notes))
+    let facts = state.facts_of_all();
+    let told = state.on_net(async move { Ok::<_, ApiError>(facts.reports(&kind).await) }).await?;
+    let (reports, warnings) = told;
+    Ok((reports.into_iter().map(|(_, v)| v).collect(), Notes { warnings, ..Notes::default() }))
+}
+
+/// As `reports`, and what the endpoints beside the cluster say to `ask`.
+///
+/// # Errors
+/// `internal` when the work was lost.
+pub(crate) async fn facts(
+    state: &ApiState,
+    kind: String,
+    ask: FactsAsk,
+) -> Result<(Vec<Value>, Notes), ApiError> {
+    let facts = state.facts_of_all();
+    let told = state.on_net(async move { Ok::<_, ApiError>(facts.all(&kind, &ask, &[]).await) }).await?;
+    Ok((told.found, Notes { warnings: told.warnings, ..Notes::default() }))
 }

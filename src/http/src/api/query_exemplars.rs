@@ -1,4 +1,4 @@
-//! `/api/v1/query_exemplars`: exemplars of the series that an expression selects, from every node.
+//! `/api/v1/query_exemplars`: exemplars of the series that an expression selects, from every node and endpoint.
 //!
 //! Two slots of a target bring the same exemplars; the answer has each once. A node that does not report is named in
 //! a warning.
@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
+use koios_proto::thanos::ExemplarsRequest;
+use koios_store::storeapi::facts::FactsAsk;
 use serde_json::{Value, json};
 
 use super::admin_tsdb::selector_texts;
@@ -25,17 +27,22 @@ pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpRe
     }
     let query = params.first("query").unwrap_or_default();
     let expr = koios_promql::parse(query).map_err(|e| ApiError::bad_data(e.to_string()))?;
-    let selectors = expr.selectors();
-    if selectors.is_empty() {
+    if expr.selectors().is_empty() {
         return Ok(HttpResponse::NoContent().finish());
     }
-    let ask = json!({ "match": selector_texts(&selectors), "start": start, "end": end });
-    let (reports, notes) = super::reports(&state, format!("exemplars {ask}")).await?;
+    let ask = ExemplarsRequest { query: query.to_owned(), start, end, ..ExemplarsRequest::default() };
+    let (reports, notes) = super::facts(&state, report(&expr, start, end), FactsAsk::Exemplars(ask)).await?;
     Ok(success(&merge(&reports).to_string(), notes))
 }
 
+/// The report that nodes are asked for.
+pub(crate) fn report(expr: &koios_promql::Expr, start: i64, end: i64) -> String {
+    let texts = selector_texts(&expr.selectors());
+    format!("exemplars {}", json!({ "match": texts, "start": start, "end": end }))
+}
+
 /// Each exemplar once, by series and time.
-fn merge(reports: &[Value]) -> Value {
+pub(crate) fn merge(reports: &[Value]) -> Value {
     let mut all: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
     for series in reports.iter().filter_map(Value::as_array).flatten() {
         let labels = series["seriesLabels"].clone();

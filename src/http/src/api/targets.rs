@@ -1,11 +1,14 @@
-//! `/api/v1/targets`: the targets of the whole cluster, each once.
+//! `/api/v1/targets`: the targets of the whole cluster and of the endpoints beside it, each once.
 //!
 //! A target is scraped in several slots by several nodes; the entry shows the lowest slot that is up, and
-//! `scrapers` lists all of them. A node that does not report is named in a warning.
+//! `scrapers` lists all of them. Those of an endpoint have no such list. A node or an endpoint that does not report is named in a
+//! warning.
 
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
+use koios_proto::thanos::TargetsRequest;
+use koios_store::storeapi::facts::FactsAsk;
 use serde_json::{Map, Value, json};
 
 use crate::codec::params::Params;
@@ -17,28 +20,22 @@ use crate::state::ApiState;
 /// # Errors
 /// None at present; a silent node becomes a warning.
 pub async fn handle(state: web::Data<ApiState>, params: Params) -> Result<HttpResponse, ApiError> {
-    let node = state.node.clone();
-    let peers = state.on_net(async move { Ok::<_, ApiError>(node.collect("targets").await) }).await?;
-    let mut notes = Notes::default();
-    let mut reports = vec![(state.facts.node.clone(), state.node.targets())];
-    for (name, report) in peers {
-        match report {
-            Ok(json) => reports.push((name, json)),
-            Err(why) => notes.warnings.push(format!("targets of node {name} are not shown: {why}")),
-        }
-    }
+    let facts = state.facts_of_all();
+    let ask = FactsAsk::Targets(TargetsRequest::default());
+    let told = state.on_net(async move { Ok::<_, ApiError>(facts.all_targets(&ask, &[]).await) }).await?;
     let wanted = params.first("state").unwrap_or("any").to_ascii_lowercase();
     let pool = params.first("scrapePool");
-    Ok(success(&merge(&reports, &wanted, pool).to_string(), notes))
+    let notes = Notes { warnings: told.warnings, ..Notes::default() };
+    Ok(success(&merge(&told.found, &wanted, pool).to_string(), notes))
 }
 
-fn merge(reports: &[(String, String)], wanted: &str, pool: Option<&str>) -> Value {
+/// Reports by the name of their node, which is empty for an endpoint, as `data` of the answer.
+pub(crate) fn merge(reports: &[(String, Value)], wanted: &str, pool: Option<&str>) -> Value {
     let in_pool = |t: &Value| pool.is_none_or(|p| t["scrapePool"] == p);
     let mut active: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
     let mut dropped: BTreeMap<String, Value> = BTreeMap::new();
     let mut counts: Map<String, Value> = Map::new();
-    for (node, json) in reports {
-        let Ok(report) = serde_json::from_str::<Value>(json) else { continue };
+    for (node, report) in reports {
         for t in report["active"].as_array().into_iter().flatten().filter(|t| in_pool(t)) {
             let key = format!("{} {} {}", t["scrapePool"], t["labels"], t["scrapeUrl"]);
             active.entry(key).or_default().push((node.clone(), t.clone()));
@@ -66,6 +63,7 @@ fn one_entry(mut scrapers: Vec<(String, Value)>) -> Value {
     scrapers.sort_by_key(|(node, t)| (t["health"] != "up", t["slot"].as_u64(), node.clone()));
     let list: Vec<Value> = scrapers
         .iter()
+        .filter(|(node, _)| !node.is_empty())
         .map(|(node, t)| {
             json!({ "node": node, "slot": t["slot"], "health": t["health"], "lastError": t["lastError"],
                     "lastScrape": t["lastScrape"], "lastScrapeDuration": t["lastScrapeDuration"] })
@@ -74,7 +72,9 @@ fn one_entry(mut scrapers: Vec<(String, Value)>) -> Value {
     let mut entry = scrapers.swap_remove(0).1;
     if let Some(fields) = entry.as_object_mut() {
         fields.remove("slot");
-        fields.insert("scrapers".into(), Value::Array(list));
+        if !list.is_empty() {
+            fields.insert("scrapers".into(), Value::Array(list));
+        }
     }
     entry
 }
@@ -88,13 +88,15 @@ mod tests {
         let report = |health: &str, slot: u8| {
             json!({ "active": [{ "scrapePool": "n", "labels": {"job": "n"}, "scrapeUrl": "u", "health": health,
                       "lastError": "", "slot": slot }], "dropped": [], "droppedCounts": {"n": 2} })
-            .to_string()
         };
         let data = merge(&[("a".into(), report("down", 0)), ("b".into(), report("up", 1))], "any", None);
         assert_eq!(data["activeTargets"].as_array().unwrap().len(), 1);
         assert_eq!(data["activeTargets"][0]["health"], "up");
         assert_eq!(data["activeTargets"][0]["scrapers"][1]["node"], "a");
         assert_eq!(data["droppedTargetCounts"]["n"], 2);
+        assert!(
+            merge(&[(String::new(), report("up", 0))], "any", None)["activeTargets"][0]["scrapers"].is_null()
+        );
         assert_eq!(merge(&[("a".into(), report("up", 0))], "dropped", None)["activeTargets"], json!([]));
         assert_eq!(merge(&[("a".into(), report("up", 0))], "any", Some("x"))["activeTargets"], json!([]));
     }

@@ -19,7 +19,7 @@ pub const CONTENT_TYPE: &str = "application/x-streamed-protobuf; proto=prometheu
 const AROUND: usize = 64;
 
 /// Samples of a chunk that is made here, as in Prometheus' blocks.
-const SAMPLES_PER_CHUNK: usize = 120;
+pub(super) const SAMPLES_PER_CHUNK: usize = 120;
 
 /// Whether every client that accepts frames can decode them.
 pub fn can_be_sent(chunks: &[Chunk]) -> bool {

@@ -1,4 +1,5 @@
-//! Remote read, the answering side: from the bytes of a question to what is asked, and from series to both answers.
+//! Remote read, both sides: from the bytes of a question to what is asked and from series to both answers; and a question
+//! and its answers from the asker's side (`asking`).
 //!
 //! Owns the formats: the question within bounds (`request`), samples in one message (`samples`), chunks in frames
 //! (`frames`). The messages are described in `proto/prometheus/read.proto`. Refuses sockets, and where series come from.
@@ -6,6 +7,7 @@
 //! Invariants: no allocation is sized by what a question claims; an answer of frames has no chunk of an encoding that
 //! a client may not know.
 
+pub mod asking;
 pub mod frames;
 pub mod request;
 pub mod samples;

@@ -2,9 +2,12 @@
 //!
 //! Owns which there are (`spec`, looked up by `resolve`), what each said of itself last, and who is asked. Each endpoint is asked
 //! what it is every `CHECK`; one that did not answer the last time is left out of questions and named as missing when it is strict
-//! or was well within `FORGET`; after that only strict ones are named. Refuses gossip: the own cluster is not reached this way.
+//! or was well within `FORGET`; after that only strict ones are named. What lies beside single nodes of the own cluster (`beside`) is
+//! an endpoint too, and always strict. Refuses gossip: the data of the own cluster are not reached this way, and who its nodes
+//! are is told by others.
 //! Invariants: published views are immutable; a question that came through this cluster already is not sent on in a circle.
 
+pub mod beside;
 pub mod resolve;
 pub mod spec;
 
@@ -18,7 +21,9 @@ use koios_model::Clock;
 use parking_lot::{Mutex, RwLock};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+use crate::federation::beside::{Beings, Neighbour};
 use crate::federation::spec::{EndpointSpec, EndpointTls, read_targets};
+use crate::storeapi::Beside;
 use crate::storeapi::client::{EndpointClient, EndpointInfo};
 
 /// How often an endpoint is asked what it is, and how long it may take to answer.
@@ -36,6 +41,8 @@ const CHECKS_IN_FLIGHT: usize = 64;
 pub struct Endpoint {
     /// Its connection.
     pub client: EndpointClient,
+    /// The node of the own cluster beside which it lies.
+    pub beside: Option<String>,
     /// Whether its absence must show.
     pub strict: bool,
     /// What it said last.
@@ -46,6 +53,16 @@ pub struct Endpoint {
     pub checked_ms: i64,
     /// When it answered last.
     pub well_ms: Option<i64>,
+}
+
+impl Endpoint {
+    /// What it is called in words to people.
+    pub fn called(&self) -> String {
+        match &self.beside {
+            Some(node) => format!("the Prometheus beside node {node}"),
+            None => format!("endpoint {}", self.client.address()),
+        }
+    }
 }
 
 /// All endpoints, by address.
@@ -65,6 +82,9 @@ pub struct Federation {
     fixed: Vec<EndpointSpec>,
     files: Vec<PathBuf>,
     names: Mutex<Names>,
+    beings: Beings,
+    /// One refresh at a time.
+    turn: tokio::sync::Mutex<()>,
     view: RwLock<Arc<Endpoints>>,
     clock: Arc<dyn Clock>,
 }
@@ -77,8 +97,28 @@ impl Federation {
         files: Vec<PathBuf>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (names, view) = (Mutex::default(), RwLock::default());
-        Self { cluster, fixed, files, names, view, clock }
+        let (names, beings, turn) = (Mutex::default(), Beings::default(), tokio::sync::Mutex::default());
+        Self { cluster, fixed, files, names, beings, turn, view: RwLock::default(), clock }
+    }
+
+    /// Something lies beside this node.
+    pub fn put_beside(&self, me: Neighbour, source: Arc<dyn Beside>) {
+        self.beings.put_here(me, source);
+    }
+
+    /// What lies beside this node.
+    pub fn beside_me(&self) -> Option<Arc<dyn Beside>> {
+        self.beings.here()
+    }
+
+    /// Asks nodes of the own cluster that were not asked yet what lies beside them, and forgets those that are not in the
+    /// list. Whether there is nobody left who did not answer.
+    pub async fn meet(&self, nodes: Vec<Neighbour>) -> bool {
+        let (changed, all) = self.beings.meet(nodes).await;
+        if changed {
+            self.refresh().await;
+        }
+        all
     }
 
     /// Nobody.
@@ -94,7 +134,7 @@ impl Federation {
 
     /// Whether there is anybody to ask.
     pub fn is_empty(&self) -> bool {
-        self.fixed.is_empty() && self.files.is_empty()
+        self.fixed.is_empty() && self.files.is_empty() && self.beings.is_empty()
     }
 
     /// The endpoints as they are known now.
@@ -104,18 +144,22 @@ impl Federation {
 
     /// Looks names up when it is time, asks every endpoint what it is, and publishes what came of it.
     pub async fn refresh(&self) {
+        let _turn = self.turn.lock().await;
         self.look_up().await;
-        let wanted: Vec<(String, EndpointSpec)> = {
+        let mut wanted: BTreeMap<String, Origin> = {
             let names = self.names.lock();
-            let all =
-                names.behind.iter().flat_map(|(s, found)| found.iter().map(move |a| (a.clone(), s.clone())));
+            let all = names
+                .behind
+                .iter()
+                .flat_map(|(s, found)| found.iter().map(move |a| (a.clone(), Origin::Named(s.clone()))));
             all.collect::<BTreeMap<_, _>>().into_iter().take(ENDPOINTS_MAX).collect()
         };
+        wanted.extend(self.beings.all().into_iter().map(|n| (n.address.clone(), Origin::Beside(n))));
         let last = self.view();
-        let checks = wanted.into_iter().map(|(address, spec)| {
+        let checks = wanted.into_iter().map(|(address, origin)| {
             let last = last.get(&address).cloned();
             async move {
-                let checked = self.check(&address, &spec, last).await?;
+                let checked = self.check(&address, &origin, last).await?;
                 Some((address, Arc::new(checked)))
             }
         });
@@ -158,15 +202,10 @@ impl Federation {
         *self.names.lock() = Names { looked_up_ms: Some(now), behind };
     }
 
-    async fn check(
-        &self,
-        address: &str,
-        spec: &EndpointSpec,
-        last: Option<Arc<Endpoint>>,
-    ) -> Option<Endpoint> {
+    async fn check(&self, address: &str, origin: &Origin, last: Option<Arc<Endpoint>>) -> Option<Endpoint> {
         let client = match &last {
             Some(last) => last.client.clone(),
-            None => match tls(spec.tls.as_ref()).and_then(|tls| EndpointClient::new(address, tls)) {
+            None => match self.client(address, origin) {
                 Ok(client) => client,
                 Err(e) => {
                     tracing::warn!(endpoint = address, error = %e, "endpoint cannot be used");
@@ -184,8 +223,27 @@ impl Federation {
                 (last.and_then(|l| l.info.clone()), Some(words), last.and_then(|l| l.well_ms))
             }
         };
-        Some(Endpoint { client, strict: spec.strict, info, error, checked_ms: now, well_ms })
+        let (beside, strict) = match origin {
+            Origin::Named(spec) => (None, spec.strict),
+            Origin::Beside(node) => (Some(node.name.clone()), true),
+        };
+        Some(Endpoint { client, beside, strict, info, error, checked_ms: now, well_ms })
     }
+
+    fn client(&self, address: &str, origin: &Origin) -> Result<EndpointClient, String> {
+        match origin {
+            Origin::Named(spec) => EndpointClient::new(address, tls(spec.tls.as_ref())?),
+            Origin::Beside(node) => self.beings.client(node),
+        }
+    }
+}
+
+/// Why an endpoint is asked.
+enum Origin {
+    /// It was named.
+    Named(EndpointSpec),
+    /// It lies beside a node.
+    Beside(Neighbour),
 }
 
 fn tls(tls: Option<&EndpointTls>) -> Result<Option<ClientTlsConfig>, String> {

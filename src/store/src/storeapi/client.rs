@@ -1,30 +1,36 @@
 //! The client: one endpoint that speaks StoreAPI, a Thanos component or another Koios cluster.
 //!
-//! Owns the connection, what the endpoint said of itself (`EndpointInfo`), whether a question concerns it, and its answers as
-//! series of chunks. Refuses to decide who is asked when: that is `federation`'s. Answers are checked, not trusted. Bounds: the
+//! Owns the connection, what the endpoint said of itself (`EndpointInfo`), whether a question concerns it, its answers as
+//! series of chunks, and the facts it knows. What lies beside a node of the own cluster is reached through that node in the same
+//! way, and what lies beside this node without a wire. Refuses to decide who is asked when: that is `federation`'s. Answers are checked, not trusted. Bounds: the
 //! caller's patience, series and bytes; `CONNECT` to connect.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use koios_chunk::{Aggregate, Chunk, SeriesChunks};
 use koios_model::{Labels, LabelsBuilder, MatchType, Matcher, Slot};
 use koios_proto::thanos as pb;
-use koios_proto::thanos::info::InfoRequest;
 use koios_proto::thanos::info::info_client::InfoClient;
+use koios_proto::thanos::info::{InfoRequest, InfoResponse};
 use koios_proto::thanos::store_client::StoreClient;
+use serde_json::Value;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::served::REPLICA;
+use crate::storeapi::facts::{FactsAsk, Offer};
 use crate::storeapi::frames::{aggregates_to_pb, chunk_from_pb, labels_from_pb};
-use crate::storeapi::{SeriesAsk, Told, VIA, matchers_to_pb};
+use crate::storeapi::{BESIDE, Beside, SeriesAsk, Told, VIA, facts_wire, matchers_to_pb};
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection without a sign of life for so long is given up.
 const ALIVE: Duration = Duration::from_secs(20);
 /// Most series that a frame's batch is asked to have.
 const BATCH: i64 = 64;
+/// Most parts of an answer of facts.
+const FACTS_MAX: usize = 100_000;
 /// Metadata key by which a Koios endpoint is known.
 pub const KOIOS: &str = "x-koios";
 
@@ -43,9 +49,32 @@ pub struct EndpointInfo {
     pub has_store: bool,
     /// Whether it is another Koios: its replica labels are slots, which fold exactly.
     pub is_koios: bool,
+    /// Facts that it offers.
+    pub offers: Vec<Offer>,
 }
 
 impl EndpointInfo {
+    fn from_pb(info: InfoResponse, is_koios: bool) -> Self {
+        let labels = |set: &pb::LabelSet| labels_from_pb(&set.labels);
+        let offered = [
+            info.rules.is_some(),
+            info.targets.is_some(),
+            info.metric_metadata.is_some(),
+            info.exemplars.is_some(),
+            info.status.is_some(),
+        ];
+        let store = info.store;
+        Self {
+            kind: info.component_type,
+            label_sets: info.label_sets.iter().map(labels).collect(),
+            mint: store.as_ref().map_or(i64::MAX, |s| s.min_time),
+            maxt: store.as_ref().map_or(i64::MIN, |s| s.max_time),
+            has_store: store.is_some(),
+            is_koios,
+            offers: Offer::ALL.into_iter().zip(offered).filter(|(_, is)| *is).map(|(o, _)| o).collect(),
+        }
+    }
+
     /// Whether a question may find something there: the times overlap, and some label set contradicts no condition.
     pub fn concerns(&self, ask: &SeriesAsk) -> bool {
         let fits = |set: &Labels| ask.matchers.iter().all(|m| set.get(&m.name).is_none_or(|v| m.matches(v)));
@@ -75,11 +104,42 @@ pub struct Cost<'a> {
     pub take: &'a (dyn Fn(u64) -> bool + Send + Sync),
 }
 
+impl Cost<'_> {
+    fn pay(&self, chunks: &[Chunk]) -> Result<(), Status> {
+        match (self.take)(chunks.iter().map(|c| c.data.len() as u64 + 16).sum()) {
+            true => Ok(()),
+            false => Err(Status::resource_exhausted("the answer has more bytes than the query may fetch")),
+        }
+    }
+
+    fn bear(&self, series: usize) -> Result<(), Status> {
+        match series as u64 <= self.series_max {
+            true => Ok(()),
+            false => Err(Status::resource_exhausted("the answer has more series than the query may fetch")),
+        }
+    }
+}
+
+/// How an endpoint is reached.
+#[derive(Clone)]
+enum Way {
+    Wire(Channel),
+    /// What lies beside the node at the other end.
+    Beside(Channel),
+    Here(Arc<dyn Beside>),
+}
+
 /// One endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EndpointClient {
     address: String,
-    channel: Channel,
+    way: Way,
+}
+
+impl std::fmt::Debug for EndpointClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.address)
+    }
 }
 
 impl EndpointClient {
@@ -97,7 +157,25 @@ impl EndpointClient {
         if let Some(tls) = tls {
             endpoint = endpoint.tls_config(tls).map_err(|e| format!("{address}: {e}"))?;
         }
-        Ok(Self { address: address.to_owned(), channel: endpoint.connect_lazy() })
+        Ok(Self { address: address.to_owned(), way: Way::Wire(endpoint.connect_lazy()) })
+    }
+
+    /// Towards what lies beside the node of the own cluster at `address`.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn beside(address: &str) -> Result<Self, String> {
+        let client = Self::new(address, None)?;
+        let way = match client.way {
+            Way::Wire(channel) => Way::Beside(channel),
+            other => other,
+        };
+        Ok(Self { way, ..client })
+    }
+
+    /// What lies beside this node, whose own address is `address`.
+    pub fn here(address: &str, source: Arc<dyn Beside>) -> Self {
+        Self { address: address.to_owned(), way: Way::Here(source) }
     }
 
     /// Its address.
@@ -108,29 +186,31 @@ impl EndpointClient {
     /// Asks what it is.
     ///
     /// # Errors
-    /// When it does not answer in time.
+    /// When it does not answer in time. `FailedPrecondition` when nothing lies beside the node that was asked for that.
     pub async fn info(&self, patience: Duration) -> Result<EndpointInfo, Status> {
-        let mut client = InfoClient::new(self.channel.clone());
-        let answer = within(patience, client.info(InfoRequest {})).await?;
-        let is_koios = answer.metadata().get(KOIOS).is_some();
-        let info = answer.into_inner();
-        let labels = |set: &pb::LabelSet| labels_from_pb(&set.labels);
-        let store = info.store;
-        Ok(EndpointInfo {
-            kind: info.component_type,
-            label_sets: info.label_sets.iter().map(labels).collect(),
-            mint: store.as_ref().map_or(i64::MAX, |s| s.min_time),
-            maxt: store.as_ref().map_or(i64::MIN, |s| s.max_time),
-            has_store: store.is_some(),
-            is_koios,
-        })
+        let (channel, beside) = match &self.way {
+            Way::Wire(channel) => (channel, false),
+            Way::Beside(channel) => (channel, true),
+            Way::Here(source) => return within(patience, source.info()).await,
+        };
+        let mut client = InfoClient::new(channel.clone());
+        let answer = within(patience, client.info(self.sign(InfoRequest {}, &[], patience))).await?;
+        // A node that does not know the word speaks for the whole cluster.
+        if beside && !answer.metadata().contains_key(BESIDE) {
+            return Err(Status::failed_precondition("the node is of a version that has nothing beside it"));
+        }
+        let is_koios = answer.metadata().contains_key(KOIOS);
+        Ok(EndpointInfo::from_pb(answer.into_inner(), is_koios))
     }
 
-    fn sign<T>(message: T, ask: &SeriesAsk, patience: Duration) -> Request<T> {
+    fn sign<T>(&self, message: T, via: &[String], patience: Duration) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(patience);
-        if let Ok(via) = MetadataValue::try_from(ask.via.join(",")) {
+        if let Ok(via) = MetadataValue::try_from(via.join(",")) {
             request.metadata_mut().insert(VIA, via);
+        }
+        if matches!(self.way, Way::Beside(_)) {
+            request.metadata_mut().insert(BESIDE, MetadataValue::from_static("1"));
         }
         request
     }
@@ -146,6 +226,10 @@ impl EndpointClient {
         wanted: &[Aggregate],
         cost: &Cost<'_>,
     ) -> Result<Told<SeriesChunks>, Status> {
+        let channel = match &self.way {
+            Way::Wire(channel) | Way::Beside(channel) => channel,
+            Way::Here(source) => return here(&**source, ask, cost).await,
+        };
         let request = pb::SeriesRequest {
             min_time: ask.mint,
             max_time: ask.maxt,
@@ -161,8 +245,8 @@ impl EndpointClient {
             ..pb::SeriesRequest::default()
         };
         within(cost.patience, async {
-            let mut client = StoreClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-            let mut stream = client.series(Self::sign(request, ask, cost.patience)).await?.into_inner();
+            let mut client = StoreClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+            let mut stream = client.series(self.sign(request, &ask.via, cost.patience)).await?.into_inner();
             let mut told = Told { found: Vec::new(), warnings: Vec::new() };
             while let Some(response) = stream.message().await? {
                 self.absorb(response, info, &mut told, cost)?;
@@ -197,19 +281,12 @@ impl EndpointClient {
                 let read = chunk_from_pb(chunk).map_err(|e| Status::data_loss(format!("{labels}: {e}")))?;
                 chunks.extend(read);
             }
-            let bytes: u64 = chunks.iter().map(|c| c.data.len() as u64 + 16).sum();
-            if !(cost.take)(bytes) {
-                return Err(Status::resource_exhausted("the answer has more bytes than the query may fetch"));
-            }
+            cost.pay(&chunks)?;
             match told.found.last_mut() {
                 Some(last) if last.labels == labels && last.slot == slot => last.chunks.extend(chunks),
                 _ => told.found.push(SeriesChunks { labels, slot, chunks }),
             }
-            if told.found.len() as u64 > cost.series_max {
-                return Err(Status::resource_exhausted(
-                    "the answer has more series than the query may fetch",
-                ));
-            }
+            cost.bear(told.found.len())?;
         }
         Ok(())
     }
@@ -224,21 +301,132 @@ impl EndpointClient {
         name: &str,
         patience: Duration,
     ) -> Result<Told<String>, Status> {
-        let mut client = StoreClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        let channel = match &self.way {
+            Way::Wire(channel) | Way::Beside(channel) => channel,
+            Way::Here(source) => return within(patience, source.words(ask.clone(), name)).await,
+        };
+        let mut client = StoreClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let matchers = matchers_to_pb(&ask.matchers);
         let (start, end) = (ask.mint, ask.maxt);
         if name.is_empty() {
             let request = pb::LabelNamesRequest { start, end, matchers, ..Default::default() };
-            let call = client.label_names(Self::sign(request, ask, patience));
+            let call = client.label_names(self.sign(request, &ask.via, patience));
             let answer = within(patience, call).await?.into_inner();
             return Ok(Told { found: answer.names, warnings: answer.warnings });
         }
         let label = name.to_owned();
         let request = pb::LabelValuesRequest { label, start, end, matchers, ..Default::default() };
-        let call = client.label_values(Self::sign(request, ask, patience));
+        let call = client.label_values(self.sign(request, &ask.via, patience));
         let answer = within(patience, call).await?.into_inner();
         Ok(Told { found: answer.values, warnings: answer.warnings })
     }
+
+    /// Facts that it knows, in the shape that `FactsAsk` says.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or has more than `FACTS_MAX` parts.
+    pub async fn facts(
+        &self,
+        ask: FactsAsk,
+        via: &[String],
+        patience: Duration,
+    ) -> Result<Told<Value>, Status> {
+        let channel = match &self.way {
+            Way::Wire(channel) | Way::Beside(channel) => channel.clone(),
+            Way::Here(source) => return within(patience, source.facts(ask, via.to_vec())).await,
+        };
+        within(patience, self.facts_over(channel, ask, via, patience)).await
+    }
+
+    async fn facts_over(
+        &self,
+        channel: Channel,
+        ask: FactsAsk,
+        via: &[String],
+        patience: Duration,
+    ) -> Result<Told<Value>, Status> {
+        use pb::exemplars_response::Result as Exemplars;
+        use pb::metric_metadata_response::Result as Metadata;
+        use pb::rules_response::Result as Rules;
+        use pb::targets_response::Result as Targets;
+        use pb::tsdb_statistics_response::Result as Statistics;
+        match ask {
+            FactsAsk::Rules(r) => {
+                let mut client = pb::rules_client::RulesClient::new(channel);
+                let stream = client.rules(self.sign(r, via, patience)).await?.into_inner();
+                let told = gather(stream, |m| match m.result? {
+                    Rules::Group(g) => Some(Ok(facts_wire::group_json(&g))),
+                    Rules::Warning(w) => Some(Err(w)),
+                });
+                let told = told.await?;
+                Ok(Told { found: vec![Value::Array(told.found)], warnings: told.warnings })
+            }
+            FactsAsk::Targets(r) => {
+                let mut client = pb::targets_client::TargetsClient::new(channel);
+                let stream = client.targets(self.sign(r, via, patience)).await?.into_inner();
+                gather(stream, |m| match m.result? {
+                    Targets::Targets(t) => Some(Ok(facts_wire::targets_json(&t))),
+                    Targets::Warning(w) => Some(Err(w)),
+                })
+                .await
+            }
+            FactsAsk::Metadata(r) => {
+                let mut client = pb::metadata_client::MetadataClient::new(channel);
+                let stream = client.metric_metadata(self.sign(r, via, patience)).await?.into_inner();
+                gather(stream, |m| match m.result? {
+                    Metadata::Metadata(t) => Some(Ok(facts_wire::metadata_json(&t))),
+                    Metadata::Warning(w) => Some(Err(w)),
+                })
+                .await
+            }
+            FactsAsk::Exemplars(r) => {
+                let mut client = pb::exemplars_client::ExemplarsClient::new(channel);
+                let stream = client.exemplars(self.sign(r, via, patience)).await?.into_inner();
+                let told = gather(stream, |m| match m.result? {
+                    Exemplars::Data(d) => Some(Ok(facts_wire::exemplars_json(&d))),
+                    Exemplars::Warning(w) => Some(Err(w)),
+                });
+                let told = told.await?;
+                Ok(Told { found: vec![Value::Array(told.found)], warnings: told.warnings })
+            }
+            FactsAsk::Status(r) => {
+                let mut client = pb::status_client::StatusClient::new(channel);
+                let stream = client.tsdb_statistics(self.sign(r, via, patience)).await?.into_inner();
+                gather(stream, |m| match m.result? {
+                    Statistics::Statistics(s) => Some(Ok(facts_wire::statistics_json(&s))),
+                    Statistics::Warning(w) => Some(Err(w)),
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// All parts of an answer, facts and warnings apart.
+async fn gather<M>(
+    mut stream: Streaming<M>,
+    read: impl Fn(M) -> Option<Result<Value, String>>,
+) -> Result<Told<Value>, Status> {
+    let mut told = Told { found: Vec::new(), warnings: Vec::new() };
+    while let Some(message) = stream.message().await? {
+        match read(message) {
+            Some(Ok(fact)) => told.found.push(fact),
+            Some(Err(words)) => told.warnings.push(words),
+            None => {}
+        }
+        if told.found.len() + told.warnings.len() > FACTS_MAX {
+            return Err(Status::resource_exhausted(format!("the answer has more than {FACTS_MAX} parts")));
+        }
+    }
+    Ok(told)
+}
+
+/// Series of what lies beside this node.
+async fn here(source: &dyn Beside, ask: &SeriesAsk, cost: &Cost<'_>) -> Result<Told<SeriesChunks>, Status> {
+    let told = within(cost.patience, source.series(ask.clone())).await?;
+    cost.bear(told.found.len())?;
+    told.found.iter().try_for_each(|s| cost.pay(&s.chunks))?;
+    Ok(told)
 }
 
 /// In time order, each once.
@@ -277,6 +465,7 @@ mod tests {
             maxt: 200,
             has_store: true,
             is_koios: false,
+            offers: Vec::new(),
         }
     }
 

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::served::REPLICA;
 use crate::shard::SeriesShard;
 use crate::storeapi::frames::{aggregates_from_pb, chunk_to_pb, frames};
-use crate::storeapi::{ClusterSource, SeriesAsk, Told, VIA, matchers_from_pb, shown};
+use crate::storeapi::{ClusterSource, SeriesAsk, Sides, Told, matchers_from_pb, shown, via};
 
 /// Most questions at a time.
 pub const REQUESTS_MAX: usize = 64;
@@ -32,16 +32,16 @@ const BATCH_MAX: usize = 1000;
 
 /// Answers for the cluster.
 pub struct StoreService {
-    source: Arc<dyn ClusterSource>,
+    sides: Sides,
     room: Arc<Semaphore>,
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::SeriesResponse, Status>> + Send>>;
 
 impl StoreService {
-    /// Over the cluster's data.
-    pub fn new(source: Arc<dyn ClusterSource>) -> Self {
-        Self { source, room: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    /// Over the cluster's data, and what lies beside this node.
+    pub fn new(sides: Sides) -> Self {
+        Self { sides, room: Arc::new(Semaphore::new(REQUESTS_MAX)) }
     }
 
     /// As a service of a gRPC server.
@@ -56,63 +56,66 @@ impl StoreService {
             |_| Status::resource_exhausted(format!("{REQUESTS_MAX} questions are being answered already"));
         self.room.clone().try_acquire_owned().map_err(full)
     }
+}
 
-    /// Conditions, those on the slot apart; the latter can only be tried on whole label sets.
-    fn matchers(&self, asked: &[pb::LabelMatcher]) -> Result<(Vec<Matcher>, Vec<Matcher>), Status> {
-        if asked.len() > MATCHERS_MAX {
-            return Err(Status::invalid_argument(format!("more than {MATCHERS_MAX} matchers")));
-        }
-        Ok(matchers_from_pb(asked)?.into_iter().partition(|m| &*m.name != REPLICA))
+/// Conditions, those on the slot apart; the latter can only be tried on whole label sets.
+fn matchers(asked: &[pb::LabelMatcher]) -> Result<(Vec<Matcher>, Vec<Matcher>), Status> {
+    if asked.len() > MATCHERS_MAX {
+        return Err(Status::invalid_argument(format!("more than {MATCHERS_MAX} matchers")));
     }
+    Ok(matchers_from_pb(asked)?.into_iter().partition(|m| &*m.name != REPLICA))
+}
 
-    /// A question for series must have a condition on more than external labels, as at every Thanos store.
-    fn has_inner(&self, matchers: &[Matcher]) -> Result<(), Status> {
-        // A name is no external label; most questions end here, and producers need not be gone through.
-        if matchers.iter().any(|m| &*m.name == "__name__") {
-            return Ok(());
-        }
-        let streams = self.source.streams();
-        let external = |name: &str| {
-            name == REPLICA || (!streams.is_empty() && streams.iter().all(|s| s.labels.get(name).is_some()))
-        };
-        match matchers.iter().any(|m| !external(&m.name)) {
-            true => Ok(()),
-            false => Err(Status::invalid_argument("no matchers specified (excluding external labels)")),
-        }
+/// A question for series must have a condition on more than external labels, as at every Thanos store.
+fn has_inner(source: &dyn ClusterSource, matchers: &[Matcher]) -> Result<(), Status> {
+    // A name is no external label; most questions end here, and producers need not be gone through.
+    if matchers.iter().any(|m| &*m.name == "__name__") {
+        return Ok(());
     }
+    let streams = source.streams();
+    let external = |name: &str| {
+        name == REPLICA || (!streams.is_empty() && streams.iter().all(|s| s.labels.get(name).is_some()))
+    };
+    match matchers.iter().any(|m| !external(&m.name)) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument("no matchers specified (excluding external labels)")),
+    }
+}
 
-    async fn found(&self, ask: SeriesAsk, slots: &[Matcher]) -> Result<Told<(Labels, SeriesChunks)>, Status> {
-        let told = self.source.series(ask).await?;
-        let dress = |mut s: SeriesChunks| {
-            let labels = shown(std::mem::take(&mut s.labels), s.slot);
-            let wanted = slots.iter().all(|m| m.matches(labels.get(REPLICA).unwrap_or("")));
-            wanted.then_some((labels, s))
-        };
-        Ok(Told { found: told.found.into_iter().filter_map(dress).collect(), warnings: told.warnings })
-    }
+async fn found(
+    source: &dyn ClusterSource,
+    ask: SeriesAsk,
+    slots: &[Matcher],
+) -> Result<Told<(Labels, SeriesChunks)>, Status> {
+    let told = source.series(ask).await?;
+    let dress = |mut s: SeriesChunks| {
+        let labels = shown(std::mem::take(&mut s.labels), s.slot);
+        let wanted = slots.iter().all(|m| m.matches(labels.get(REPLICA).unwrap_or("")));
+        wanted.then_some((labels, s))
+    };
+    Ok(Told { found: told.found.into_iter().filter_map(dress).collect(), warnings: told.warnings })
+}
 
-    /// Label sets of a question for words, where conditions or words are about the slot.
-    async fn label_sets(&self, ask: SeriesAsk, slots: &[Matcher]) -> Result<Told<Labels>, Status> {
-        let told = self.found(SeriesAsk { labels_only: true, ..ask }, slots).await?;
-        Ok(Told { found: told.found.into_iter().map(|(l, _)| l).collect(), warnings: told.warnings })
-    }
+/// Label sets of a question for words, where conditions or words are about the slot.
+async fn label_sets(
+    source: &dyn ClusterSource,
+    ask: SeriesAsk,
+    slots: &[Matcher],
+) -> Result<Told<Labels>, Status> {
+    let told = found(source, SeriesAsk { labels_only: true, ..ask }, slots).await?;
+    Ok(Told { found: told.found.into_iter().map(|(l, _)| l).collect(), warnings: told.warnings })
 }
 
 /// Whether an answer that lacks something is an error.
-fn aborts(disabled: bool, strategy: pb::PartialResponseStrategy) -> bool {
+pub(super) fn aborts(disabled: bool, strategy: pb::PartialResponseStrategy) -> bool {
     disabled || strategy == pb::PartialResponseStrategy::Abort
 }
 
-fn judged(warnings: &[String], abort: bool) -> Result<(), Status> {
+pub(super) fn judged(warnings: &[String], abort: bool) -> Result<(), Status> {
     match warnings.first() {
         Some(first) if abort => Err(Status::aborted(first.clone())),
         _ => Ok(()),
     }
-}
-
-fn via<T>(request: &Request<T>) -> Vec<String> {
-    let text = request.metadata().get(VIA).and_then(|v| v.to_str().ok()).unwrap_or("");
-    text.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect()
 }
 
 fn without(labels: Labels, names: &[String]) -> Labels {
@@ -204,11 +207,11 @@ impl Store for StoreService {
 
     async fn series(&self, request: Request<pb::SeriesRequest>) -> Result<Response<Responses>, Status> {
         let permit = self.admit()?;
-        let via = via(&request);
-        let r = request.into_inner();
+        let (side, via) = (self.sides.of(&request)?, via(request.metadata()));
+        let (source, r) = (side.source(), request.into_inner());
         let abort = aborts(r.partial_response_disabled, r.partial_response_strategy());
-        let (matchers, slots) = self.matchers(&r.matchers)?;
-        self.has_inner(&matchers)?;
+        let (matchers, slots) = matchers(&r.matchers)?;
+        has_inner(source, &matchers)?;
         let shape = Shape {
             shard: shard_from_pb(r.shard_info)?,
             wanted: aggregates_from_pb(&r.aggregates),
@@ -224,7 +227,7 @@ impl Store for StoreService {
             labels_only: r.skip_chunks,
             via,
         };
-        let told = self.found(ask, &slots).await?;
+        let told = found(source, ask, &slots).await?;
         judged(&told.warnings, abort)?;
         let series = shape.sorted(told.found);
         Ok(Response::new(responses(series, shape, told.warnings, permit)))
@@ -235,21 +238,21 @@ impl Store for StoreService {
         request: Request<pb::LabelNamesRequest>,
     ) -> Result<Response<pb::LabelNamesResponse>, Status> {
         let _permit = self.admit()?;
-        let via = via(&request);
-        let r = request.into_inner();
+        let (side, via) = (self.sides.of(&request)?, via(request.metadata()));
+        let (source, r) = (side.source(), request.into_inner());
         let abort = aborts(r.partial_response_disabled, r.partial_response_strategy());
-        let (matchers, slots) = self.matchers(&r.matchers)?;
+        let (matchers, slots) = matchers(&r.matchers)?;
         let bare = matchers.is_empty() && slots.is_empty();
         let ask = SeriesAsk { mint: r.start, maxt: r.end, matchers, via, ..SeriesAsk::default() };
         let mut told = if bare {
-            let mut told = self.source.words(ask, "").await?;
+            let mut told = source.words(ask, "").await?;
             let has_slot = |s: &super::Stream| s.labels.get(REPLICA).is_some();
-            if !told.found.is_empty() && self.source.streams().iter().any(has_slot) {
+            if !told.found.is_empty() && source.streams().iter().any(has_slot) {
                 told.found.push(REPLICA.to_owned());
             }
             told
         } else {
-            let sets = self.label_sets(ask, &slots).await?;
+            let sets = label_sets(source, ask, &slots).await?;
             let names = sets.found.iter().flat_map(|l| l.iter().map(|(n, _)| n.to_owned()));
             Told { found: names.collect::<BTreeSet<_>>().into_iter().collect(), warnings: sets.warnings }
         };
@@ -264,21 +267,21 @@ impl Store for StoreService {
         request: Request<pb::LabelValuesRequest>,
     ) -> Result<Response<pb::LabelValuesResponse>, Status> {
         let _permit = self.admit()?;
-        let via = via(&request);
-        let r = request.into_inner();
+        let (side, via) = (self.sides.of(&request)?, via(request.metadata()));
+        let (source, r) = (side.source(), request.into_inner());
         if r.label.is_empty() {
             return Err(Status::invalid_argument("label name parameter cannot be empty"));
         }
         let abort = aborts(r.partial_response_disabled, r.partial_response_strategy());
-        let (matchers, slots) = self.matchers(&r.matchers)?;
+        let (matchers, slots) = matchers(&r.matchers)?;
         if r.without_replica_labels.contains(&r.label) {
             return Ok(Response::new(pb::LabelValuesResponse::default()));
         }
         let ask = SeriesAsk { mint: r.start, maxt: r.end, matchers, via, ..SeriesAsk::default() };
         let told = if slots.is_empty() && r.label != REPLICA {
-            self.source.words(ask, &r.label).await?
+            source.words(ask, &r.label).await?
         } else {
-            let sets = self.label_sets(ask, &slots).await?;
+            let sets = label_sets(source, ask, &slots).await?;
             let values = sets.found.iter().filter_map(|l| l.get(&r.label)).map(str::to_owned);
             Told { found: values.collect::<BTreeSet<_>>().into_iter().collect(), warnings: sets.warnings }
         };
