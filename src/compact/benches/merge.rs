@@ -59,7 +59,7 @@ fn main() {
             }
             false
         };
-        let merge = Merge { parent: dir.path(), id: BlockId::from_parts(9 + count, 0), stop: &look };
+        let merge = Merge::new(dir.path(), BlockId::from_parts(9 + count, 0), &look);
         let start = clock.mono_ns();
         let meta = merge_blocks(&blocks, &merge).expect("merges").expect("samples");
         let ns = clock.mono_ns() - start;

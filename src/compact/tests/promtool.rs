@@ -112,7 +112,7 @@ fn promtool_reads_a_merged_block() {
     let before = promtool(&["dump"], dir.path());
     let db = open(dir.path()).unwrap();
     let into = tempfile::tempdir().unwrap();
-    let merge = Merge { parent: into.path(), id: common::id(9), stop: &|| false };
+    let merge = Merge::new(into.path(), common::id(9), &|| false);
     merge_blocks(&db.blocks, &merge).unwrap().unwrap();
     let own = shown(|out| dump(&open(into.path()).unwrap(), &DumpOptions::default(), out));
     same(&own, &shown(|out| dump(&db, &DumpOptions::default(), out)));
