@@ -8,6 +8,7 @@
 //! looks at the samples alone, the one that queries use; blocks of different external labels never meet; memory is
 //! bounded by one series' chunks and the output's index, not by the blocks.
 
+pub mod bucket;
 mod coarse_histograms;
 mod dedup;
 mod delete;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use koios_block::meta::{BlockDesc, Downsample, MADE_BY, ThanosMeta};
+use koios_block::meta::{BlockDesc, BlockStats, Compaction, Downsample, MADE_BY, ThanosMeta};
 use koios_block::{Block, BlockError, BlockMeta, BlockMetaExtras, BlockWriter};
 use koios_chunk::Chunk;
 use koios_model::{BlockId, Labels};
@@ -80,9 +80,33 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<Block
         writer.add_series(&labels, &chunks)?;
     }
     let Some(writer) = writer else { return Ok(None) };
-    let min = ordered.iter().map(|b| b.meta().min_time).min().unwrap_or_default();
-    let max = ordered.iter().map(|b| b.meta().max_time).max().unwrap_or_default();
-    Ok(Some(writer.finish(min, max, lineage(&ordered, merge.labels.as_ref()))?))
+    let metas: Vec<&BlockMeta> = ordered.iter().map(|b| b.meta()).collect();
+    let (min, max) = span(&metas);
+    Ok(Some(writer.finish(min, max, lineage(&metas, merge.labels.as_ref()))?))
+}
+
+/// The time that blocks cover together.
+fn span(metas: &[&BlockMeta]) -> (i64, i64) {
+    let min = metas.iter().map(|m| m.min_time).min().unwrap_or_default();
+    (min, metas.iter().map(|m| m.max_time).max().unwrap_or_default())
+}
+
+/// What the meta file of a merged block would say, but for what is counted in writing it.
+pub(crate) fn merged_meta(
+    metas: &[&BlockMeta],
+    id: BlockId,
+    labels: Option<&BTreeMap<String, String>>,
+) -> BlockMeta {
+    let (extras, (min_time, max_time)) = (lineage(metas, labels), span(metas));
+    let compaction = Compaction {
+        level: extras.level,
+        sources: extras.sources,
+        parents: extras.parents,
+        hints: extras.hints,
+        ..Compaction::default()
+    };
+    let (stats, thanos, other) = (BlockStats::default(), extras.thanos, Default::default());
+    BlockMeta { ulid: id, min_time, max_time, stats, compaction, version: 1, thanos, other }
 }
 
 /// One series out of what the blocks have of it.
@@ -172,8 +196,7 @@ pub fn downsample_block(
 }
 
 /// Level, sources, parents, hints and Thanos section of a block made from these.
-fn lineage(blocks: &[&Block], labels: Option<&BTreeMap<String, String>>) -> BlockMetaExtras {
-    let metas: Vec<&BlockMeta> = blocks.iter().map(|b| b.meta()).collect();
+fn lineage(metas: &[&BlockMeta], labels: Option<&BTreeMap<String, String>>) -> BlockMetaExtras {
     let sources: BTreeSet<BlockId> = metas
         .iter()
         .flat_map(|m| match m.compaction.sources.is_empty() {
