@@ -185,6 +185,8 @@ pub struct BlockMetaExtras {
     pub hints: Vec<String>,
     /// Thanos section; the writer fills in `files` and `segment_files`.
     pub thanos: Option<ThanosMeta>,
+    /// Which part of how many, of a block that would have been too large.
+    pub part: Option<(u64, u64)>,
 }
 
 impl BlockMeta {

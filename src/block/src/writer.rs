@@ -85,6 +85,11 @@ impl BlockWriter {
         }
     }
 
+    /// Bytes of the index so far, without symbols and postings.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.series_bytes()
+    }
+
     /// Number of series so far.
     pub fn series(&self) -> u64 {
         self.stats.num_series
@@ -114,7 +119,7 @@ impl BlockWriter {
             files.push(FileEntry { rel_path: META_FILE.into(), ..Default::default() });
             t.files = files;
         }
-        let meta = BlockMeta {
+        let mut meta = BlockMeta {
             ulid: self.id,
             min_time,
             max_time,
@@ -130,6 +135,9 @@ impl BlockWriter {
             thanos,
             other: Default::default(),
         };
+        if let Some((number, count)) = extras.part {
+            meta.set_part(number, count);
+        }
         meta.write(&tmp)?;
         let path = self.parent.join(self.id.to_string());
         failpoint::pass("block rename");

@@ -61,7 +61,7 @@ fn main() {
         };
         let merge = Merge::new(dir.path(), BlockId::from_parts(9 + count, 0), &look);
         let start = clock.mono_ns();
-        let meta = merge_blocks(&blocks, &merge).expect("merges").expect("samples");
+        let meta = merge_blocks(&blocks, &merge).expect("merges").pop().expect("samples");
         let ns = clock.mono_ns() - start;
         let samples = meta.stats.num_samples;
         let verify = clock.mono_ns();

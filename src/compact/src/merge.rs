@@ -35,6 +35,8 @@ pub struct Merge<'a> {
     pub how: How,
     /// External labels of the output; without them those of the sources, which then must agree.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Largest index of an output, bytes; what comes to more becomes several blocks, cut between series.
+    pub index_bytes_max: u64,
 }
 
 /// What becomes of samples of several blocks.
@@ -50,21 +52,21 @@ pub enum How {
 impl<'a> Merge<'a> {
     /// A merge of blocks with the same external labels.
     pub fn new(parent: &'a Path, id: BlockId, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { parent, id, stop, how: How::Exact, labels: None }
+        Self { parent, id, stop, how: How::Exact, labels: None, index_bytes_max: u64::MAX }
     }
 }
 
-/// Merges `sources` (one is allowed: it is written again without what is deleted) into block `merge.id`. `None` when
-/// nothing is left, and then nothing was written.
+/// Merges `sources` (one is allowed: it is written again without what is deleted) into block `merge.id`, or into several
+/// that share no series and have the ids that follow. Empty when nothing is left, and then nothing was written.
 ///
 /// # Errors
 /// `CompactError`: `Source` names the block at fault, `Unlike` when external labels or resolutions differ.
-pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<BlockMeta>, CompactError> {
+pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Vec<BlockMeta>, CompactError> {
     let mut ordered: Vec<&Block> = sources.iter().collect();
     ordered.sort_by_key(|b| (b.meta().min_time, b.meta().ulid));
     check_alike(&ordered, merge.labels.is_some())?;
     let mut walk = Walk::new(ordered.clone(), &[])?;
-    let mut writer: Option<BlockWriter> = None;
+    let mut writers: Vec<BlockWriter> = Vec::new();
     while let Some((labels, parts)) = walk.next_series()? {
         if (merge.stop)() {
             return Err(CompactError::Stopped);
@@ -73,16 +75,27 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Option<Block
         if chunks.is_empty() {
             continue;
         }
-        let writer = match &mut writer {
-            Some(writer) => writer,
-            None => writer.insert(BlockWriter::create(merge.parent, merge.id)?),
-        };
+        if writers.last().is_none_or(|w| w.index_bytes() >= merge.index_bytes_max) {
+            writers.push(BlockWriter::create(merge.parent, output_id(merge.id, writers.len()))?);
+        }
+        let Some(writer) = writers.last_mut() else { unreachable!("BUG: a writer was just made") };
         writer.add_series(&labels, &chunks)?;
     }
-    let Some(writer) = writer else { return Ok(None) };
     let metas: Vec<&BlockMeta> = ordered.iter().map(|b| b.meta()).collect();
-    let (min, max) = span(&metas);
-    Ok(Some(writer.finish(min, max, lineage(&metas, merge.labels.as_ref()))?))
+    let ((min, max), count) = (span(&metas), writers.len());
+    let mut made = Vec::with_capacity(count);
+    for (n, writer) in writers.into_iter().enumerate() {
+        let mut extras = lineage(&metas, merge.labels.as_ref());
+        extras.part = (count > 1).then_some((n as u64, count as u64));
+        made.push(writer.finish(min, max, extras)?);
+    }
+    Ok(made)
+}
+
+/// The id of an output: those of parts follow the first.
+fn output_id(first: BlockId, number: usize) -> BlockId {
+    let bits = first.to_u128();
+    BlockId::from_parts(first.timestamp_ms(), (bits & ((1 << 80) - 1)).wrapping_add(number as u128))
 }
 
 /// The time that blocks cover together.
@@ -191,6 +204,7 @@ pub fn downsample_block(
         parents: meta.compaction.parents.clone(),
         hints: meta.compaction.hints.clone(),
         thanos: Some(meta.thanos.as_ref().map(of).unwrap_or_else(|| of(&ThanosMeta::default()))),
+        part: None,
     };
     Ok(Some(writer.finish(meta.min_time, meta.max_time, extras)?))
 }
@@ -231,5 +245,6 @@ fn lineage(metas: &[&BlockMeta], labels: Option<&BTreeMap<String, String>>) -> B
         parents,
         hints: hints.into_iter().collect(),
         thanos,
+        part: None,
     }
 }

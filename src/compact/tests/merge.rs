@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 fn merged(blocks: &[Block], dir: &std::path::Path, n: u64) -> Option<Block> {
     let merge = Merge::new(dir, id(n), &|| false);
-    merge_blocks(blocks, &merge).unwrap().map(|_| Block::open(&dir.join(id(n).to_string())).unwrap())
+    merge_blocks(blocks, &merge).unwrap().pop().map(|_| Block::open(&dir.join(id(n).to_string())).unwrap())
 }
 
 /// A value before the stale marker, for `up` the greater, then the greater bits, then the earlier block.

@@ -29,6 +29,7 @@ pub struct IndexWriter {
     symbols: HashMap<Box<str>, u32>,
     spool: BufWriter<File>,
     series: u64,
+    bytes: u64,
     last: Option<Labels>,
     entry: Vec<u8>,
 }
@@ -46,6 +47,7 @@ impl IndexWriter {
             symbols: HashMap::from([("".into(), 0)]),
             spool: BufWriter::with_capacity(1 << 18, spool),
             series: 0,
+            bytes: 0,
             last: None,
             entry: Vec::new(),
         })
@@ -78,10 +80,16 @@ impl IndexWriter {
             .write_all(&len)
             .and_then(|()| self.spool.write_all(&entry))
             .map_err(BlockError::io("write", &path))?;
+        self.bytes += entry.len() as u64 + SERIES_ALIGN;
         self.entry = entry;
         self.series += 1;
         self.last = Some(labels.clone());
         Ok(())
+    }
+
+    /// About how many bytes the series take so far.
+    pub fn series_bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn symbol(&mut self, text: &str) -> Result<u32, BlockError> {
