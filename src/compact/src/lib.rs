@@ -20,6 +20,7 @@ mod plan;
 pub mod retention;
 mod series;
 pub mod show;
+mod texts;
 mod walk;
 
 pub use dedup::dedup_series;

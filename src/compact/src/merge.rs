@@ -16,6 +16,7 @@ use crate::dedup::dedup_series;
 use crate::downsample::{downsample_series, finer};
 use crate::error::CompactError;
 use crate::series::merge_series;
+use crate::texts;
 use crate::walk::Walk;
 
 /// What the `thanos` section of a compacted block says when its samples are not ours, as Thanos says it.
@@ -76,7 +77,7 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Vec<BlockMet
             continue;
         }
         if writers.last().is_none_or(|w| w.index_bytes() >= merge.index_bytes_max) {
-            writers.push(BlockWriter::create(merge.parent, output_id(merge.id, writers.len()))?);
+            writers.push(texts::writer(&ordered, merge, writers.len())?);
         }
         let Some(writer) = writers.last_mut() else { unreachable!("BUG: a writer was just made") };
         writer.add_series(&labels, &chunks)?;
@@ -93,7 +94,7 @@ pub fn merge_blocks(sources: &[Block], merge: &Merge<'_>) -> Result<Vec<BlockMet
 }
 
 /// The id of an output: those of parts follow the first.
-fn output_id(first: BlockId, number: usize) -> BlockId {
+pub(crate) fn output_id(first: BlockId, number: usize) -> BlockId {
     let bits = first.to_u128();
     BlockId::from_parts(first.timestamp_ms(), (bits & ((1 << 80) - 1)).wrapping_add(number as u128))
 }
@@ -184,7 +185,7 @@ pub fn downsample_block(
         if !chunks.is_empty() {
             let writer = match &mut writer {
                 Some(writer) => writer,
-                None => writer.insert(BlockWriter::create(merge.parent, merge.id)?),
+                None => writer.insert(texts::writer(&[source], merge, 0)?),
             };
             writer.add_series(&labels, &chunks)?;
         }
