@@ -77,8 +77,9 @@ impl LocalBlocks {
             sources.push(opened.map_err(|source| CompactError::Source { id, source })?);
         }
         // Written beside the bucket's blocks under a temporary name, so giving the name is one rename.
-        let merge = Merge { parent: &self.setup.root, id, stop: &|| may_stop && self.interrupted() };
-        let Some(meta) = merge_blocks(&sources, &merge)? else { return Ok(None) };
+        let stop = || may_stop && self.interrupted();
+        let merge = Merge::new(&self.setup.root, id, &stop);
+        let Some(meta) = merge_blocks(&sources, &merge)?.pop() else { return Ok(None) };
         if let Err(e) = verified(&self.setup.root, meta.ulid) {
             remove_block(&self.setup.root, meta.ulid)?;
             return Err(e);

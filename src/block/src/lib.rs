@@ -30,7 +30,7 @@ pub use crc::crc32c;
 pub use cursor::Cursor;
 pub use dir::{BlockEntry, link_block, list_blocks, remove_block, remove_leftovers, sync_dir};
 pub use error::BlockError;
-pub use index::{ChunkRef, IndexReader, IndexWriter, LastLabels, SeriesEntry};
+pub use index::{ChunkRef, IndexReader, IndexWriter, LastLabels, SeriesEntry, SortedIndexWriter};
 pub use meta::{BlockMeta, BlockMetaExtras};
 pub use mmap::map_file;
 pub use postings::{PostingsSource, ValueTest, intersect, select_postings, subtract, union};

@@ -20,6 +20,10 @@ pub const META_FILE: &str = "meta.json";
 pub const REPLICA_LABEL: &str = "replica";
 /// What `source` says in blocks of Koios.
 pub const MADE_BY: &str = "koios";
+/// What a replica label says where removing it would have left no external label; Thanos' word.
+pub const DEDUPED: &str = "deduped";
+/// Where `extensions` says which part of a block this is.
+const PART: &str = "koios_part";
 /// What it says in blocks that no component of Thanos made; `test` is Thanos' own word.
 const OURS: [&str; 3] = ["", "test", MADE_BY];
 /// Largest meta file read: one of a maximal compaction with thousands of sources is below 1 MiB.
@@ -181,6 +185,8 @@ pub struct BlockMetaExtras {
     pub hints: Vec<String>,
     /// Thanos section; the writer fills in `files` and `segment_files`.
     pub thanos: Option<ThanosMeta>,
+    /// Which part of how many, of a block that would have been too large.
+    pub part: Option<(u64, u64)>,
 }
 
 impl BlockMeta {
@@ -268,16 +274,41 @@ impl BlockMeta {
         self.thanos.as_ref().map(|t| t.labels.clone()).unwrap_or_default()
     }
 
-    /// Whether everything that is in `other` is also in this block, by lineage: same external labels and resolution,
-    /// and this block was made from all of `other`'s sources and more, or from the same ones by more steps. Of two
-    /// equals the smaller id wins, so of any set of blocks at least one is not superseded.
+    /// Which part of how many this block is of one that would have been too large: they have the same sources and share
+    /// no series. `None` for a whole one.
+    pub fn part(&self) -> Option<(u64, u64)> {
+        let part = self.thanos.as_ref()?.extensions.as_ref()?.get(PART)?;
+        Some((part.get(0)?.as_u64()?, part.get(1)?.as_u64()?))
+    }
+
+    /// Says that this block is part `number`, from 0, of `count`.
+    pub fn set_part(&mut self, number: u64, count: u64) {
+        let extensions =
+            self.thanos.get_or_insert_default().extensions.get_or_insert_with(|| Value::Object(Map::new()));
+        if let Some(all) = extensions.as_object_mut() {
+            all.insert(PART.to_owned(), serde_json::json!([number, count]));
+        }
+    }
+
+    /// Whether what was made of blocks with `other`'s external labels may have this block's: the same, or fewer, when
+    /// replicas became one; Thanos says `deduped` where nothing would be left.
+    fn stands_for_labels_of(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.external_labels(), other.external_labels());
+        mine.iter().all(|(name, value)| theirs.get(name).is_some_and(|v| v == value || value == DEDUPED))
+    }
+
+    /// Whether everything that is in `other` is also in this block, by lineage: the same resolution, external labels that
+    /// are the same or lack what told replicas apart, and this block was made from all of `other`'s sources and more, or
+    /// from the same ones by more steps. Of two equals the smaller id wins, so of any set of blocks at least one is not
+    /// superseded. A part stands for the same part only.
     pub fn supersedes(&self, other: &Self) -> bool {
         let (mine, theirs) = (&self.compaction, &other.compaction);
         if self.ulid == other.ulid
             || theirs.sources.is_empty()
             || self.resolution() != other.resolution()
             || !theirs.sources.iter().all(|s| mine.sources.contains(s))
-            || self.external_labels() != other.external_labels()
+            || self.part() != other.part()
+            || !self.stands_for_labels_of(other)
         {
             return false;
         }
@@ -407,8 +438,15 @@ mod tests {
         let mut coarse = ab.clone();
         coarse.thanos.as_mut().unwrap().downsample.resolution = 3_600_000;
         let mut elsewhere = ab.clone();
-        elsewhere.thanos.as_mut().unwrap().labels.clear();
+        elsewhere.thanos.as_mut().unwrap().labels = [("cluster".to_owned(), "c2".to_owned())].into();
         assert!(!coarse.supersedes(&a) && !elsewhere.supersedes(&a));
+        let mut parts = [ab.clone(), ab.clone()];
+        parts.iter_mut().enumerate().for_each(|(n, p)| p.set_part(n as u64, 2));
+        assert_eq!((parts[1].part(), ab.part()), (Some((1, 2)), None));
+        assert!(!parts[0].supersedes(&parts[1]) && !parts[0].supersedes(&a) && !ab.supersedes(&parts[0]));
+        let mut deduplicated = ab.clone();
+        deduplicated.thanos.as_mut().unwrap().labels.remove("replica");
+        assert!(deduplicated.supersedes(&a) && !a.supersedes(&deduplicated));
         assert!(!ab.supersedes(&make(9, 1, &[])), "a block without lineage is never thrown away for it");
     }
 

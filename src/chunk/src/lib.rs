@@ -2,7 +2,7 @@
 //!
 //! Owns the encodings (XOR floats, native histograms), the `Chunk` that travels in query replies, `SeriesChunks` that head and
 //! block both answer with, and the varints that all of Koios' storage formats share. Refuses files, series
-//! identity, and merging of overlapping chunks.
+//! identity, and merging of overlapping chunks but for the choice between replicas (`penalty`), which storage and queries share.
 //!
 //! Invariants: bytes written for an encoding are the bytes Prometheus would write for the same samples; no
 //! input, however hostile, panics or makes a reader allocate more than a small multiple of its length.
@@ -15,6 +15,7 @@ mod bits;
 mod chunk;
 mod encode;
 mod histogram;
+pub mod penalty;
 mod typed;
 mod varbit;
 pub mod varint;

@@ -8,19 +8,25 @@
 //! looks at the samples alone, the one that queries use; blocks of different external labels never meet; memory is
 //! bounded by one series' chunks and the output's index, not by the blocks.
 
+pub mod bucket;
+mod coarse_histograms;
+mod dedup;
 mod delete;
 pub mod disk;
+pub mod downsample;
 mod error;
 mod merge;
 mod plan;
 pub mod retention;
 mod series;
 pub mod show;
+mod texts;
 mod walk;
 
+pub use dedup::dedup_series;
 pub use delete::delete_from_block;
 pub use error::CompactError;
-pub use merge::{Merge, merge_blocks};
+pub use merge::{How, Merge, downsample_block, merge_blocks};
 pub use plan::{Plan, Reason, level_ranges, plan};
 pub use series::merge_series;
 pub use walk::{Found, Walk};

@@ -52,16 +52,31 @@ pub fn level_ranges(min_ms: i64, max_ms: i64) -> Vec<i64> {
 pub fn plan(metas: &[BlockMeta], ranges: &[i64], failed: &BTreeSet<BlockId>) -> Option<Plan> {
     let mut groups: BTreeMap<_, Vec<&BlockMeta>> = BTreeMap::new();
     for meta in metas.iter().filter(|m| m.resolution() == 0) {
-        let class: Vec<bool> = CLASSES.iter().map(|c| meta.compaction.hints.iter().any(|h| h == c)).collect();
-        groups.entry((meta.external_labels(), class)).or_default().push(meta);
+        groups.entry((meta.external_labels(), class(meta))).or_default().push(meta);
     }
     groups.into_values().find_map(|mut group| {
         group.sort_by_key(|m| (m.min_time, m.ulid));
         let bad = |m: &BlockMeta| m.compaction.failed || failed.contains(&m.ulid);
         overlapping(&group, &bad).or_else(|| {
             let settled = &group[..group.len() - 1];
-            levelled(settled, ranges, &bad).or_else(|| deleted(settled, ranges, &bad))
+            levelled(settled, ranges, &bad, Bad::Waits).or_else(|| deleted(settled, ranges, &bad))
         })
+    })
+}
+
+/// Which of the hints a block has that keep it among its like.
+pub(crate) fn class(meta: &BlockMeta) -> Vec<bool> {
+    CLASSES.iter().map(|c| meta.compaction.hints.iter().any(|h| h == c)).collect()
+}
+
+/// The next thing to do in one group of a bucket, by age; `bad` blocks stay as they are and the others go on without them.
+pub(crate) fn plan_group(group: &[&BlockMeta], ranges: &[i64], bad: IsBad<'_>) -> Option<Plan> {
+    overlapping(group, bad).or_else(|| {
+        let newest = group.last()?;
+        let of_newest =
+            group.iter().rev().take_while(|m| m.ulid == newest.ulid || siblings(m, newest)).count();
+        let settled = &group[..group.len() - of_newest];
+        levelled(settled, ranges, bad, Bad::Splits).or_else(|| deleted(settled, ranges, bad))
     })
 }
 
@@ -69,9 +84,23 @@ fn ids(blocks: &[&BlockMeta]) -> Vec<BlockId> {
     blocks.iter().map(|m| m.ulid).collect()
 }
 
-type Bad<'a> = &'a dyn Fn(&BlockMeta) -> bool;
+type IsBad<'a> = &'a dyn Fn(&BlockMeta) -> bool;
 
-fn overlapping(group: &[&BlockMeta], bad: Bad<'_>) -> Option<Plan> {
+/// What becomes of a range of which one block is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bad {
+    /// It waits until somebody looks.
+    Waits,
+    /// What is on one side of the block goes on.
+    Splits,
+}
+
+/// Whether two blocks are parts of one that was too large: they share their time and no series.
+fn siblings(a: &BlockMeta, b: &BlockMeta) -> bool {
+    a.part().is_some() && b.part().is_some() && a.compaction.sources == b.compaction.sources
+}
+
+fn overlapping(group: &[&BlockMeta], bad: IsBad<'_>) -> Option<Plan> {
     let sound: Vec<&BlockMeta> = group.iter().filter(|m| !bad(m)).copied().collect();
     let mut from = 0;
     while from < sound.len() {
@@ -81,25 +110,30 @@ fn overlapping(group: &[&BlockMeta], bad: Bad<'_>) -> Option<Plan> {
             end = end.max(next.max_time);
             to += 1;
         }
-        if to - from > 1 {
-            return Some(Plan { blocks: ids(&sound[from..to]), reason: Reason::Overlap });
+        let run = &sound[from..to];
+        if run.len() > 1 && !run.iter().all(|m| siblings(m, run[0])) {
+            return Some(Plan { blocks: ids(run), reason: Reason::Overlap });
         }
         from = to;
     }
     None
 }
 
-fn levelled(settled: &[&BlockMeta], ranges: &[i64], bad: Bad<'_>) -> Option<Plan> {
+fn levelled(settled: &[&BlockMeta], ranges: &[i64], bad: IsBad<'_>, then: Bad) -> Option<Plan> {
     let newest = settled.last()?.min_time;
     for &range in ranges.iter().skip(1) {
         for part in split(settled, range) {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
-            if part.len() < 2 || part.iter().any(|m| bad(m)) {
+            // A range that may still get a block of the level below waits for it.
+            let complete = last.max_time - first.min_time == range || last.max_time <= newest;
+            let whole = then == Bad::Splits || !part.iter().any(|m| bad(m));
+            if !complete || !whole {
                 continue;
             }
-            // A range that may still get a block of the level below waits for it.
-            if last.max_time - first.min_time == range || last.max_time <= newest {
-                return Some(Plan { blocks: ids(part), reason: Reason::Level });
+            // Blocks on both sides of one that stays never become one: it would lie in the middle of theirs.
+            let of_many = |run: &&[&BlockMeta]| run.len() > 1 && !run.iter().all(|m| siblings(m, run[0]));
+            if let Some(run) = part.split(|m| bad(m)).find(of_many) {
+                return Some(Plan { blocks: ids(run), reason: Reason::Level });
             }
         }
     }
@@ -121,7 +155,7 @@ fn split<'a, 'm>(blocks: &'a [&'m BlockMeta], range: i64) -> Vec<&'a [&'m BlockM
     parts
 }
 
-fn deleted(settled: &[&BlockMeta], ranges: &[i64], bad: Bad<'_>) -> Option<Plan> {
+fn deleted(settled: &[&BlockMeta], ranges: &[i64], bad: IsBad<'_>) -> Option<Plan> {
     let long = ranges.get(ranges.len() / 2).copied().unwrap_or(0);
     for meta in settled.iter().rev().filter(|m| !bad(m)) {
         let (stones, series) = (meta.stats.num_tombstones, meta.stats.num_series);

@@ -10,7 +10,7 @@ use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed};
 use koios_model::{Columns, is_stale};
 
 /// Samples of a chunk that is encoded again, as in the head.
-const SAMPLES_PER_CHUNK: u16 = 120;
+pub(crate) const SAMPLES_PER_CHUNK: u16 = 120;
 
 /// A run of chunks that do not overlap each other.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use koios_model::{Matcher, is_stale, stale_nan};
 use proptest::prelude::*;
 
 fn merged(blocks: &[Block], dir: &std::path::Path, n: u64) -> Option<Block> {
-    let merge = Merge { parent: dir, id: id(n), stop: &|| false };
-    merge_blocks(blocks, &merge).unwrap().map(|_| Block::open(&dir.join(id(n).to_string())).unwrap())
+    let merge = Merge::new(dir, id(n), &|| false);
+    merge_blocks(blocks, &merge).unwrap().pop().map(|_| Block::open(&dir.join(id(n).to_string())).unwrap())
 }
 
 /// A value before the stale marker, for `up` the greater, then the greater bits, then the earlier block.
@@ -128,8 +128,7 @@ fn lineage_labels_and_bytes_are_kept() {
 fn nothing_left_no_block_and_a_stop_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let block = write(dir.path(), 1, (0, 1000), &floats("a", 0..100), 120);
-    let stopped =
-        merge_blocks(std::slice::from_ref(&block), &Merge { parent: dir.path(), id: id(8), stop: &|| true });
+    let stopped = merge_blocks(std::slice::from_ref(&block), &Merge::new(dir.path(), id(8), &|| true));
     assert!(matches!(stopped, Err(CompactError::Stopped)));
     assert_eq!(
         delete_from_block(&block, &[vec![Matcher::equal("job", "x")]], i64::MIN, i64::MAX).unwrap(),
@@ -145,7 +144,7 @@ fn unlike_and_damaged_blocks_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let a = write(dir.path(), 1, (0, 1000), &floats("a", 0..100), 120);
     let b = write(dir.path(), 2, (0, 1000), &floats("a", 50..100), 120);
-    let merge = Merge { parent: dir.path(), id: id(9), stop: &|| false };
+    let merge = Merge::new(dir.path(), id(9), &|| false);
     let mut other = a.meta().clone();
     other.thanos.as_mut().unwrap().labels.insert("replica".into(), "1".into());
     other.write(a.dir()).unwrap();

@@ -112,8 +112,8 @@ fn promtool_reads_a_merged_block() {
     let before = promtool(&["dump"], dir.path());
     let db = open(dir.path()).unwrap();
     let into = tempfile::tempdir().unwrap();
-    let merge = Merge { parent: into.path(), id: common::id(9), stop: &|| false };
-    merge_blocks(&db.blocks, &merge).unwrap().unwrap();
+    let merge = Merge::new(into.path(), common::id(9), &|| false);
+    assert_eq!(merge_blocks(&db.blocks, &merge).unwrap().len(), 1);
     let own = shown(|out| dump(&open(into.path()).unwrap(), &DumpOptions::default(), out));
     same(&own, &shown(|out| dump(&db, &DumpOptions::default(), out)));
     same(&promtool(&["dump"], into.path()).unwrap_or_default(), &before.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! `koios blocks ls|inspect|verify|mark`: a bucket, without a running node.
+//! `koios blocks ls|inspect|verify|mark|compact`: a bucket, without a running node.
 //!
 //! What Thanos' `tools bucket` does of the same names; marks are Thanos' files, so that either program heeds them. Owns the
 //! flags and the reading of metas and marks; rows are `table`'s, findings `verify`'s. Refuses to repair: it names what is
@@ -21,7 +21,13 @@ use koios_store::visible::DELETION_MARK;
 use koios_store::{Catalogue, Visibility};
 use serde_json::json;
 
+use crate::compact_tool::{self, CompactArgs};
 use crate::settings::read_bucket;
+
+/// The mark of a block that must not be merged.
+pub(crate) const NO_COMPACT_MARK: &str = "no-compact-mark.json";
+/// The mark of a block of which no coarse one must be made.
+pub(crate) const NO_DOWNSAMPLE_MARK: &str = "no-downsample-mark.json";
 
 #[derive(Debug, Subcommand)]
 pub enum Blocks {
@@ -73,6 +79,8 @@ pub enum Blocks {
         #[command(flatten)]
         bucket: BucketArgs,
     },
+    /// Merge, deduplicate and downsample until nothing is left to do, apply the retention, remove what is marked.
+    Compact(CompactArgs),
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +94,13 @@ pub struct BucketArgs {
     /// Where the node keeps its data.
     #[arg(long = "storage.path", default_value = "./data", value_name = "DIR")]
     storage_path: PathBuf,
+}
+
+impl BucketArgs {
+    /// Where the node keeps its data.
+    pub(crate) fn storage_path(&self) -> &std::path::Path {
+        &self.storage_path
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,31 +125,31 @@ impl Marker {
     fn file(self) -> &'static str {
         match self {
             Marker::Deletion => DELETION_MARK,
-            Marker::NoCompact => "no-compact-mark.json",
-            Marker::NoDownsample => "no-downsample-mark.json",
+            Marker::NoCompact => NO_COMPACT_MARK,
+            Marker::NoDownsample => NO_DOWNSAMPLE_MARK,
         }
     }
 
     /// Thanos' JSON of the mark, version 1.
-    fn json(self, id: BlockId, details: &str, seconds: i64) -> Vec<u8> {
+    fn json(self, id: BlockId, details: &str, reason: &str, seconds: i64) -> Vec<u8> {
         let id = id.to_string();
         let mark = match self {
             Marker::Deletion => {
                 json!({"id": id, "version": 1, "details": details, "deletion_time": seconds})
             }
             Marker::NoCompact => json!({"id": id, "version": 1, "details": details,
-                "no_compact_time": seconds, "reason": "manual"}),
+                "no_compact_time": seconds, "reason": reason}),
             Marker::NoDownsample => json!({"id": id, "version": 1, "details": details,
-                "no_downsample_time": seconds, "reason": "manual"}),
+                "no_downsample_time": seconds, "reason": reason}),
         };
         mark.to_string().into_bytes()
     }
 }
 
 /// A block and its marks.
-struct Found {
-    meta: Arc<BlockMeta>,
-    marks: BTreeSet<&'static str>,
+pub(crate) struct Found {
+    pub(crate) meta: Arc<BlockMeta>,
+    pub(crate) marks: BTreeSet<&'static str>,
 }
 
 /// Runs one.
@@ -182,6 +197,7 @@ async fn work(what: Blocks, clock: &dyn Clock, out: &mut dyn Write) -> Result<()
             }
             verify::run(&bucket, &args.storage_path.join("verify"), &found, damaged, out).await
         }
+        Blocks::Compact(args) => compact_tool::run_now(args, out).await,
         Blocks::Mark { marker, id, details, remove, bucket } => {
             let bucket = open(&bucket, clock).await?;
             for id in id {
@@ -201,7 +217,8 @@ fn matchers(text: &str) -> Result<Vec<Matcher>, String> {
     koios_promql::parse_selector(&selector).map_err(|e| format!("--selector {text}: {e}"))
 }
 
-async fn open(args: &BucketArgs, clock: &dyn Clock) -> Result<Bucket, String> {
+/// Opens the bucket that the flags name.
+pub(crate) async fn open(args: &BucketArgs, clock: &dyn Clock) -> Result<Bucket, String> {
     let (file, inline) = (args.objstore_config_file.as_deref(), args.objstore_config.as_deref());
     if file.is_none() && inline.is_none() && !args.storage_path.join("bucket").is_dir() {
         let path = args.storage_path.join("bucket");
@@ -214,8 +231,16 @@ async fn open(args: &BucketArgs, clock: &dyn Clock) -> Result<Bucket, String> {
 
 /// Blocks by id with their marks, and the damaged ones.
 async fn read(bucket: &Bucket) -> Result<(Vec<Found>, BTreeMap<BlockId, String>), String> {
+    read_visible(bucket, 0).await
+}
+
+/// The same without blocks that another producer uploaded less than `consistency_delay_ms` ago.
+pub(crate) async fn read_visible(
+    bucket: &Bucket,
+    consistency_delay_ms: i64,
+) -> Result<(Vec<Found>, BTreeMap<BlockId, String>), String> {
     // Marked blocks are shown too.
-    let all = Visibility { ignore_deletion_marks_ms: i64::MAX, consistency_delay_ms: 0 };
+    let all = Visibility { ignore_deletion_marks_ms: i64::MAX, consistency_delay_ms };
     let mut catalogue = Catalogue::new(bucket.clone(), SystemClock::shared(), all);
     let view = catalogue.refresh().await.map_err(|e| e.to_string())?;
     let mut marks: BTreeMap<BlockId, BTreeSet<&'static str>> = BTreeMap::new();
@@ -233,10 +258,22 @@ async fn read(bucket: &Bucket) -> Result<(Vec<Found>, BTreeMap<BlockId, String>)
     Ok((view.blocks().iter().map(found).collect(), view.damaged().clone()))
 }
 
-fn say_damaged(damaged: &BTreeMap<BlockId, String>) {
+pub(crate) fn say_damaged(damaged: &BTreeMap<BlockId, String>) {
     for (id, why) in damaged {
         eprintln!("koios: block {id} is passed over: {why}");
     }
+}
+
+/// Writes a mark, whatever was there, with its words and, but for deletion, its reason.
+pub(crate) async fn put_mark(
+    bucket: &Bucket,
+    marker: Marker,
+    id: BlockId,
+    (details, reason): (&str, &str),
+    now_ms: i64,
+) -> Result<(), String> {
+    let json = marker.json(id, details, reason, now_ms / 1000);
+    bucket.put(&format!("{id}/{}", marker.file()), json).await.map_err(|e| e.to_string())
 }
 
 /// Writes a mark with its words and time in seconds, or removes it. A mark that is there stays: its time counts.
@@ -254,7 +291,7 @@ async fn mark(
     match bucket.get(&path).await {
         Ok(_) => Err(format!("{path} is there already; fix: --remove it first")),
         Err(ObjstoreError::NotFound(_)) => {
-            bucket.put(&path, marker.json(id, details, seconds)).await.map_err(|e| e.to_string())
+            bucket.put(&path, marker.json(id, details, "manual", seconds)).await.map_err(|e| e.to_string())
         }
         Err(e) => Err(e.to_string()),
     }

@@ -10,6 +10,7 @@ mod bench;
 mod blocks_tool;
 mod cli;
 mod commands;
+mod compact_tool;
 mod counted;
 mod features;
 mod federating;

@@ -217,6 +217,22 @@ impl Bucket {
         Ok(all.into_iter().map(|m| (m.location.to_string(), m.size)).collect())
     }
 
+    /// Paths of all objects under `prefix` and when each was last changed, milliseconds.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn list_modified(&self, prefix: &str) -> Result<Vec<(String, i64)>, ObjstoreError> {
+        self.present()?;
+        let path = Path::from(prefix);
+        let all: Vec<_> = self
+            .store
+            .list(Some(&path))
+            .try_collect()
+            .await
+            .map_err(|e| ObjstoreError::store("list", &path, e))?;
+        Ok(all.into_iter().map(|m| (m.location.to_string(), m.last_modified.timestamp_millis())).collect())
+    }
+
     /// A whole object.
     ///
     /// # Errors

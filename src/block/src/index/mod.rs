@@ -6,11 +6,13 @@
 //! are big-endian and ascending.
 
 mod reader;
+mod sorted;
 mod table;
 mod writer;
 
 pub(crate) use reader::LabelsAt;
 pub use reader::{IndexReader, LastLabels, SeriesEntry};
+pub use sorted::SortedIndexWriter;
 pub use writer::IndexWriter;
 
 use crate::crc::crc32c;

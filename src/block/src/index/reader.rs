@@ -92,6 +92,11 @@ impl IndexReader {
         Ok(Self { bytes, toc, align, symbols, table })
     }
 
+    /// All texts in order, for whoever merges indices; `None` of version 1, which does not sort them.
+    pub fn texts(&self) -> Option<impl Iterator<Item = Result<&str, BlockError>>> {
+        self.symbols.iter()
+    }
+
     /// Reads a series by number.
     ///
     /// # Errors

@@ -48,6 +48,16 @@ impl Symbols {
         self.count
     }
 
+    /// All texts in order, unless they are named by position.
+    pub(crate) fn iter(&self) -> Option<impl Iterator<Item = Result<&str, BlockError>>> {
+        if self.by_position.is_some() {
+            return None;
+        }
+        let first = self.samples.first().copied().unwrap_or_default();
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, first).ok();
+        Some((0..self.count).map_while(move |_| Some(d.as_mut()?.text())))
+    }
+
     /// The text with this number.
     pub(crate) fn get(&self, n: u64) -> Result<&str, BlockError> {
         if let Some(texts) = &self.by_position {

@@ -29,6 +29,7 @@ pub struct IndexWriter {
     symbols: HashMap<Box<str>, u32>,
     spool: BufWriter<File>,
     series: u64,
+    bytes: u64,
     last: Option<Labels>,
     entry: Vec<u8>,
 }
@@ -46,6 +47,7 @@ impl IndexWriter {
             symbols: HashMap::from([("".into(), 0)]),
             spool: BufWriter::with_capacity(1 << 18, spool),
             series: 0,
+            bytes: 0,
             last: None,
             entry: Vec::new(),
         })
@@ -56,14 +58,7 @@ impl IndexWriter {
     /// # Errors
     /// `BlockError::Write` when it does not sort after the previous one or its chunks overlap, `Io`.
     pub fn add_series(&mut self, labels: &Labels, chunks: &[ChunkRef]) -> Result<(), BlockError> {
-        if self.last.as_ref().is_some_and(|last| last >= labels) {
-            return Err(BlockError::Write(format!("series {labels} does not sort after the one before it")));
-        }
-        if chunks.windows(2).any(|w| w[0].max_time >= w[1].min_time)
-            || chunks.iter().any(|c| c.min_time > c.max_time)
-        {
-            return Err(BlockError::Write(format!("chunks of series {labels} are not in time order")));
-        }
+        check_order(self.last.as_ref(), labels, chunks)?;
         self.entry.clear();
         let mut entry = std::mem::take(&mut self.entry);
         put_uvarint(&mut entry, labels.len() as u64);
@@ -78,10 +73,16 @@ impl IndexWriter {
             .write_all(&len)
             .and_then(|()| self.spool.write_all(&entry))
             .map_err(BlockError::io("write", &path))?;
+        self.bytes += entry.len() as u64 + SERIES_ALIGN;
         self.entry = entry;
         self.series += 1;
         self.last = Some(labels.clone());
         Ok(())
+    }
+
+    /// About how many bytes the series take so far.
+    pub fn series_bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn symbol(&mut self, text: &str) -> Result<u32, BlockError> {
@@ -129,11 +130,28 @@ impl IndexWriter {
     }
 }
 
+/// Series ascend, and so do the chunks of each.
+pub(super) fn check_order(
+    last: Option<&Labels>,
+    labels: &Labels,
+    chunks: &[ChunkRef],
+) -> Result<(), BlockError> {
+    if last.is_some_and(|last| last >= labels) {
+        return Err(BlockError::Write(format!("series {labels} does not sort after the one before it")));
+    }
+    if chunks.windows(2).any(|w| w[0].max_time >= w[1].min_time)
+        || chunks.iter().any(|c| c.min_time > c.max_time)
+    {
+        return Err(BlockError::Write(format!("chunks of series {labels} are not in time order")));
+    }
+    Ok(())
+}
+
 fn spool_path(dir: &Path) -> PathBuf {
     dir.join("series.spool")
 }
 
-fn put_chunks(entry: &mut Vec<u8>, chunks: &[ChunkRef]) {
+pub(super) fn put_chunks(entry: &mut Vec<u8>, chunks: &[ChunkRef]) {
     put_uvarint(entry, chunks.len() as u64);
     let mut before: Option<&ChunkRef> = None;
     for c in chunks {
@@ -226,14 +244,14 @@ fn write_postings(out: &mut Out, symbols: &[&str], mut postings: Postings) -> Re
 }
 
 /// The index file with its position.
-struct Out {
+pub(super) struct Out {
     file: BufWriter<Watched<File>>,
     path: PathBuf,
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl Out {
-    fn create(path: &Path) -> Result<Self, BlockError> {
+    pub(super) fn create(path: &Path) -> Result<Self, BlockError> {
         let file = File::create_new(path).map_err(BlockError::io("create", path))?;
         Ok(Self {
             file: BufWriter::with_capacity(1 << 20, Watched::new("index write", file)),
@@ -242,30 +260,38 @@ impl Out {
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
         self.file.write_all(bytes).map_err(BlockError::io("write", &self.path))?;
         self.at += bytes.len() as u64;
         Ok(())
     }
 
-    fn pad_to(&mut self, align: u64) -> Result<(), BlockError> {
+    pub(super) fn pad_to(&mut self, align: u64) -> Result<(), BlockError> {
         let pad = (align - self.at % align) % align;
         self.write(&[0u8; SERIES_ALIGN as usize][..pad as usize])
     }
 
     /// Length, content, checksum.
     fn framed(&mut self, content: &[u8]) -> Result<(), BlockError> {
-        let len = u32::try_from(content.len()).map_err(|_| {
-            BlockError::Write(format!("a section of {} bytes exceeds {SECTION_BYTES_MAX}", content.len()))
+        self.framed_parts(&[content])
+    }
+
+    /// The same of a content in parts.
+    pub(super) fn framed_parts(&mut self, parts: &[&[u8]]) -> Result<(), BlockError> {
+        let bytes: usize = parts.iter().map(|p| p.len()).sum();
+        let len = u32::try_from(bytes).map_err(|_| {
+            BlockError::Write(format!("a section of {bytes} bytes exceeds {SECTION_BYTES_MAX}"))
         })?;
         let mut crc = Crc::new();
-        crc.update(content);
         self.write(&len.to_be_bytes())?;
-        self.write(content)?;
+        for part in parts {
+            crc.update(part);
+            self.write(part)?;
+        }
         self.write(&crc.finish().to_be_bytes())
     }
 
-    fn finish(self) -> Result<u64, BlockError> {
+    pub(super) fn finish(self) -> Result<u64, BlockError> {
         let file = self.file.into_inner().map_err(|e| BlockError::io("write", &self.path)(e.into_error()))?;
         let file = file.into_inner();
         failpoint::pass("index sync");

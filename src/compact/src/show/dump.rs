@@ -14,7 +14,7 @@ use koios_model::{Labels, LabelsBuilder, METRIC_NAME, Matcher};
 
 use super::{ShowError, Shown};
 use crate::error::CompactError;
-use crate::merge::merged_chunks;
+use crate::merge::{How, merged_chunks};
 use crate::walk::Walk;
 
 /// How a line looks.
@@ -89,7 +89,7 @@ fn stream(
             continue;
         }
         let at = parts.first().map_or(0, |p| p.0);
-        let mut chunks = merged_chunks(blocks, &labels, parts)?;
+        let mut chunks = merged_chunks(blocks, &labels, parts, How::Exact)?;
         chunks.retain(|c| c.overlaps(options.min_time, options.max_time));
         let mut shown = LabelsBuilder::from_labels(&labels);
         external.iter().for_each(|(n, v)| {
