@@ -222,6 +222,17 @@ impl Block {
         Ok(values.into_iter().collect())
     }
 
+    /// Whether any series satisfies the matchers.
+    ///
+    /// # Errors
+    /// `BlockError`.
+    pub fn has_series(&self, matchers: &[Matcher]) -> Result<bool, BlockError> {
+        match matchers.is_empty() {
+            true => Ok(!self.index.label_names().is_empty()),
+            false => Ok(!self.index.select(matchers)?.is_empty()),
+        }
+    }
+
     /// Labels of the series that satisfy the matchers, sorted.
     ///
     /// # Errors

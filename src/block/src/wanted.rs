@@ -17,6 +17,9 @@ use crate::index::{HEADER_BYTES, INDEX_FILE, LastLabels, TOC_BYTES, Toc};
 /// Length prefix, encoding byte and checksum of a chunk.
 const CHUNK_FRAME_BYTES: u64 = 7;
 
+/// Least length that is guessed.
+const GUESS_BYTES_MIN: u64 = 16;
+
 /// A part of a file that has its own checksum, and where it lies as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -166,6 +169,6 @@ impl Block {
 fn likely_end(start: u64, next: u64, guess: u64) -> u64 {
     match next > start && next - start <= guess.saturating_mul(2) {
         true => next,
-        false => start.saturating_add(guess.max(1)).min(next.max(start + 1)),
+        false => start.saturating_add(guess.max(GUESS_BYTES_MIN)).min(next.max(start + 1)),
     }
 }
