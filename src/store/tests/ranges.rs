@@ -139,7 +139,7 @@ async fn little_more_is_fetched_than_is_needed_and_nothing_twice() {
         assert!(fetched * 10 <= needed * 13, "{matchers:?}: {fetched} bytes fetched, {needed} needed");
         let requests: u64 =
             Data::ALL.iter().map(|d| shelf.counts().of(*d).requests.load(Ordering::Relaxed)).sum();
-        assert!(requests < 120, "{matchers:?}: {requests} requests");
+        assert!(requests < 250, "{matchers:?}: {requests} requests");
 
         let asked = b.faulty.asked();
         prepared(&shelf, &question, range).await.unwrap();
