@@ -114,6 +114,16 @@ pub async fn s3() -> PeerProcess {
     peer
 }
 
+/// How a node opens the bucket of the S3 server at `port`.
+pub fn s3_yaml(port: u16, prefix: &str) -> String {
+    format!(
+        "type: S3\nprefix: {prefix}\nconfig:\n  bucket: koios\n  endpoint: 127.0.0.1:{port}\n  region: us-east-1\n  insecure: true\n  access_key: a\n  secret_key: $(KOIOS_TEST_SECRET)\n"
+    )
+}
+
+/// The environment that `s3_yaml` refers to.
+pub const S3_SECRET: (&str, &str) = ("KOIOS_TEST_SECRET", "secret");
+
 /// The well-known account of Azure's emulators and its public key.
 pub const AZURE_ACCOUNT: (&str, &str) = (
     "devstoreaccount1",

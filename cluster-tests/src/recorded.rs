@@ -39,13 +39,17 @@ pub fn copy(from: &Path, to: &Path) {
 
 /// A node without targets on a copy of the bucket that Thanos wrote; nodes with the same `root` share the copy.
 pub fn on_thanos_bucket(name: &str, root: &Path) -> NodeSpec {
-    let (config, store) = (root.join("koios.yml"), root.join("bucket.yml"));
     let bucket = root.join("bucket");
     if !bucket.exists() {
         copy(&fixture("thanos-bucket/bucket"), &bucket);
     }
+    on_object_store(name, root, &format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display()))
+}
+
+/// A node without targets on the bucket that `yaml` describes.
+pub fn on_object_store(name: &str, root: &Path, yaml: &str) -> NodeSpec {
+    let (config, store) = (root.join("koios.yml"), root.join("bucket.yml"));
     std::fs::write(&config, "scrape_configs: []\n").expect("a file");
-    let yaml = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display());
     std::fs::write(&store, yaml).expect("a file");
     NodeSpec::new(name, root).config(&config).arg(format!("--objstore.config-file={}", store.display()))
 }

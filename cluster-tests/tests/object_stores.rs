@@ -7,18 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use koios_cluster_tests::api::now;
+use koios_cluster_tests::peers::{S3_SECRET, s3_yaml};
 use koios_cluster_tests::{NodeSpec, binary, peers, scratch, until};
 use koios_model::BlockId;
 use koios_objstore::{Bucket, BucketConfig, ObjstoreError, transfer};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn s3_yaml(port: u16, prefix: &str) -> String {
-    format!(
-        "type: S3\nprefix: {prefix}\nconfig:\n  bucket: koios\n  endpoint: 127.0.0.1:{port}\n  region: us-east-1\n  insecure: true\n  access_key: a\n  secret_key: $(KOIOS_TEST_SECRET)\n"
-    )
-}
 
 fn azure_yaml(port: u16, prefix: &str) -> String {
     let (account, key) = peers::AZURE_ACCOUNT;
@@ -32,7 +27,7 @@ fn id(n: u64) -> BlockId {
 }
 
 async fn open(yaml: &str, fresh: u64) -> Bucket {
-    let env = |name: &str| (name == "KOIOS_TEST_SECRET").then(|| "secret".to_owned());
+    let env = |name: &str| (name == S3_SECRET.0).then(|| S3_SECRET.1.to_owned());
     let config = BucketConfig::parse(yaml, Path::new("."), &env).expect("a good file");
     Bucket::open(&config, id(fresh)).await.expect("the bucket opens")
 }
@@ -89,7 +84,7 @@ async fn two_nodes_share_it(yaml: &str) {
     let file = dir.path().join("bucket.yml");
     std::fs::write(&file, yaml).expect("file");
     let flag = format!("--objstore.config-file={}", file.display());
-    let secret = [("KOIOS_TEST_SECRET", "secret".to_owned())];
+    let secret = [(S3_SECRET.0, S3_SECRET.1.to_owned())];
     let first = NodeSpec::new("first", dir.path()).arg(&flag);
     let second = NodeSpec::new("second", dir.path()).arg(&flag);
     let mut one = first.start_with(&secret);

@@ -1,10 +1,14 @@
-//! A bucket that real Thanos wrote: Koios answers from it what Thanos' querier answered.
+//! A bucket that real Thanos wrote: Koios answers from it what Thanos' querier answered, from a directory and by ranges from an
+//! object store.
 
 use std::path::Path;
 use std::time::Duration;
 
-use koios_cluster_tests::recorded::{cases, differing, fixture, on_thanos_bucket};
-use koios_cluster_tests::{NodeSpec, scratch, until};
+use koios_cluster_tests::peers::{self, S3_SECRET, s3_yaml};
+use koios_cluster_tests::recorded::{cases, differing, fixture, on_object_store, on_thanos_bucket};
+use koios_cluster_tests::{Node, NodeSpec, binary, scratch, until};
+use koios_model::BlockId;
+use koios_objstore::{Bucket, BucketConfig};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +26,52 @@ async fn one_node_answers_what_thanos_answered() {
     assert!(cases.len() > 200);
     let wrong = differing(&node.api(), &cases).await;
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+async fn put_all(bucket: &Bucket, dir: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(dir).expect("a directory").map(|e| e.expect("an entry")) {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.path() {
+            dir if dir.is_dir() => Box::pin(put_all(bucket, &dir, &format!("{name}/"))).await,
+            file => bucket.put(&name, std::fs::read(file).expect("a file")).await.expect("put"),
+        }
+    }
+}
+
+async fn fetched_bytes(node: &Node) -> f64 {
+    let (_, text) = node.api().get("/metrics", &[]).await.expect("metrics");
+    let name = "koios_store_series_data_size_fetched_bytes_total{";
+    let lines = text.lines().filter(|l| l.starts_with(name));
+    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// The same cases from an S3 server, of which only ranges are read. What was read once is not read again, not even by the
+/// next process.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_ranges_from_an_object_store() {
+    if !binary::peer("moto_server") {
+        return;
+    }
+    let root = scratch();
+    let server = peers::s3().await;
+    let yaml = s3_yaml(server.port, "");
+    let env = |name: &str| (name == S3_SECRET.0).then(|| S3_SECRET.1.to_owned());
+    let config = BucketConfig::parse(&yaml, Path::new("."), &env).expect("a good file");
+    let bucket = Bucket::open(&config, BlockId::from_parts(1, 3)).await.expect("the bucket opens");
+    put_all(&bucket, &fixture("thanos-bucket/bucket"), "").await;
+    let spec = on_object_store("ranges", root.path(), &yaml).arg("--query.replica-label=replica");
+    let cases = cases(&fixture("thanos-bucket/expected.json.gz"));
+    for first in [true, false] {
+        let mut node = spec.start_with(&[(S3_SECRET.0, S3_SECRET.1.to_owned())]);
+        node.ready().await;
+        assert_eq!(fetched_bytes(&node).await, 0.0, "nothing is fetched before somebody asks");
+        let wrong = differing(&node.api(), &cases).await;
+        assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        let fetched = fetched_bytes(&node).await;
+        assert_eq!(fetched > 0.0, first, "{fetched} bytes fetched");
+        node.terminate();
+        assert!(node.wait(PATIENCE).is_some_and(|s| s.success()), "{}", node.log());
+    }
 }
 
 /// Blocks are read by whom rendezvous says, replicas of a block by different nodes, and the answer is the same on each.

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use koios_chunk::{Chunk, Encoding, SeriesChunks};
 use koios_model::{Columns, Labels, Matcher, Slot};
 
 use crate::error::BlockError;
+use crate::extents::Present;
 use crate::index::{ChunkRef, INDEX_FILE, IndexReader, LastLabels};
 use crate::meta::BlockMeta;
 use crate::mmap::map_file;
@@ -52,7 +54,30 @@ impl Block {
     pub fn open(dir: &Path) -> Result<Self, BlockError> {
         let meta = BlockMeta::read(dir)?;
         let index = IndexReader::open(map_file(&dir.join(INDEX_FILE))?)?;
-        let segments = SegmentReader::open(dir)?;
+        Self::over(dir, meta, index, SegmentReader::open(dir)?)
+    }
+
+    /// Opens a block directory of whose files only a part is here: of the index at least the parts that `index_parts` names, of
+    /// each segment whatever its `Present` says. The files have their full length.
+    ///
+    /// # Errors
+    /// `BlockError`.
+    pub fn open_sparse(
+        dir: &Path,
+        index: Arc<Present>,
+        segments: Vec<Arc<Present>>,
+    ) -> Result<Self, BlockError> {
+        let meta = BlockMeta::read(dir)?;
+        let read = IndexReader::open(map_file(&dir.join(INDEX_FILE))?)?.with_present(index);
+        Self::over(dir, meta, read, SegmentReader::open_sparse(dir, segments)?)
+    }
+
+    fn over(
+        dir: &Path,
+        meta: BlockMeta,
+        index: IndexReader,
+        segments: SegmentReader,
+    ) -> Result<Self, BlockError> {
         let tombstones = Tombstones::read(dir)?;
         let slot = meta.slot();
         Ok(Self { dir: dir.to_path_buf(), meta, index, segments, tombstones, slot })
@@ -195,6 +220,17 @@ impl Block {
             }
         }
         Ok(values.into_iter().collect())
+    }
+
+    /// Whether any series satisfies the matchers.
+    ///
+    /// # Errors
+    /// `BlockError`.
+    pub fn has_series(&self, matchers: &[Matcher]) -> Result<bool, BlockError> {
+        match matchers.is_empty() {
+            true => Ok(!self.index.label_names().is_empty()),
+            false => Ok(!self.index.select(matchers)?.is_empty()),
+        }
     }
 
     /// Labels of the series that satisfy the matchers, sorted.

@@ -96,6 +96,12 @@ impl Cursor<'_> {
         !self.refs.is_empty()
     }
 
+    /// Whether all chunks that count are deleted.
+    pub fn is_deleted(&self) -> bool {
+        let deleted = self.block.tombstones().get(u64::from(self.number));
+        self.refs.iter().all(|at| is_covered(at, deleted))
+    }
+
     /// Labels of the series.
     ///
     /// # Errors

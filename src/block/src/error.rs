@@ -28,6 +28,14 @@ pub enum BlockError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Bytes that nobody has fetched.
+    #[error("byte {offset} of {file} is not here")]
+    Absent {
+        /// `index`, `chunks/000001`.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+    },
     /// A version that this reader does not know.
     #[error("{file} version {version} is not supported yet")]
     Version {
@@ -73,6 +81,7 @@ impl Coded for BlockError {
                 _ => Code::Internal,
             },
             Self::Chunk { source, .. } => source.code(),
+            Self::Absent { .. } => Code::Unavailable,
             _ => Code::Internal,
         }
     }

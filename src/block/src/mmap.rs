@@ -2,7 +2,9 @@
 //!
 //! The one place of this crate that is `unsafe`: mapping a file is sound only while nobody truncates or
 //! rewrites it. Blocks, and checkpoints of a head, are written under another name, renamed when complete, and never
-//! changed again; deletion by unlink keeps the mapping alive. Every consumer of the bytes checks bounds and checksums.
+//! changed again; deletion by unlink keeps the mapping alive. Of blocks that are fetched piece by piece, holes are filled through
+//! the file while it is mapped: nobody reads a range before it is in `Extents`, and it is there only after it was written.
+//! Every consumer of the bytes checks bounds and checksums.
 #![allow(unsafe_code)]
 
 use std::fs::File;

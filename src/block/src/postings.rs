@@ -67,6 +67,24 @@ pub fn select_postings<S: PostingsSource>(source: &S, matchers: &[Matcher]) -> R
     Ok(found)
 }
 
+/// Asks `source` for the lists that `select_postings` would ask it for, and perhaps for some that it would not need.
+///
+/// # Errors
+/// Those of the source.
+pub(crate) fn touch_postings<S: PostingsSource>(source: &S, matchers: &[Matcher]) -> Result<(), S::Error> {
+    let (subtracting, mut adding): (Vec<_>, Vec<_>) = matchers.iter().partition(|m| m.matches_empty());
+    adding.sort_by_key(|m| m.kind != MatchType::Equal);
+    for m in &adding {
+        if accepted(source, m)?.is_empty() {
+            return Ok(());
+        }
+    }
+    if adding.is_empty() {
+        source.all()?;
+    }
+    subtracting.into_iter().try_for_each(|m| refused(source, m).map(drop))
+}
+
 /// Series that have the label with a value the matcher accepts.
 fn accepted<S: PostingsSource>(source: &S, m: &Matcher) -> Result<Vec<u32>, S::Error> {
     match m.kind {

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use koios_chunk::{Chunk, ChunkError, Encoding, varint};
@@ -17,6 +18,7 @@ use koios_model::failpoint::{self, Watched};
 use crate::crc::{Crc, crc32c};
 use crate::dec::{Dec, damaged};
 use crate::error::BlockError;
+use crate::extents::Present;
 use crate::index::ChunkRef;
 use crate::meta::FileEntry;
 use crate::mmap::map_file;
@@ -34,6 +36,8 @@ const SEGMENTS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct SegmentReader {
     segments: Vec<(String, Bytes)>,
+    /// What is here of each; empty means everything of all.
+    present: Vec<Arc<Present>>,
 }
 
 impl SegmentReader {
@@ -42,6 +46,17 @@ impl SegmentReader {
     /// # Errors
     /// `BlockError::Io`, `Damaged` when a header is wrong or a number in the sequence is missing.
     pub fn open(block: &Path) -> Result<Self, BlockError> {
+        let found = Self::map(block)?;
+        found.segments.iter().try_for_each(|(file, bytes)| check_header(bytes, file))?;
+        Ok(found)
+    }
+
+    /// As `open`, of segments of which only `present` is here; headers may be holes.
+    pub(crate) fn open_sparse(block: &Path, present: Vec<Arc<Present>>) -> Result<Self, BlockError> {
+        Ok(Self { present, ..Self::map(block)? })
+    }
+
+    fn map(block: &Path) -> Result<Self, BlockError> {
         let dir = block.join("chunks");
         let mut names: Vec<String> = Vec::new();
         for entry in fs::read_dir(&dir).map_err(BlockError::io("list", &dir))? {
@@ -59,11 +74,9 @@ impl SegmentReader {
             if name.parse() != Ok(i + 1) {
                 return Err(damaged(&file, 0, "a segment before this one is missing"));
             }
-            let bytes = map_file(&dir.join(&name))?;
-            check_header(&bytes, &file)?;
-            segments.push((file, bytes));
+            segments.push((file, map_file(&dir.join(&name))?));
         }
-        Ok(Self { segments })
+        Ok(Self { segments, present: Vec::new() })
     }
 
     /// Segments over bytes that are already at hand.
@@ -74,7 +87,7 @@ impl SegmentReader {
         let named = segments.into_iter().enumerate();
         let segments: Vec<_> = named.map(|(i, b)| (format!("chunks/{:06}", i + 1), b)).collect();
         segments.iter().try_for_each(|(file, bytes)| check_header(bytes, file))?;
-        Ok(Self { segments })
+        Ok(Self { segments, present: Vec::new() })
     }
 
     /// Reads one chunk; the data is a slice of the mapping, not a copy.
@@ -82,33 +95,80 @@ impl SegmentReader {
     /// # Errors
     /// `BlockError::Damaged` for a bad reference or checksum, `Chunk` for an unknown encoding.
     pub fn chunk(&self, at: &ChunkRef) -> Result<Chunk, BlockError> {
-        let (encoding, bytes, data) = self.locate(at)?;
+        let (encoding, bytes, data) = self.locate(at.reference)?;
         Ok(Chunk { min_time: at.min_time, max_time: at.max_time, encoding, data: bytes.slice(data) })
     }
 
     /// Encoding and data of a chunk, for whoever is through with it before the next.
     pub(crate) fn data(&self, at: &ChunkRef) -> Result<(Encoding, &[u8]), BlockError> {
-        let (encoding, bytes, data) = self.locate(at)?;
+        let (encoding, bytes, data) = self.locate(at.reference)?;
         Ok((encoding, &bytes[data]))
     }
 
     /// Number of bytes of a chunk's data, without looking at them.
     pub(crate) fn data_len(&self, at: &ChunkRef) -> Result<u64, BlockError> {
-        let (file, bytes, offset) = self.segment(at)?;
-        Dec::at(bytes, file, offset)?.uvarint()
+        let (file, bytes, offset) = self.segment(at.reference)?;
+        self.here(at.reference, Dec::at(bytes, file, offset)?.uvarint(), 1)
     }
 
-    fn segment(&self, at: &ChunkRef) -> Result<(&str, &Bytes, u64), BlockError> {
-        let segment = (at.reference >> 32) as usize;
+    /// Where a chunk lies in its segment, as its first bytes say.
+    pub(crate) fn range(&self, reference: u64) -> Result<Range<u64>, BlockError> {
+        let (file, bytes, offset) = self.segment(reference)?;
+        let mut d = Dec::at(bytes, file, offset)?;
+        let len = d.uvarint()?;
+        // Encoding and checksum.
+        let end = d.offset().saturating_add(len).saturating_add(5);
+        if end > bytes.len() as u64 {
+            return Err(damaged(file, offset, "ends too early"));
+        }
+        Ok(offset..end)
+    }
+
+    /// Checks a chunk as reading it does.
+    pub(crate) fn check(&self, reference: u64) -> Result<(), BlockError> {
+        self.locate(reference).map(drop)
+    }
+
+    /// Bytes of a segment, counted from 0; 0 when there is none.
+    pub(crate) fn segment_bytes(&self, segment: usize) -> u64 {
+        self.segments.get(segment).map_or(0, |(_, b)| b.len() as u64)
+    }
+
+    /// What was read, or that the first `len` bytes of the chunk are not here.
+    fn here<T>(&self, reference: u64, read: Result<T, BlockError>, len: u64) -> Result<T, BlockError> {
+        let offset = reference & 0xffff_ffff;
+        let Some(present) = self.present.get((reference >> 32) as usize) else { return read };
+        match present.covers(offset..offset.saturating_add(len)) {
+            true => read,
+            false => {
+                let (file, ..) = self.segment(reference)?;
+                Err(BlockError::Absent { file: file.to_owned(), offset })
+            }
+        }
+    }
+
+    fn segment(&self, reference: u64) -> Result<(&str, &Bytes, u64), BlockError> {
+        let segment = (reference >> 32) as usize;
         match self.segments.get(segment) {
-            Some((file, bytes)) => Ok((file, bytes, at.reference & 0xffff_ffff)),
-            None => Err(damaged("chunks", at.reference, "reference names a segment that does not exist")),
+            Some((file, bytes)) => Ok((file, bytes, reference & 0xffff_ffff)),
+            None => Err(damaged("chunks", reference, "reference names a segment that does not exist")),
         }
     }
 
     /// Encoding of a chunk, and where its data lies in which segment; its checksum is right.
-    fn locate(&self, at: &ChunkRef) -> Result<(Encoding, &Bytes, Range<usize>), BlockError> {
-        let (file, bytes, offset) = self.segment(at)?;
+    fn locate(&self, reference: u64) -> Result<(Encoding, &Bytes, Range<usize>), BlockError> {
+        let found = self.checked(reference);
+        match found {
+            Err(e) if !self.present.is_empty() => {
+                let len = self.range(reference).map_or(1, |r| r.end - r.start);
+                self.here(reference, Err(e), len)
+            }
+            found => found,
+        }
+    }
+
+    fn checked(&self, reference: u64) -> Result<(Encoding, &Bytes, Range<usize>), BlockError> {
+        let (file, bytes, offset) = self.segment(reference)?;
         let mut d = Dec::at(bytes, file, offset)?;
         let len = usize::try_from(d.uvarint()?).map_err(|_| d.damaged("length does not fit"))?;
         let start = d.offset() as usize;
@@ -116,10 +176,8 @@ impl SegmentReader {
         if d.be32()? != crc32c(body) {
             return Err(damaged(file, offset, "checksum of a chunk does not match"));
         }
-        let encoding = Encoding::from_u8(body[0]).ok_or(BlockError::Chunk {
-            reference: at.reference,
-            source: ChunkError::UnknownEncoding(body[0]),
-        })?;
+        let encoding = Encoding::from_u8(body[0])
+            .ok_or(BlockError::Chunk { reference, source: ChunkError::UnknownEncoding(body[0]) })?;
         Ok((encoding, bytes, start + 1..start + 1 + len))
     }
 

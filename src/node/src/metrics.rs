@@ -15,6 +15,7 @@ use koios_http::state::RuntimeFacts;
 use koios_model::Clock;
 use koios_query::Front;
 use koios_remote::Receiver;
+use koios_store::counts::Data;
 use koios_store::{CatalogueView, Shelf};
 use koios_telemetry::{Emitter, Registry, process_collector};
 use parking_lot::RwLock;
@@ -114,6 +115,20 @@ fn shelf(e: &mut Emitter, shelf: &Shelf) {
     e.counter("koios_store_blocks_opened_total", "Openings of blocks.", &[], shelf.opened() as f64);
     let cached = shelf.cached_bytes() as f64;
     e.gauge("koios_store_cache_bytes", "Bytes of blocks fetched from the bucket on disk.", &[], cached);
+    for data in Data::ALL {
+        let (counts, labels) = (shelf.counts().of(data), [("data_type", data.name())]);
+        let counter = |e: &mut Emitter, name: &str, help: &str, count: &AtomicU64| {
+            e.counter(name, help, &labels, count.load(Ordering::Relaxed) as f64);
+        };
+        let help = "Ranges of blocks that the bucket was asked for.";
+        counter(e, "koios_store_series_data_fetched_total", help, &counts.requests);
+        let help = "Bytes of blocks that came from the bucket.";
+        counter(e, "koios_store_series_data_size_fetched_bytes_total", help, &counts.fetched_bytes);
+        let help = "Lists, series and chunks that questions read of blocks in an object store.";
+        counter(e, "koios_store_series_data_touched_total", help, &counts.touched);
+        let help = "Bytes of what questions read of blocks in an object store.";
+        counter(e, "koios_store_series_data_size_touched_bytes_total", help, &counts.touched_bytes);
+    }
 }
 
 fn head(e: &mut Emitter, heads: &HeadViews) {

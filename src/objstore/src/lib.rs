@@ -12,6 +12,7 @@ pub mod error;
 pub mod faults;
 mod hedged;
 mod provider;
+pub mod ranges;
 pub mod transfer;
 
 pub use bucket::Bucket;

@@ -1,23 +1,24 @@
 //! What this node can answer itself: its head, and blocks from the shelf.
 //!
-//! Serves a peer's scope and the coordinator's own share alike, so that both take one path. Opening blocks is
-//! async (they may have to be fetched), reading them is CPU work for the pool.
+//! Serves a peer's scope and the coordinator's own share alike, so that both take one path. Opening blocks and having of
+//! them what a question reads is async (it may have to be fetched), reading is CPU work for the pool and never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
+use futures::{StreamExt, stream};
 use koios_block::{Block, BlockError};
 use koios_model::{BlockId, Coded, Labels, Matcher};
 use koios_store::served::{SharedBlock, settle};
-use koios_store::{CatalogueView, Cover, Dress, Shelf, StoreError};
+use koios_store::{CatalogueView, Cover, Depth, Dress, Prepared, Question, Shelf, StoreError};
 
 use crate::error::QueryError;
 use crate::limits::{FragmentLimits, Tally};
 use crate::picked::Picked;
 use crate::ports::{Compute, HeadPort, compute_until};
-use crate::reading::{Halt, Reading};
-use crate::scope::{Answer, Form, Missing, MissingReason, Part, Scope, Words};
+use crate::reading::{Halt, Reading, split};
+use crate::scope::{Answer, Form, Missing, MissingReason, Part, Scope, Shard, Words};
 use crate::stats::{QueryStats, ServedStats};
 
 /// This node's data, as readers see it.
@@ -69,7 +70,8 @@ impl LocalParts {
             let (head, scope, wanted) = (self.head.clone(), scope.clone(), matchers.clone());
             let (limits, external) = (self.limits.clone(), self.head_labels(&scope));
             let read = compute_until(&*self.pool, move |stop| {
-                let reading = Reading { scope: &scope, matchers: &wanted, limits: &limits, stop };
+                let (scope, limits) = (&scope, &*limits);
+                let reading = Reading { scope, matchers: &wanted, limits, labels_only: false, stop };
                 let done = reading.head(&*head, &external, &mut answer, &mut tally);
                 done.map(|()| (answer, tally))
             });
@@ -82,10 +84,15 @@ impl LocalParts {
         answer.moved = self.moved(scope);
         let (blocks, missing) = self.open(scope).await;
         answer.missing.extend(missing);
+        let blocks = match self.prepare(scope, &matchers, form, (blocks, tally), &mut answer.missing).await {
+            Ok(blocks) => blocks,
+            Err(halt) => return self.halted(halt, &mut left),
+        };
         if !blocks.is_empty() {
             let (scope, limits) = (scope.clone(), self.limits.clone());
             let read = compute_until(&*self.pool, move |stop| {
-                let reading = Reading { scope: &scope, matchers: &matchers, limits: &limits, stop };
+                let (scope, limits, labels_only) = (&scope, &*limits, form == Form::Labels);
+                let reading = Reading { scope, matchers: &matchers, limits, labels_only, stop };
                 if form == Form::Picked && answer.series.is_empty() {
                     return read_picked(&mut answer, &blocks, &reading).map(|()| answer);
                 }
@@ -141,8 +148,18 @@ impl LocalParts {
         }
         // After the head, as in `select`.
         words.moved = self.moved(scope);
-        let (blocks, missing) = self.open(scope).await;
+        let (blocks, mut missing) = self.open(scope).await;
         let dress = scope.dress;
+        let question = Question {
+            matchers: matchers.clone().into(),
+            dress,
+            depth: Depth::Words,
+            keep: None,
+            picked_max: u64::MAX,
+            series_max: u64::MAX,
+            bytes_max: u64::MAX,
+        };
+        let blocks = self.here(blocks, &question, &mut missing, |_, _| Ok(())).await.unwrap_or_default();
         compute_until(&*self.pool, move |_| {
             words.missing.extend(missing);
             for (block, _) in blocks {
@@ -184,19 +201,94 @@ impl LocalParts {
         for (id, ranges) in wanted {
             match self.shelf.get(id).await {
                 Ok(block) => open.extend(ranges.into_iter().map(|r| (block.clone(), r))),
-                Err(e) => {
-                    let reason = match (&e, e.code()) {
-                        (StoreError::Bucket(_), koios_model::Code::NotFound) => MissingReason::Gone,
-                        (StoreError::Bucket(_), _) => MissingReason::Loading,
-                        _ => MissingReason::Corrupt,
-                    };
-                    missing.push(Missing { part: Part::Block(id), reason, detail: e.to_string() });
-                }
+                Err(e) => missing.push(without(id, &e)),
             }
         }
         (open, missing)
     }
+
+    /// Those of the blocks of which everything is here that the question reads. The bounds are those of reading, so that
+    /// nothing is fetched for an answer that nobody gets.
+    async fn prepare(
+        &self,
+        scope: &Scope,
+        matchers: &[Matcher],
+        form: Form,
+        (blocks, held): (Vec<Ranged>, Tally),
+        missing: &mut Vec<Missing>,
+    ) -> Result<Vec<Ranged>, Halt> {
+        let (limits, of) = (&*self.limits, blocks.len() as u64);
+        let may_split = scope.may_split && form != Form::Picked;
+        let shard = scope.shard;
+        let bound = |split: u64, left: u64, own: u64| if may_split { split } else { left.min(own) };
+        let question = Question {
+            matchers: matchers.into(),
+            dress: scope.dress,
+            depth: if form == Form::Labels { Depth::Series } else { Depth::Chunks },
+            keep: (shard != Shard::WHOLE)
+                .then(|| (Arc::new(move |l: &Labels| shard.holds(l)) as _, format!("{shard:?}"))),
+            picked_max: if may_split { limits.split_series } else { u64::MAX },
+            series_max: scope.series_max.min(limits.series_max),
+            bytes_max: bound(limits.split_bytes, scope.bytes_max, limits.bytes_max),
+        };
+        let (mut sum, mut tally) = (Prepared::default(), held);
+        let bounded = |at: u64, found: Prepared| {
+            sum.picked += found.picked;
+            if may_split && sum.picked > limits.split_series {
+                return Err(Halt::Split(split(sum.picked * of / (at + 1), limits.split_series)));
+            }
+            tally.series += found.series;
+            tally.bytes += found.bytes;
+            if may_split && tally.bytes > limits.split_bytes {
+                // Of this block not all series may have been looked at.
+                let all = found.bytes.saturating_mul(found.picked) / found.series.max(1);
+                let all = (tally.bytes - found.bytes).saturating_add(all.max(found.bytes));
+                return Err(Halt::Split(split(all.saturating_mul(of) / (at + 1), limits.split_bytes)));
+            }
+            tally.check(scope, limits).map_err(Halt::Over)
+        };
+        self.here(blocks, &question, missing, bounded).await
+    }
+
+    /// Has of each block what a question reads; `bounded` sees what was found, block by block, and may end it.
+    async fn here(
+        &self,
+        blocks: Vec<Ranged>,
+        question: &Question,
+        missing: &mut Vec<Missing>,
+        mut bounded: impl FnMut(u64, Prepared) -> Result<(), Halt>,
+    ) -> Result<Vec<Ranged>, Halt> {
+        let one = async |(block, range): Ranged| {
+            let found = self.shelf.prepare(&block, question, range).await;
+            ((block, range), found)
+        };
+        let mut all = stream::iter(blocks).map(one).buffered(PREPARED_AT_ONCE).enumerate();
+        let mut here: Vec<Ranged> = Vec::new();
+        while let Some((at, (block, found))) = all.next().await {
+            match found {
+                Ok(found) => {
+                    bounded(at as u64, found)?;
+                    here.push(block);
+                }
+                Err(e) => missing.push(without(block.0.id(), &e)),
+            }
+        }
+        Ok(here)
+    }
 }
+
+/// Why a block is not in an answer.
+fn without(id: BlockId, e: &StoreError) -> Missing {
+    let reason = match (e, e.code()) {
+        (StoreError::Bucket(_), koios_model::Code::NotFound) => MissingReason::Gone,
+        (StoreError::Bucket(_) | StoreError::Block(BlockError::Absent { .. }), _) => MissingReason::Loading,
+        _ => MissingReason::Corrupt,
+    };
+    Missing { part: Part::Block(id), reason, detail: e.to_string() }
+}
+
+/// Blocks of one question that are prepared at a time.
+const PREPARED_AT_ONCE: usize = 8;
 
 /// A block and the inclusive times that are to be read of it.
 pub(crate) type Ranged = (SharedBlock, (i64, i64));

@@ -47,6 +47,8 @@ pub(crate) struct Reading<'a> {
     pub scope: &'a Scope,
     pub matchers: &'a [Matcher],
     pub limits: &'a FragmentLimits,
+    /// Chunks of blocks are not read; series come without.
+    pub labels_only: bool,
     pub stop: &'a Stop,
 }
 
@@ -76,7 +78,7 @@ impl Reading<'_> {
             return Err(Halt::Stopped);
         }
         if matching.get() > most {
-            return Err(split(matching.get(), most));
+            return Err(Halt::Split(split(matching.get(), most)));
         }
         match read {
             Ok(mut series) => {
@@ -133,7 +135,7 @@ impl Reading<'_> {
         *picked += numbers.len() as u64;
         if scope.may_split && *picked > self.limits.split_series {
             let all = *picked * of as u64 / (at as u64 + 1);
-            return Err(Fault::Halt(split(all, self.limits.split_series)));
+            return Err(Fault::Halt(Halt::Split(split(all, self.limits.split_series))));
         }
         let (from, mut cursor) = (out.len(), inner.cursor(None));
         for (i, number) in numbers.iter().enumerate() {
@@ -141,15 +143,15 @@ impl Reading<'_> {
                 return Err(Fault::Halt(Halt::Stopped));
             }
             cursor.go_to(*number, *mint, *maxt)?;
-            if !cursor.has_chunks() {
+            if !cursor.has_chunks() || (self.labels_only && cursor.is_deleted()) {
                 continue;
             }
             let labels = dressed(external, cursor.labels()?);
             if !scope.shard.holds(&labels) {
                 continue;
             }
-            let chunks = cursor.chunks()?;
-            if chunks.is_empty() {
+            let chunks = if self.labels_only { Vec::new() } else { cursor.chunks()? };
+            if chunks.is_empty() && !self.labels_only {
                 continue;
             }
             let series = SeriesChunks { labels, slot: inner.slot(), chunks };
@@ -171,11 +173,12 @@ impl Reading<'_> {
         if !self.scope.may_split || tally.bytes <= most {
             return Ok(());
         }
-        Err(split((tally.bytes as f64 / done) as u64, most))
+        Err(Halt::Split(split((tally.bytes as f64 / done) as u64, most)))
     }
 }
 
-fn split(held: u64, most: u64) -> Halt {
+/// In how many parts to ask for what would be `held` of at most `most`.
+pub(crate) fn split(held: u64, most: u64) -> u32 {
     let parts = held.div_ceil(most.max(1)).clamp(2, u64::from(SHARDS_MAX));
-    Halt::Split(u32::try_from(parts).unwrap_or(SHARDS_MAX))
+    u32::try_from(parts).unwrap_or(SHARDS_MAX)
 }

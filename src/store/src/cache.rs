@@ -5,6 +5,7 @@
 //! outlives its name anyway. Bound: `bytes_max`, beside what answers read and the block that came last.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use koios_model::BlockId;
@@ -129,7 +130,9 @@ impl Cache {
 /// Bytes of the files in a block directory and one level below.
 fn size(dir: &Path) -> u64 {
     let files = |d: &Path| std::fs::read_dir(d).into_iter().flatten().flatten().collect::<Vec<_>>();
-    let bytes = |e: &std::fs::DirEntry| e.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+    // What it takes, not how long it is: a hole takes nothing.
+    let bytes =
+        |e: &std::fs::DirEntry| e.metadata().map_or(0, |m| if m.is_file() { m.blocks() * 512 } else { 0 });
     let inner = |e: &std::fs::DirEntry| match e.path().is_dir() {
         true => files(&e.path()).iter().map(bytes).sum(),
         false => bytes(e),

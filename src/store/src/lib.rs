@@ -10,19 +10,23 @@
 
 mod cache;
 pub mod catalogue;
+pub mod counts;
 pub mod cover;
 pub mod error;
 pub mod federation;
 mod known;
+pub mod prepare;
 pub mod served;
 pub mod shard;
 pub mod shelf;
+mod sparse;
 pub mod storeapi;
 pub mod visible;
 
 pub use catalogue::{Catalogue, CatalogueView};
 pub use cover::Cover;
 pub use error::StoreError;
+pub use prepare::{Depth, Prepared, Question};
 pub use served::{Dress, ServedBlock};
 pub use shard::SeriesShard;
 pub use shelf::Shelf;

@@ -11,6 +11,9 @@ use koios_block::{Block, BlockError};
 use koios_chunk::SeriesChunks;
 use koios_model::{BlockId, Labels, LabelsBuilder, Matcher, Slot};
 
+use crate::prepare::Walked;
+use crate::sparse::Sparse;
+
 /// Name of the external label that holds the slot of Koios' own blocks.
 pub const REPLICA: &str = "replica";
 
@@ -30,6 +33,9 @@ pub struct ServedBlock {
     block: Block,
     home: Labels,
     full: Labels,
+    /// What is here of it, when it is not all.
+    sparse: Option<Sparse>,
+    walked: Walked,
 }
 
 impl ServedBlock {
@@ -39,7 +45,22 @@ impl ServedBlock {
         let slot = block.slot() != Slot::FOREIGN;
         let full = Labels::from_pairs(labels.iter().filter(|(n, _)| !(slot && *n == REPLICA)));
         let home = Labels::from_pairs(full.iter().filter(|(n, v)| own.get(n) != Some(v)));
-        Self { block, home, full }
+        Self { block, home, full, sparse: None, walked: Walked::default() }
+    }
+
+    /// The same block, of which not everything is here.
+    #[must_use]
+    pub(crate) fn with_sparse(mut self, sparse: Option<Sparse>) -> Self {
+        self.sparse = sparse;
+        self
+    }
+
+    pub(crate) fn sparse(&self) -> Option<&Sparse> {
+        self.sparse.as_ref()
+    }
+
+    pub(crate) fn walked(&self) -> &Walked {
+        &self.walked
     }
 
     /// The block's id.
@@ -119,7 +140,7 @@ impl ServedBlock {
         let external = self.external(dress);
         let Some(inner) = settle(external, matchers) else { return Ok(Vec::new()) };
         match external.get(name) {
-            Some(v) if !self.block.series_labels(&inner)?.is_empty() => Ok(vec![v.to_owned()]),
+            Some(v) if self.block.has_series(&inner)? => Ok(vec![v.to_owned()]),
             Some(_) => Ok(Vec::new()),
             None => self.block.label_values(name, &inner),
         }

@@ -1,10 +1,10 @@
 //! The shelf: blocks this node has opened.
 //!
-//! A block of a local bucket is opened where it lies; any other is fetched into the cache directory first (`crate::cache`).
-//! Opening verifies, and of what was fetched every checksum. A fetched copy that does not verify is removed and fetched
-//! once more. A block that does not verify is refused with its reason and noted as damaged; nothing else suffers. No lock
-//! is held for one block while another is fetched, and a caller who goes away holds nothing. Bounds: 4,096 open blocks,
-//! the one unused longest goes first; 4 blocks fetched at a time.
+//! A block of a local bucket is opened where it lies; of any other only what questions need is fetched, into the cache
+//! directory (`crate::sparse`, `crate::prepare`). What does not verify is fetched once more. A block that does not verify is
+//! refused with its reason and noted as damaged; nothing else suffers. No lock is held for one block while another is
+//! fetched, and a caller who goes away holds nothing. Bounds: 4,096 open blocks, the one unused longest goes first; 16
+//! requests at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -13,23 +13,24 @@ use std::sync::{Arc, Weak};
 
 use koios_block::{Block, BlockError};
 use koios_model::{BlockId, Clock, Labels, SystemClock};
-use koios_objstore::{Bucket, ObjstoreError, transfer};
+use koios_objstore::{Bucket, ObjstoreError};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
+use crate::counts::StoreCounts;
 use crate::error::StoreError;
+use crate::prepare::{self, Prepared, Question};
 use crate::served::{ServedBlock, SharedBlock};
+use crate::sparse::{REQUESTS_MAX, Sparse, Way};
 
 /// Most blocks open at a time.
 pub const OPEN_MAX: usize = 4096;
-/// Most blocks fetched at a time.
-pub const FETCHES_MAX: usize = 4;
 /// Bytes of fetched blocks that are kept, unless told otherwise.
 pub const CACHE_BYTES: u64 = 20 << 30;
 /// Most blocks whose damage is remembered.
 const DAMAGED_MAX: usize = 10_000;
-/// Tries of one fetch: a body that came short or changed may come whole the next time.
+/// Tries of one opening: a body that came short or changed may come whole the next time.
 const FETCH_TRIES: usize = 2;
 /// How long a block whose copy in the bucket is damaged is not fetched again.
 const QUARANTINE_NS: u64 = 60_000_000_000;
@@ -47,14 +48,13 @@ struct Damage {
 
 /// Opened blocks of one bucket.
 pub struct Shelf {
-    bucket: Bucket,
+    way: Way,
     cache: Cache,
     own_labels: Labels,
     open: Mutex<HashMap<BlockId, Slot>>,
     damaged: Mutex<BTreeMap<BlockId, Damage>>,
     /// Blocks that somebody is opening.
     turns: Mutex<HashMap<BlockId, Weak<tokio::sync::Mutex<()>>>>,
-    fetches: Semaphore,
     tick: AtomicU64,
     opened: AtomicU64,
     clock: Arc<dyn Clock>,
@@ -63,14 +63,14 @@ pub struct Shelf {
 impl Shelf {
     /// An empty shelf. `own_labels` are the external labels of this cluster.
     pub fn new(bucket: Bucket, cache_dir: PathBuf, own_labels: Labels) -> Self {
+        let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
         Self {
-            bucket,
+            way: Way { bucket, requests, counts: Arc::default() },
             cache: Cache::new(cache_dir, CACHE_BYTES),
             own_labels,
             open: Mutex::default(),
             damaged: Mutex::default(),
             turns: Mutex::default(),
-            fetches: Semaphore::new(FETCHES_MAX),
             tick: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             clock: SystemClock::shared(),
@@ -110,16 +110,71 @@ impl Shelf {
         if let Some(b) = self.peek(id) {
             return Ok(b);
         }
-        let block = match self.bucket.local_block_dir(id) {
-            Some(dir) => open(id, dir, false).await?.map_err(|e| self.refuse(id, e, 0))?,
-            None => self.cached(id).await?,
+        let (block, sparse) = match self.way.bucket.local_block_dir(id) {
+            Some(dir) => {
+                let block = work(id, move || Block::open(&dir)).await?;
+                (block.map_err(|e| self.refuse(id, e, 0))?, None)
+            }
+            None => self.cached(id).await.map(|(block, sparse)| (block, Some(sparse)))?,
         };
         self.damaged.lock().remove(&id);
         let slot = block.meta().slot();
-        let served = Arc::new(ServedBlock::new(block.with_slot(slot), &self.own_labels));
+        let served = ServedBlock::new(block.with_slot(slot), &self.own_labels).with_sparse(sparse);
+        let served = Arc::new(served);
         self.insert(id, served.clone());
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(served)
+    }
+
+    /// Makes what a question reads of a block for times in the inclusive `range` be here. Of a block that lies here
+    /// nothing is looked at.
+    ///
+    /// # Errors
+    /// `Damaged` with the reason, or what the bucket says.
+    pub async fn prepare(
+        &self,
+        block: &SharedBlock,
+        question: &Question,
+        range: (i64, i64),
+    ) -> Result<Prepared, StoreError> {
+        let (Some(sparse), id) = (block.sparse(), block.id()) else { return Ok(Prepared::default()) };
+        let done = prepare::prepare(block, sparse, question, range).await;
+        if matches!(done, Ok((_, true)) | Err(_)) && self.is_open(block) {
+            // What came stays here over a restart; where it is not written down, it is fetched again.
+            let saved = block.clone();
+            let save = move || saved.sparse().map_or(Ok(()), Sparse::save);
+            if let Err(e) = tokio::task::spawn_blocking(save).await.unwrap_or(Ok(())) {
+                tracing::warn!(block = %id, error = %e, "what is here of a block is not written down");
+            }
+            self.came(id);
+        }
+        match done {
+            Ok((prepared, _)) => Ok(prepared),
+            Err(StoreError::Block(e)) => {
+                let refused = self.refuse(id, e, self.clock.mono_ns() + QUARANTINE_NS);
+                if matches!(refused, StoreError::Damaged { .. }) {
+                    self.cache.remove(id);
+                }
+                Err(refused)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Counts of what was asked of the bucket.
+    pub fn counts(&self) -> &StoreCounts {
+        &self.way.counts
+    }
+
+    /// Whether this is what the shelf has of the block.
+    fn is_open(&self, block: &SharedBlock) -> bool {
+        self.open.lock().get(&block.id()).is_some_and(|s| Arc::ptr_eq(&s.block, block))
+    }
+
+    /// A block takes more room than before.
+    fn came(&self, id: BlockId) {
+        let tick = self.tick.fetch_add(1, Ordering::Relaxed);
+        self.cache.add(id, tick, |id| self.last_use(id), |id| self.let_go(id));
     }
 
     fn turn(&self, id: BlockId) -> Arc<tokio::sync::Mutex<()>> {
@@ -136,7 +191,7 @@ impl Shelf {
     /// What the block's files are to blame for is remembered; what the system refused (no such file, too many open)
     /// is not.
     fn refuse(&self, id: BlockId, e: BlockError, until_ns: u64) -> StoreError {
-        if matches!(e, BlockError::Io { .. }) {
+        if matches!(e, BlockError::Io { .. } | BlockError::Absent { .. }) {
             return StoreError::Block(e);
         }
         let detail = e.to_string();
@@ -156,7 +211,7 @@ impl Shelf {
     /// is removed.
     pub fn mark_damaged(&self, id: BlockId, detail: String) {
         self.note(id, detail, 0);
-        if self.bucket.local_root().is_none() {
+        if self.way.bucket.local_root().is_none() {
             self.cache.remove(id);
         }
     }
@@ -184,7 +239,7 @@ impl Shelf {
     pub fn retain(&self, keep: impl Fn(BlockId) -> bool) {
         self.open.lock().retain(|id, _| keep(*id));
         self.damaged.lock().retain(|id, _| keep(*id));
-        if self.bucket.local_root().is_none() {
+        if self.way.bucket.local_root().is_none() {
             self.cache.retain(|id| keep(id) || self.is_opening(id));
         }
     }
@@ -238,24 +293,26 @@ impl Shelf {
     }
 
     /// The block from the cache directory, or from the bucket.
-    async fn cached(&self, id: BlockId) -> Result<Block, StoreError> {
+    async fn cached(&self, id: BlockId) -> Result<(Block, Sparse), StoreError> {
         if let Some(d) = self.damaged.lock().get(&id).filter(|d| self.clock.mono_ns() < d.until_ns) {
             return Err(StoreError::Damaged { id, detail: d.why.clone() });
         }
         if let Some(dir) = self.cache.holds(id, self.tick.fetch_add(1, Ordering::Relaxed)) {
-            match open(id, dir, false).await? {
-                Ok(block) => return Ok(block),
-                Err(e) => {
-                    tracing::warn!(block = %id, error = %e, "the fetched copy does not open and is fetched again");
-                    self.cache.remove(id);
+            let way = self.way.clone();
+            let found = work(id, move || Sparse::resume(way, &dir, id).map(opened)).await?;
+            match found {
+                Some(Ok(found)) => return Ok(found),
+                Some(Err(e)) => {
+                    tracing::warn!(block = %id, error = %e, "what is here does not open and is fetched again");
                 }
+                None => tracing::debug!(block = %id, "what is here is not known"),
             }
+            self.cache.remove(id);
         }
-        let _room = self.fetches.acquire().await.expect("BUG: nobody closes it");
         let mut tries = 1;
         loop {
-            match self.fetched(id).await {
-                Ok(Ok(block)) => return Ok(block),
+            match self.begun(id).await {
+                Ok(Ok(found)) => return Ok(found),
                 Ok(Err(e)) if tries == FETCH_TRIES => {
                     return Err(self.refuse(id, e, self.clock.mono_ns() + QUARANTINE_NS));
                 }
@@ -272,31 +329,31 @@ impl Shelf {
         }
     }
 
-    /// Fetched and opened; what does not verify is not kept.
-    async fn fetched(&self, id: BlockId) -> Result<Result<Block, BlockError>, StoreError> {
+    /// Begun and opened; what does not verify is not kept.
+    async fn begun(&self, id: BlockId) -> Result<Result<(Block, Sparse), BlockError>, StoreError> {
         self.cache.make_dir()?;
-        let dir = transfer::fetch_block(&self.bucket, self.cache.dir(), id).await?;
-        let opened = open(id, dir, true).await?;
-        match opened.is_ok() {
-            true => {
-                let tick = self.tick.fetch_add(1, Ordering::Relaxed);
-                self.cache.add(id, tick, |id| self.last_use(id), |id| self.let_go(id));
-            }
+        let sparse = match Sparse::begin(self.way.clone(), self.cache.dir(), id).await? {
+            Ok(sparse) => sparse,
+            Err(e) => return Ok(Err(e)),
+        };
+        let found = work(id, move || opened(sparse)).await?;
+        match found.is_ok() {
+            true => self.came(id),
             false => self.cache.remove(id),
         }
-        Ok(opened)
+        Ok(found)
     }
 }
 
-/// Opens a block directory where files may be waited for.
-async fn open(id: BlockId, dir: PathBuf, whole: bool) -> Result<Result<Block, BlockError>, StoreError> {
-    let work = move || {
-        let block = Block::open(&dir)?;
-        if whole {
-            block.verify_checksums()?;
-        }
-        Ok(block)
-    };
+fn opened(sparse: Sparse) -> Result<(Block, Sparse), BlockError> {
+    sparse.open().map(|block| (block, sparse))
+}
+
+/// Work where files may be waited for.
+async fn work<T: Send + 'static>(
+    id: BlockId,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged { id, detail: e.to_string() })
 }
 
@@ -307,7 +364,7 @@ mod tests {
     use koios_block::{BlockMetaExtras, BlockWriter};
     use koios_chunk::encode_xor;
     use koios_model::{Columns, MatchType, Matcher};
-    use koios_objstore::BucketConfig;
+    use koios_objstore::{BucketConfig, transfer};
 
     fn id(n: u64) -> BlockId {
         BlockId::from_parts(n, 0)

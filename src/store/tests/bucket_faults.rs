@@ -12,7 +12,8 @@ use koios_model::{BlockId, Columns, Labels, ManualClock, SystemClock};
 use koios_objstore::faults::{Fault, Faulty};
 use koios_objstore::transfer::{self, delete_block, upload_block};
 use koios_objstore::{Bucket, BucketConfig, ObjstoreError};
-use koios_store::{Catalogue, Shelf, StoreError, Visibility};
+use koios_store::served::SharedBlock;
+use koios_store::{Catalogue, Depth, Dress, Question, Shelf, StoreError, Visibility};
 
 /// More tries than a fault of 30 % can outlive.
 const TRIES: usize = 200;
@@ -71,9 +72,23 @@ impl Bench {
 
     /// Samples that a block answers with.
     async fn read(&self, n: u64) -> Result<usize, StoreError> {
-        let found = self.shelf.get(id(n)).await?.select(&[], 0, i64::MAX)?;
+        let block = whole(&self.shelf, n).await?;
+        let found = block.select(&[], 0, i64::MAX)?;
         Ok(found.iter().flat_map(|s| &s.chunks).map(|c| c.sample_count().unwrap()).sum())
     }
+}
+
+/// A block of which everything is here.
+async fn whole(shelf: &Shelf, n: u64) -> Result<SharedBlock, StoreError> {
+    let block = shelf.get(id(n)).await?;
+    shelf.prepare(&block, &everything(), (0, i64::MAX)).await?;
+    Ok(block)
+}
+
+fn everything() -> Question {
+    let (matchers, dress, depth) = ([].into(), Dress::Home, Depth::Chunks);
+    let (picked_max, series_max, bytes_max) = (u64::MAX, u64::MAX, u64::MAX);
+    Question { matchers, dress, depth, keep: None, picked_max, series_max, bytes_max }
 }
 
 /// Until it works, which it must soon.
@@ -302,12 +317,12 @@ async fn fetched_blocks_make_room_for_others() {
     let one = b.shelf.cached_bytes();
     let cache = b.dir.path().join("small");
     let shelf = Shelf::new(b.bucket.clone(), cache.clone(), Labels::empty()).with_cache_bytes(3 * one + 100);
-    let held = shelf.get(id(1)).await.unwrap();
+    let held = whole(&shelf, 1).await.unwrap();
     for n in [2, 3] {
-        shelf.get(id(n)).await.unwrap();
+        whole(&shelf, n).await.unwrap();
     }
     shelf.peek(id(2)).unwrap();
-    shelf.get(id(4)).await.unwrap();
+    whole(&shelf, 4).await.unwrap();
     let there = |n: u64| cache.join(id(n).to_string()).exists();
     assert_eq!([1, 2, 3, 4].map(there), [true, true, false, true]);
     assert!(shelf.peek(id(3)).is_none() && shelf.cached_bytes() <= 3 * one + 100);
@@ -317,7 +332,7 @@ async fn fetched_blocks_make_room_for_others() {
     assert!(!there(2), "what the bucket lost goes here too");
     let again = Shelf::new(b.bucket.clone(), cache.clone(), Labels::empty()).with_cache_bytes(one + 100);
     assert_eq!(again.cached_bytes(), 2 * one, "an earlier run's are counted");
-    again.get(id(5)).await.unwrap();
+    whole(&again, 5).await.unwrap();
     assert_eq!([1, 4, 5].map(there), [false, false, true]);
 }
 

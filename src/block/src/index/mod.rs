@@ -69,14 +69,21 @@ impl Toc {
     }
 
     pub(crate) fn read(file: &[u8]) -> Result<Self, BlockError> {
-        let Some(at) = file.len().checked_sub(TOC_BYTES) else {
-            return Err(damaged(INDEX_FILE, file.len() as u64, "too short for a table of contents"));
+        Self::read_tail(file, file.len() as u64)
+    }
+
+    /// From the last bytes of a file of `file_bytes` bytes.
+    pub(crate) fn read_tail(tail: &[u8], file_bytes: u64) -> Result<Self, BlockError> {
+        let Some(begin) = tail.len().checked_sub(TOC_BYTES).filter(|_| tail.len() as u64 <= file_bytes)
+        else {
+            return Err(damaged(INDEX_FILE, file_bytes, "too short for a table of contents"));
         };
-        let mut d = Dec::at(file, INDEX_FILE, at as u64)?;
-        if crc32c(&file[at..at + TOC_BYTES - 4])
-            != u32::from_be_bytes(*file.last_chunk::<4>().unwrap_or(&[0; 4]))
+        let at = file_bytes - TOC_BYTES as u64;
+        let mut d = Dec::at(tail, INDEX_FILE, begin as u64)?;
+        if crc32c(&tail[begin..begin + TOC_BYTES - 4])
+            != u32::from_be_bytes(*tail.last_chunk::<4>().unwrap_or(&[0; 4]))
         {
-            return Err(d.damaged("checksum of the table of contents does not match"));
+            return Err(damaged(INDEX_FILE, at, "checksum of the table of contents does not match"));
         }
         let toc = Self {
             symbols: d.be64()?,
@@ -87,10 +94,23 @@ impl Toc {
             postings_table: d.be64()?,
         };
         let ends = [toc.symbols, toc.series, toc.postings, toc.postings_table];
-        if ends.iter().any(|&e| e > at as u64) || toc.series < toc.symbols || toc.postings < toc.series {
-            return Err(damaged(INDEX_FILE, at as u64, "table of contents points outside of the file"));
+        if ends.iter().any(|&e| e > at) || toc.series < toc.symbols || toc.postings < toc.series {
+            return Err(damaged(INDEX_FILE, at, "table of contents points outside of the file"));
         }
         Ok(toc)
+    }
+
+    /// Where the section that begins at `start` ends: where the next one begins.
+    pub(crate) fn section_end(&self, start: u64, file_bytes: u64) -> u64 {
+        let starts = [
+            self.series,
+            self.label_indices,
+            self.label_indices_table,
+            self.postings,
+            self.postings_table,
+            file_bytes.saturating_sub(TOC_BYTES as u64),
+        ];
+        starts.into_iter().filter(|s| *s > start).min().unwrap_or(start)
     }
 }
 

@@ -3,6 +3,10 @@
 //! `open` checks table of contents, symbols and postings table; series and postings lists are checked when
 //! they are read. Implements `PostingsSource`, so matchers are answered without looking at series.
 
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use koios_model::{Labels, Matcher};
 
@@ -10,7 +14,8 @@ use super::table::{PostingsTable, Symbols};
 use super::{ChunkRef, HEADER_BYTES, INDEX_FILE, MAGIC, SERIES_ALIGN, TOC_BYTES, Toc};
 use crate::dec::{Dec, damaged};
 use crate::error::BlockError;
-use crate::postings::{PostingsSource, ValueTest, select_postings, union};
+use crate::extents::Present;
+use crate::postings::{PostingsSource, ValueTest, select_postings, touch_postings, union};
 
 /// A series as the index stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub struct IndexReader {
     align: u64,
     symbols: Symbols,
     table: PostingsTable,
+    /// What is here of the file; `None` means all.
+    present: Option<Arc<Present>>,
 }
 
 impl IndexReader {
@@ -87,9 +94,95 @@ impl IndexReader {
             ));
         }
         let symbols = Symbols::open(&bytes, toc.symbols, version)?;
-        let table = PostingsTable::open(&bytes, toc.postings_table, version)?;
+        let lists_end = toc.section_end(toc.postings, bytes.len() as u64);
+        let table = PostingsTable::open(&bytes, toc.postings_table, lists_end, version)?;
         let align = if version == 1 { 1 } else { SERIES_ALIGN };
-        Ok(Self { bytes, toc, align, symbols, table })
+        Ok(Self { bytes, toc, align, symbols, table, present: None })
+    }
+
+    /// The same index over a file of which only `present` is here, at least the parts that `open` reads.
+    #[must_use]
+    pub(crate) fn with_present(mut self, present: Arc<Present>) -> Self {
+        self.present = Some(present);
+        self
+    }
+
+    /// What went wrong, or that the bytes are not here.
+    fn blame(&self, e: BlockError, part: impl FnOnce() -> Result<Range<u64>, BlockError>) -> BlockError {
+        let Some(present) = &self.present else { return e };
+        match part() {
+            Ok(range) if present.covers(range.clone()) => e,
+            Ok(range) => BlockError::Absent { file: INDEX_FILE.to_owned(), offset: range.start },
+            Err(e) => e,
+        }
+    }
+
+    /// Where a series lies, as its first bytes say.
+    pub(crate) fn entry_range(&self, number: u32) -> Result<Range<u64>, BlockError> {
+        let start = self.offset(number);
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, start)?;
+        let len = d.uvarint()?;
+        self.inside(start, d.offset().saturating_add(len).saturating_add(4))
+    }
+
+    /// Where a list lies, as its first bytes say.
+    pub(crate) fn list_range(&self, start: u64) -> Result<Range<u64>, BlockError> {
+        let len = Dec::at(&self.bytes, INDEX_FILE, start)?.be32()?;
+        self.inside(start, start.saturating_add(8).saturating_add(u64::from(len)))
+    }
+
+    fn inside(&self, start: u64, end: u64) -> Result<Range<u64>, BlockError> {
+        match end <= self.bytes.len() as u64 {
+            true => Ok(start..end),
+            false => Err(damaged(INDEX_FILE, start, "ends too early")),
+        }
+    }
+
+    /// Where the section of series begins and ends.
+    pub(crate) fn series_section(&self) -> Range<u64> {
+        self.toc.series..self.toc.section_end(self.toc.series, self.bytes.len() as u64)
+    }
+
+    /// Where the lists lie that `select` reads, each as far as can be told before it is read.
+    pub(crate) fn lists_of(&self, matchers: &[Matcher]) -> Result<Vec<Range<u64>>, BlockError> {
+        let touched = Touched { index: self, lists: RefCell::default() };
+        touch_postings(&touched, matchers)?;
+        Ok(touched.lists.into_inner())
+    }
+
+    /// Checks a list as reading it does.
+    pub(crate) fn check_list(&self, start: u64) -> Result<(), BlockError> {
+        Dec::framed_u32(&self.bytes, INDEX_FILE, start).map(drop)
+    }
+
+    /// Checks a series as reading it does.
+    pub(crate) fn check_entry(&self, number: u32) -> Result<(), BlockError> {
+        self.entry(number).map(drop)
+    }
+
+    /// Calls `visit` with the chunks of a series that overlap the inclusive range and the reference of the chunk after each.
+    /// Answers where its labels lie.
+    pub(crate) fn chunk_refs(
+        &self,
+        number: u32,
+        (mint, maxt): (i64, i64),
+        mut visit: impl FnMut(u64, Option<u64>),
+    ) -> Result<LabelsAt<'_>, BlockError> {
+        let entry = self.entry(number)?;
+        let mut d = entry;
+        let pairs = d.uvarint()?;
+        d.skip_uvarints(pairs.saturating_mul(2))?;
+        let mut before = None;
+        read_chunks(&mut d, |c| {
+            if let Some(reference) = before {
+                visit(reference, Some(c.reference));
+            }
+            before = (c.min_time <= maxt && mint <= c.max_time).then_some(c.reference);
+        })?;
+        if let Some(reference) = before {
+            visit(reference, None);
+        }
+        Ok(LabelsAt(entry))
     }
 
     /// All texts in order, for whoever merges indices; `None` of version 1, which does not sort them.
@@ -169,7 +262,13 @@ impl IndexReader {
         if offset < self.toc.series || offset >= self.toc.postings_table {
             return Err(damaged(INDEX_FILE, offset, "series number points outside of the series section"));
         }
-        Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset)
+        let entry = Dec::framed_uvarint(&self.bytes, INDEX_FILE, offset);
+        // A hole is a run of zeros, which frame an entry of no bytes.
+        let entry = match entry {
+            Ok(d) if d.remaining() == 0 => Err(d.damaged("series has no bytes")),
+            other => other,
+        };
+        entry.map_err(|e| self.blame(e, || self.entry_range(number)))
     }
 
     fn read_labels<'a>(&'a self, d: &mut Dec<'_>, last: &mut LastLabels<'a>) -> Result<Labels, BlockError> {
@@ -251,6 +350,10 @@ impl IndexReader {
     }
 
     fn list(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
+        self.read_list(offset).map_err(|e| self.blame(e, || self.list_range(offset)))
+    }
+
+    fn read_list(&self, offset: u64) -> Result<Vec<u32>, BlockError> {
         let mut d = Dec::framed_u32(&self.bytes, INDEX_FILE, offset)?;
         let count = d.be32()? as usize;
         let body = d.rest();
@@ -265,8 +368,30 @@ impl IndexReader {
         Ok(list)
     }
 
-    fn lists(&self, offsets: &[u64]) -> Result<Vec<u32>, BlockError> {
-        Ok(union(offsets.iter().map(|&o| self.list(o)).collect::<Result<_, _>>()?))
+    /// Where the lists of the values lie that pass the test.
+    fn lists(&self, name: &str, test: &ValueTest<'_>) -> Result<Vec<Range<u64>>, BlockError> {
+        let mut lists = Vec::new();
+        match test {
+            ValueTest::Set(values) => {
+                for value in *values {
+                    lists.extend(self.table.find(name, value)?);
+                }
+            }
+            ValueTest::Prefix(prefix, fits) => self.table.scan(name, prefix, |v, list| {
+                let inside = v.starts_with(prefix);
+                if inside && fits(v) {
+                    lists.push(list);
+                }
+                inside
+            })?,
+            ValueTest::Any(fits) => self.table.scan(name, "", |v, list| {
+                if fits(v) {
+                    lists.push(list);
+                }
+                true
+            })?,
+        }
+        Ok(lists)
     }
 }
 
@@ -274,36 +399,47 @@ impl PostingsSource for IndexReader {
     type Error = BlockError;
 
     fn all(&self) -> Result<Vec<u32>, BlockError> {
-        self.table.all().map_or(Ok(Vec::new()), |o| self.list(o))
+        self.table.all()?.map_or(Ok(Vec::new()), |l| self.list(l.start))
     }
 
     fn equal(&self, name: &str, value: &str) -> Result<Vec<u32>, BlockError> {
-        self.table.find(name, value)?.map_or(Ok(Vec::new()), |o| self.list(o))
+        self.table.find(name, value)?.map_or(Ok(Vec::new()), |l| self.list(l.start))
     }
 
     fn any_of(&self, name: &str, test: &ValueTest<'_>) -> Result<Vec<u32>, BlockError> {
-        let mut offsets = Vec::new();
-        match test {
-            ValueTest::Set(values) => {
-                for value in *values {
-                    offsets.extend(self.table.find(name, value)?);
-                }
-            }
-            ValueTest::Prefix(prefix, fits) => self.table.scan(name, prefix, |v, offset| {
-                let inside = v.starts_with(prefix);
-                if inside && fits(v) {
-                    offsets.push(offset);
-                }
-                inside
-            })?,
-            ValueTest::Any(fits) => self.table.scan(name, "", |v, offset| {
-                if fits(v) {
-                    offsets.push(offset);
-                }
-                true
-            })?,
-        }
-        self.lists(&offsets)
+        let lists = self.lists(name, test)?;
+        Ok(union(lists.iter().map(|l| self.list(l.start)).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Notes which lists are asked for; a list that is there has one series.
+struct Touched<'a> {
+    index: &'a IndexReader,
+    lists: RefCell<Vec<Range<u64>>>,
+}
+
+impl Touched<'_> {
+    fn note(&self, lists: impl IntoIterator<Item = Range<u64>>) -> Vec<u32> {
+        let mut noted = self.lists.borrow_mut();
+        let before = noted.len();
+        noted.extend(lists);
+        vec![0; usize::from(noted.len() > before)]
+    }
+}
+
+impl PostingsSource for Touched<'_> {
+    type Error = BlockError;
+
+    fn all(&self) -> Result<Vec<u32>, BlockError> {
+        Ok(self.note(self.index.table.all()?))
+    }
+
+    fn equal(&self, name: &str, value: &str) -> Result<Vec<u32>, BlockError> {
+        Ok(self.note(self.index.table.find(name, value)?))
+    }
+
+    fn any_of(&self, name: &str, test: &ValueTest<'_>) -> Result<Vec<u32>, BlockError> {
+        Ok(self.note(self.index.lists(name, test)?))
     }
 }
 

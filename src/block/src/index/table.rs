@@ -5,6 +5,7 @@
 //! held whole. Invariant: both were checked as a whole (checksum, order of names and values) when opened.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ use crate::error::BlockError;
 const SYMBOL_STRIDE: usize = 8;
 /// Entries between two remembered positions of the postings table.
 const STRIDE: usize = 32;
+/// Length, count and checksum of a list.
+const LIST_BYTES_MIN: u64 = 12;
 
 /// Texts by number.
 #[derive(Debug)]
@@ -94,6 +97,8 @@ pub(crate) struct PostingsTable {
     bytes: Bytes,
     names: Vec<NameRange>,
     all: Option<u64>,
+    /// Where the section of lists ends.
+    lists_end: u64,
     /// Version 1: everything, sorted here, and `names` stays empty.
     whole: Option<Whole>,
 }
@@ -105,8 +110,8 @@ type Whole = BTreeMap<Box<str>, Vec<(Box<str>, u64)>>;
 type Entry<'a> = (&'a str, u64);
 
 impl PostingsTable {
-    pub(crate) fn open(bytes: &Bytes, offset: u64, version: u8) -> Result<Self, BlockError> {
-        let mut table = Self { bytes: bytes.clone(), names: Vec::new(), all: None, whole: None };
+    pub(crate) fn open(bytes: &Bytes, offset: u64, lists_end: u64, version: u8) -> Result<Self, BlockError> {
+        let mut table = Self { bytes: bytes.clone(), names: Vec::new(), all: None, lists_end, whole: None };
         if version == 1 {
             table.load_whole(offset)?;
             return Ok(table);
@@ -159,9 +164,10 @@ impl PostingsTable {
         Ok(())
     }
 
-    /// Offset of the list of all series.
-    pub(crate) fn all(&self) -> Option<u64> {
-        self.all
+    /// The list of all series.
+    pub(crate) fn all(&self) -> Result<Option<Range<u64>>, BlockError> {
+        let Some(offset) = self.all else { return Ok(None) };
+        Ok(Some(self.span(offset, self.after(None)?)))
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -169,36 +175,51 @@ impl PostingsTable {
         self.names.iter().map(|n| &*n.name).chain(whole)
     }
 
-    fn range(&self, name: &str) -> Option<&NameRange> {
-        let i = self.names.binary_search_by(|n| (*n.name).cmp(name)).ok()?;
-        self.names.get(i)
+    fn position(&self, name: &str) -> Option<usize> {
+        self.names.binary_search_by(|n| (*n.name).cmp(name)).ok()
     }
 
-    /// Offset of the list of one label.
-    pub(crate) fn find(&self, name: &str, value: &str) -> Result<Option<u64>, BlockError> {
+    /// Where the first list of the next name begins, or the section ends.
+    fn after(&self, name: Option<usize>) -> Result<u64, BlockError> {
+        let next = self.names.get(name.map_or(0, |i| i + 1));
+        let Some(&at) = next.and_then(|n| n.samples.first()) else { return Ok(self.lists_end) };
+        let mut d = Dec::at(&self.bytes, INDEX_FILE, at)?;
+        Ok(read_entry(&mut d)?.1.1)
+    }
+
+    /// Where a list lies, if lists lie in the order of the table, which nothing demands; its length at the least.
+    fn span(&self, offset: u64, next: u64) -> Range<u64> {
+        let least = offset.saturating_add(LIST_BYTES_MIN);
+        offset..if next > offset { next } else { least }
+    }
+
+    /// The list of one label.
+    pub(crate) fn find(&self, name: &str, value: &str) -> Result<Option<Range<u64>>, BlockError> {
         let mut found = None;
-        self.scan(name, value, |v, offset| {
+        self.scan(name, value, |v, list| {
             if v == value {
-                found = Some(offset);
+                found = Some(list);
             }
             v < value
         })?;
         Ok(found)
     }
 
-    /// Calls `visit` with every value of `name` from `start` on, in order, until it answers false.
+    /// Calls `visit` with every value of `name` from `start` on, in order, and where its list begins and probably ends, until
+    /// it answers false.
     pub(crate) fn scan<'a>(
         &'a self,
         name: &str,
         start: &str,
-        mut visit: impl FnMut(&'a str, u64) -> bool,
+        mut visit: impl FnMut(&'a str, Range<u64>) -> bool,
     ) -> Result<(), BlockError> {
         if let Some(values) = self.whole.as_ref().and_then(|w| w.get(name)) {
             let from = values.partition_point(|(v, _)| **v < *start);
-            values[from..].iter().all(|(value, offset)| visit(value, *offset));
+            values[from..].iter().all(|(value, offset)| visit(value, self.span(*offset, 0)));
             return Ok(());
         }
-        let Some(range) = self.range(name) else { return Ok(()) };
+        let Some(at) = self.position(name) else { return Ok(()) };
+        let range = &self.names[at];
         // The last sampled value that is not after `start`.
         let (mut low, mut high) = (0, range.samples.len());
         while high - low > 1 {
@@ -208,11 +229,16 @@ impl PostingsTable {
             if value <= start { low = mid } else { high = mid }
         }
         let mut d = Dec::at(&self.bytes, INDEX_FILE, range.samples[low])?;
-        for _ in low * STRIDE..range.count {
-            let (_, (value, offset)) = read_entry(&mut d)?;
-            if value >= start && !visit(value, offset) {
+        let (_, mut entry) = read_entry(&mut d)?;
+        for i in low * STRIDE..range.count {
+            let next = match i + 1 < range.count {
+                true => read_entry(&mut d)?.1,
+                false => ("", self.after(Some(at))?),
+            };
+            if entry.0 >= start && !visit(entry.0, self.span(entry.1, next.1)) {
                 break;
             }
+            entry = next;
         }
         Ok(())
     }
