@@ -7,12 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use koios_model::{Labels, Matcher};
 use koios_proto::thanos::{RulesRequest, rules_request};
 use koios_query::{Front, endpoints};
 use koios_store::storeapi::Told;
-use koios_store::storeapi::facts::{Facts, FactsAsk, Offer};
+use koios_store::storeapi::facts::FactsAsk;
 use serde_json::{Map, Value, json};
 
 use crate::api::{metadata, query_exemplars, targets};
@@ -98,15 +97,17 @@ impl ClusterFacts {
     }
 }
 
-#[async_trait]
-impl Facts for ClusterFacts {
-    async fn facts(&self, ask: FactsAsk, via: Vec<String>) -> Result<Told<Value>, tonic::Status> {
-        let bad = tonic::Status::invalid_argument;
+impl ClusterFacts {
+    /// The facts of one question as one entry, or entries by node; `via` names clusters that it came through.
+    ///
+    /// # Errors
+    /// What is wrong with the question.
+    pub async fn told(&self, ask: FactsAsk, via: Vec<String>) -> Result<Told<Value>, String> {
         let one = |found, warnings| Told { found: vec![found], warnings };
         Ok(match &ask {
             FactsAsk::Rules(r) => {
                 let told = self.outside(&ask, &via).await;
-                one(pick_groups(merged_groups(told.found), r).map_err(bad)?, told.warnings)
+                one(pick_groups(merged_groups(told.found), r)?, told.warnings)
             }
             FactsAsk::Targets(_) => self.targets(&ask, &via).await,
             FactsAsk::Metadata(r) => {
@@ -117,7 +118,7 @@ impl Facts for ClusterFacts {
                 one(metadata::merge(&told.found, limit, metadata::SAYINGS_MAX), told.warnings)
             }
             FactsAsk::Exemplars(r) => {
-                let expr = koios_promql::parse(&r.query).map_err(|e| bad(e.to_string()))?;
+                let expr = koios_promql::parse(&r.query).map_err(|e| e.to_string())?;
                 let kind = query_exemplars::report(&expr, r.start, r.end);
                 let told = self.all(&kind, &ask, &via).await;
                 one(query_exemplars::merge(&told.found), told.warnings)
@@ -127,10 +128,6 @@ impl Facts for ClusterFacts {
                 self.sizes(limit, &ask, &via).await
             }
         })
-    }
-
-    fn offers(&self) -> Vec<Offer> {
-        Offer::ALL.into()
     }
 }
 

@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod compact_tool;
 mod counted;
+mod facts_port;
 mod features;
 mod federating;
 mod gossiping;

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::admin::Admin;
 use crate::banner::Banner;
 use crate::cli::RunArgs;
+use crate::facts_port::FactsOfAll;
 use crate::gossiping::{self, Gossiping};
 use crate::identity::{Identity, displaced, hostname};
 use crate::joining::{self, Joined};
@@ -238,7 +239,7 @@ impl Node {
                     own: f.external.clone(),
                     slots: s.config.koios.scrape.replicas.max(1),
                 }),
-                facts: Arc::new(state.facts_of_all()),
+                facts: Arc::new(FactsOfAll(state.facts_of_all())),
                 beside: f.federation.beside_me(),
             },
             ready: Arc::new(move || readiness.load(Ordering::Acquire) == Readiness::Ready as u8),

@@ -1,3 +1,5 @@
+//! Questions and answers of remote read from the asking side: what is written is read back, bounds hold, damage is an error.
+
 use std::sync::Arc;
 
 use koios_model::histogram::{Buckets, FloatHistogram, Span};
