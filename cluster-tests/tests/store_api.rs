@@ -267,7 +267,8 @@ async fn info_says_whose_data_since_when() {
         assert!(sets.contains(&wanted), "{wanted} in {sets:?}");
     }
     assert_eq!(store.tsdb_infos.len(), sets.len());
-    assert!(info.rules.is_none() && info.targets.is_none(), "what is not offered is absent");
+    assert!(info.rules.is_some() && info.targets.is_some() && info.metric_metadata.is_some());
+    assert!(info.exemplars.is_some() && info.status.is_some());
 }
 
 /// The recorded answers of Thanos through a second node that has no bucket and no cluster with the first.
