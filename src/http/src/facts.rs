@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use koios_model::{Labels, Matcher};
 use koios_proto::thanos::{RulesRequest, rules_request};
 use koios_query::{Front, endpoints};
-use koios_store::storeapi::Told;
 use koios_store::storeapi::facts::{Facts, FactsAsk, Offer};
+use koios_store::storeapi::{Status, Told};
 use serde_json::{Map, Value, json};
 
 use crate::api::{metadata, query_exemplars, targets};
@@ -100,8 +100,8 @@ impl ClusterFacts {
 
 #[async_trait]
 impl Facts for ClusterFacts {
-    async fn facts(&self, ask: FactsAsk, via: Vec<String>) -> Result<Told<Value>, tonic::Status> {
-        let bad = tonic::Status::invalid_argument;
+    async fn facts(&self, ask: FactsAsk, via: Vec<String>) -> Result<Told<Value>, Status> {
+        let bad = Status::invalid_argument;
         let one = |found, warnings| Told { found: vec![found], warnings };
         Ok(match &ask {
             FactsAsk::Rules(r) => {

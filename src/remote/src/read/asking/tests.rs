@@ -1,3 +1,5 @@
+//! Questions and answers there and back, by hand and by chance.
+
 use std::sync::Arc;
 
 use koios_model::histogram::{Buckets, FloatHistogram, Span};
