@@ -2,16 +2,19 @@
 //! that reaches the data only by StoreAPI answers what Thanos' querier answered.
 //!
 //! The numbers in the names are those of the rules of Thanos' StoreAPI as the reference lists them (2.2, and 2.3 for the
-//! endpoint's description of itself).
+//! endpoint's description of itself, 2.5 for queries; 2.4 is in `sidecar.rs`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use koios_cluster_tests::recorded::{cases, differing, fixture, on_thanos_bucket};
 use koios_cluster_tests::{Node, NodeSpec, scratch, until};
+use koios_model::Labels;
+use koios_proto::prometheus;
 use koios_proto::thanos as pb;
 use koios_proto::thanos::info::InfoRequest;
 use koios_proto::thanos::info::info_client::InfoClient;
+use koios_proto::thanos::query_client::QueryClient;
 use koios_proto::thanos::store_client::StoreClient;
 use koios_store::SeriesShard;
 use koios_store::storeapi::frames::labels_from_pb;
@@ -267,7 +270,112 @@ async fn info_says_whose_data_since_when() {
         assert!(sets.contains(&wanted), "{wanted} in {sets:?}");
     }
     assert_eq!(store.tsdb_infos.len(), sets.len());
-    assert!(info.rules.is_none() && info.targets.is_none(), "what is not offered is absent");
+    assert!(info.rules.is_some() && info.targets.is_some() && info.metric_metadata.is_some());
+    assert!(info.exemplars.is_some() && info.status.is_some() && info.query.is_some());
+}
+
+/// What came of a query: points by labels, warnings, and whether costs came last.
+#[derive(Default)]
+struct Queried {
+    series: Vec<(String, Vec<(i64, f64)>)>,
+    batches: usize,
+    warnings: usize,
+    samples_total: i64,
+}
+
+impl Queried {
+    fn add(&mut self, s: prometheus::TimeSeries) {
+        let labels = s.labels.iter().map(|l| (l.name.as_str(), l.value.as_str()));
+        let points = s.samples.iter().map(|p| (p.timestamp, p.value)).collect();
+        self.series.push((Labels::from_pairs(labels).to_string(), points));
+    }
+}
+
+async fn range(s: &Served, request: pb::QueryRangeRequest) -> Result<Queried, tonic::Status> {
+    use pb::query_range_response::Result as Part;
+    let mut client = QueryClient::new(s.channel.clone()).max_decoding_message_size(usize::MAX);
+    let mut stream = client.query_range(request).await?.into_inner();
+    let mut got = Queried::default();
+    while let Some(message) = stream.message().await? {
+        match message.result.expect("a part") {
+            Part::Warnings(_) => got.warnings += 1,
+            Part::Timeseries(one) => got.add(one),
+            Part::TimeseriesBatch(batch) => {
+                got.batches += 1;
+                batch.series.into_iter().for_each(|one| got.add(one));
+            }
+            Part::Stats(stats) => got.samples_total = stats.samples_total,
+        }
+    }
+    Ok(got)
+}
+
+/// 2.5: what the Query service answers is what the HTTP API answers.
+#[tokio::test]
+async fn queries_over_grpc_equal_those_over_http() {
+    let s = served().await;
+    let start = OLD_DAY.0 / 1000;
+    let ask = |query: &str| pb::QueryRangeRequest {
+        query: query.to_owned(),
+        start_time_seconds: start,
+        end_time_seconds: start + 3600,
+        interval_seconds: 60,
+        enable_dedup: true,
+        replica_labels: vec!["replica".to_owned()],
+        ..pb::QueryRangeRequest::default()
+    };
+    let (from, to) = (start.to_string(), (start + 3600).to_string());
+    for query in ["demo_up", "sum by (instance) (rate(demo_cpu_seconds_total[5m]))", "1 + 1"] {
+        let got = range(&s, ask(query)).await.expect("an answer");
+        let params = [("query", query), ("start", &from), ("end", &to), ("step", "60")];
+        let data = s._node.api().data("/api/v1/query_range", &params).await.expect("an answer");
+        let all = data["result"].as_array().filter(|r| !r.is_empty()).expect("series");
+        assert_eq!((got.series.len(), got.warnings), (all.len(), 0), "{query}");
+        for (one, (labels, points)) in all.iter().zip(&got.series) {
+            let pairs = one["metric"].as_object().expect("labels").iter();
+            let want = Labels::from_pairs(pairs.map(|(n, v)| (n.as_str(), v.as_str().expect("text"))));
+            assert_eq!(*labels, want.to_string());
+            let value =
+                |p: &serde_json::Value| p[1].as_str().and_then(|v| v.parse::<f64>().ok()).expect("a number");
+            let times = |p: &serde_json::Value| p[0].as_i64().expect("a time") * 1000;
+            let want: Vec<(i64, f64)> =
+                one["values"].as_array().expect("points").iter().map(|p| (times(p), value(p))).collect();
+            assert_eq!(*points, want, "{query} {labels}");
+        }
+    }
+    let folded = range(&s, ask("demo_up")).await.expect("an answer");
+    assert!(folded.series.len() == 4 && folded.samples_total > 0 && folded.batches == 0);
+    let apart = pb::QueryRangeRequest { enable_dedup: false, response_batch_size: 3, ..ask("demo_up") };
+    let apart = range(&s, apart).await.expect("an answer");
+    assert_eq!((apart.series.len(), apart.batches), (8, 3));
+    let nobody = pb::label_matcher::Type::Eq;
+    let nowhere =
+        vec![pb::StoreMatchers { label_matchers: vec![matcher(nobody, "__address__", "nobody:1")] }];
+    let alone = pb::QueryRangeRequest { store_matchers: nowhere, ..ask("demo_up") };
+    assert!(range(&s, alone).await.is_ok());
+    for wrong in [
+        pb::QueryRangeRequest { interval_seconds: 0, ..ask("demo_up") },
+        pb::QueryRangeRequest { end_time_seconds: start - 1, ..ask("demo_up") },
+        pb::QueryRangeRequest { start_time_seconds: i64::MIN, ..ask("demo_up") },
+        pb::QueryRangeRequest { interval_seconds: 1, end_time_seconds: start + 20_000, ..ask("demo_up") },
+        ask("sum("),
+    ] {
+        let refused = range(&s, wrong).await.err().expect("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    let mut client = QueryClient::new(s.channel.clone());
+    let instant = pb::QueryRequest {
+        query: "count(demo_up)".into(),
+        time_seconds: start + 600,
+        enable_dedup: true,
+        ..Default::default()
+    };
+    let mut stream = client.query(instant).await.expect("an answer").into_inner();
+    let first = stream.message().await.expect("a message").and_then(|m| m.result);
+    let Some(pb::query_response::Result::Timeseries(one)) = first else { panic!("{first:?}") };
+    assert_eq!(one.samples, [prometheus::Sample { value: 4.0, timestamp: (start + 600) * 1000 }]);
+    let last = stream.message().await.expect("a message").and_then(|m| m.result);
+    assert!(matches!(last, Some(pb::query_response::Result::Stats(_))), "{last:?}");
 }
 
 /// The recorded answers of Thanos through a second node that has no bucket and no cluster with the first.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use koios_proto::DESCRIPTORS;
-use koios_query::PeerService;
+use koios_query::querying::QueryService;
+use koios_query::{Front, PeerService};
 use koios_store::storeapi::Sides;
 use koios_store::storeapi::facts::FactsService;
 use koios_store::storeapi::info::InfoService;
@@ -33,7 +34,7 @@ const HEALTH: Duration = Duration::from_millis(500);
 const BACKLOG: usize = 64;
 
 /// Services that say whether they are well, beside the node as a whole.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "thanos.Store",
     "thanos.info.Info",
@@ -42,6 +43,7 @@ const SERVICES: [&str; 8] = [
     "thanos.Metadata",
     "thanos.Exemplars",
     "thanos.Status",
+    "thanos.Query",
 ];
 
 /// What is served.
@@ -50,6 +52,8 @@ pub struct Services {
     pub peer: PeerService,
     /// What is known of the cluster, for everybody else, and beside this node.
     pub sides: Sides,
+    /// Evaluates for everybody else.
+    pub front: Arc<Front>,
     /// Whether the node is ready.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -91,6 +95,7 @@ pub fn serve(
         .add_service(facts.metadata())
         .add_service(facts.exemplars())
         .add_service(facts.status())
+        .add_service(QueryService::new(services.front).into_server())
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

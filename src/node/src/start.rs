@@ -242,6 +242,7 @@ impl Node {
                 facts: Arc::new(FactsOfAll(state.facts_of_all())),
                 beside: f.federation.beside_me(),
             },
+            front: state.front.clone(),
             ready: Arc::new(move || readiness.load(Ordering::Acquire) == Readiness::Ready as u8),
         };
         rpc::serve(&f.net, grpc, services, f.peer_bytes.clone())?;

@@ -4,7 +4,7 @@
 //! peers and their answers (`scope`, `wire`, `client`, `server`, `local`, `reading`), their bounds (`limits`), the
 //! rounds (`rounds`) of the coordinator (`coordinator`), how one is carried out (`asking`) and when a question is asked
 //! twice (`hedge`), what is evaluated where the blocks are (`pushing`), who is
-//! asked beside the cluster (`endpoints`), external labels for those who read samples (`dressing`) and what the cluster says to others (`speaking`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
+//! asked beside the cluster (`endpoints`), external labels for those who read samples (`dressing`) what the cluster says to others (`speaking`) and evaluates for them (`querying`), replicas into one series (`merge`), series that nobody has to list (`picked`), the verdict on
 //! completeness (`completeness`), the picture of the cluster that people see (`picture`), and the
 //! front that HTTP and rules call (`front`). What lies above or beside is reached through `ports`.
 //!
@@ -32,6 +32,7 @@ pub mod picture;
 pub mod plan;
 pub mod ports;
 pub mod pushing;
+pub mod querying;
 mod reading;
 pub mod rounds;
 pub mod scope;

@@ -93,6 +93,20 @@ impl Since {
     }
 }
 
+impl SidecarArgs {
+    /// The URL without user and password.
+    pub fn shown_url(&self) -> String {
+        let Some(url) = &self.prometheus_url else { return String::new() };
+        match reqwest::Url::parse(url) {
+            Ok(mut parsed) if parsed.password().is_some() || !parsed.username().is_empty() => {
+                let hidden = parsed.set_password(None).and_then(|()| parsed.set_username("hidden"));
+                hidden.map_or_else(|()| "hidden".to_owned(), |()| parsed.to_string())
+            }
+            _ => url.clone(),
+        }
+    }
+}
+
 /// What the role needs of the node.
 pub struct Setup<'a> {
     /// Flags.
@@ -144,5 +158,14 @@ mod tests {
         assert_eq!(at("1970-01-01T00:00:05Z"), Ok(5000));
         assert_eq!(Since::parse(None).map(|s| s.at(7)), Ok(0));
         assert!(at("soon").unwrap_err().contains("fix:"));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = |url: &str| {
+            SidecarArgs { prometheus_url: Some(url.into()), ..SidecarArgs::default() }.shown_url()
+        };
+        assert_eq!(shown("http://user:secret@host:9090/x"), "http://hidden@host:9090/x");
+        assert_eq!(shown("http://host:9090"), "http://host:9090");
     }
 }

@@ -166,7 +166,7 @@ impl Lens {
     }
 
     /// All replicas as one, from the chunks of all of them in time order. What Koios has of the same series itself is
-    /// the first replica.
+    /// the first replica. What one producer alone wrote is read as that producer would read it.
     ///
     /// # Errors
     /// When a chunk is damaged.
@@ -178,12 +178,46 @@ impl Lens {
         if own.is_none() && (self.apart || self.replica_labels.is_empty()) {
             return self.read(chunks.iter());
         }
+        if own.is_none()
+            && let Some(samples) = one_producer(chunks)?
+        {
+            return Ok(samples);
+        }
         let mut runs: Vec<Columns> = own.into_iter().collect();
         for run in without_overlap(chunks) {
             runs.push(self.read(run.into_iter())?);
         }
         Ok(fold(runs, self))
     }
+}
+
+/// The samples of raw chunks in time order that are all of one producer: where two overlap they say the same, as a block and
+/// the Prometheus do that wrote it. `None` when there are several producers.
+fn one_producer(chunks: &[Chunk]) -> Result<Option<Columns>, ChunkError> {
+    if chunks.iter().any(|c| c.encoding == Encoding::Aggregate) {
+        return Ok(None);
+    }
+    let mut out = Columns::default();
+    for chunk in chunks {
+        let Some(last) = out.times.last().copied().filter(|t| *t >= chunk.min_time) else {
+            chunk.read(i64::MIN, i64::MAX, &mut out)?;
+            continue;
+        };
+        let mut one = Columns::default();
+        chunk.read(i64::MIN, i64::MAX, &mut one)?;
+        let from = out.times.partition_point(|t| *t < chunk.min_time);
+        let until = out.times.partition_point(|t| *t <= chunk.max_time);
+        let known = one.times.partition_point(|t| *t <= last);
+        let same = |i: usize, k: usize| {
+            let (a, b) = (out.histogram(i), one.histogram(k));
+            out.times[i] == one.times[k] && out.values[i].to_bits() == one.values[k].to_bits() && a == b
+        };
+        if until - from != known || !(0..known).all(|k| same(from + k, k)) {
+            return Ok(None);
+        }
+        (known..one.len()).for_each(|i| out.push_from(&one, i));
+    }
+    Ok(Some(out))
 }
 
 /// Chunks in time order as few lists in which no two overlap: each goes to the first list that it follows.

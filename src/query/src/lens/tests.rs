@@ -183,7 +183,7 @@ proptest! {
         let mut t = 0;
         let all: Samples = steps.iter().map(|(d, v)| { t += d; (t, *v as f64) }).collect();
         let lens = lens(query);
-        let alone = lens.read(raw(&all, 120).iter()).unwrap();
+        let alone = lens.read_replicas(&raw(&all, 120), None).unwrap();
         let mut chunks = [raw(&all, cuts.0), raw(&all, cuts.1)].concat();
         chunks.sort_by_key(|c| (c.min_time, c.max_time));
         chunks.dedup();
@@ -217,4 +217,26 @@ fn very_many_replicas_are_folded_in_turns() {
     let slices: Vec<&[(i64, f64)]> = replicas.iter().map(Vec::as_slice).collect();
     let got = folded(&slices, &lens("x"));
     assert_eq!(got[0], (0, 0.0));
+}
+
+#[test]
+fn one_producer_is_read_as_it_would_read_itself() {
+    let rate = lens("rate(x[5m])");
+    let whole: Samples = (0..240).map(|k| (k * 1000, (k % 100) as f64)).collect();
+    let of_block = raw(&whole[..120], 120);
+    let read = |mut chunks: Vec<Chunk>| {
+        chunks.sort_by_key(|c| c.min_time);
+        samples(&rate.read_replicas(&chunks, None).unwrap())
+    };
+    assert_eq!(read(raw(&whole, 120)), whole, "its resets stay");
+    // A block, and a Prometheus that cut the first and the last chunk to what it was asked for.
+    for cut in [raw(&whole[30..240], 90), raw(&whole[30..100], 120), raw(&whole[100..], 120)] {
+        let until = cut.last().unwrap().max_time.max(119_000) as usize / 1000;
+        assert_eq!(read([of_block.clone(), cut].concat()), whole[..=until]);
+    }
+    let later: Samples = whole.iter().map(|(t, v)| (t + 300, *v)).collect();
+    let both = read([of_block.clone(), raw(&later, 120)].concat());
+    assert!(both != whole && both.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "two replicas: {both:?}");
+    let holes: Samples = whole[..120].iter().filter(|(t, _)| *t != 50_000).copied().collect();
+    assert!(one_producer(&[of_block, raw(&holes, 120)].concat()).unwrap().is_none());
 }

@@ -108,6 +108,7 @@ impl Info for InfoService {
             label_sets: streams.iter().map(|s| label_set(&s.labels)).collect(),
             component_type: "query".to_owned(),
             store: Some(store),
+            query: Some(ipb::QueryApiInfo {}),
             ..ipb::InfoResponse::default()
         };
         let range = (0, i64::MAX);

@@ -21,8 +21,10 @@ use async_trait::async_trait;
 use koios_chunk::SeriesChunks;
 use koios_model::{Labels, LabelsBuilder, MatchType, Matcher, Slot};
 use koios_proto::thanos as pb;
+use tonic::Request;
+/// How a question fails; for those who answer some without gRPC.
+pub use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
 
 use crate::served::REPLICA;
 use crate::storeapi::client::EndpointInfo;

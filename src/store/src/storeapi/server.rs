@@ -129,7 +129,11 @@ fn without(labels: Labels, names: &[String]) -> Labels {
     builder.build()
 }
 
-fn shard_from_pb(shard: Option<pb::ShardInfo>) -> Result<Option<SeriesShard>, Status> {
+/// Some of the series, from the wire.
+///
+/// # Errors
+/// `InvalidArgument` for a shard that is none of those.
+pub fn shard_from_pb(shard: Option<pb::ShardInfo>) -> Result<Option<SeriesShard>, Status> {
     let Some(s) = shard.filter(|s| s.total_shards >= 1) else { return Ok(None) };
     if !(0..s.total_shards).contains(&s.shard_index) {
         return Err(Status::invalid_argument(format!("shard {} of {}", s.shard_index, s.total_shards)));

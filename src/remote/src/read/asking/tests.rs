@@ -1,4 +1,4 @@
-//! Questions and answers of remote read from the asking side: what is written is read back, bounds hold, damage is an error.
+//! Questions and answers there and back, by hand and by chance.
 
 use std::sync::Arc;
 
