@@ -111,10 +111,10 @@ fn what_is_bad_stops_nothing() {
     names.sort();
     names[..40].iter().for_each(|n| copy(&source.join(n), &bucket.join(n)));
     let bad = bucket.join(&names[5]);
-    let mut index = std::fs::read(bad.join("index")).unwrap();
-    let middle = index.len() / 2;
-    index[middle] ^= 0x55;
-    std::fs::write(bad.join("index"), index).unwrap();
+    let mut chunks = std::fs::read(bad.join("chunks/000001")).unwrap();
+    let middle = chunks.len() / 2;
+    chunks[middle] ^= 0x55;
+    std::fs::write(bad.join("chunks/000001"), chunks).unwrap();
     let half = bucket.join("01M81Q5Q9XCZ1RMFJB6H6BW6ZZ");
     std::fs::create_dir_all(half.join("chunks")).unwrap();
     let file = std::fs::File::create(half.join("chunks/000001")).unwrap();
