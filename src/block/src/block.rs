@@ -144,6 +144,22 @@ impl Block {
         Ok((entry.labels, chunks))
     }
 
+    /// The same for whoever goes through a block series by series: `last` is what the call before left there, `None` for a
+    /// series without chunks.
+    ///
+    /// # Errors
+    /// `BlockError` for the first damage met.
+    pub fn next_series_chunks<'a>(
+        &'a self,
+        number: u32,
+        last: &mut LastLabels<'a>,
+    ) -> Result<Option<(Labels, Vec<Chunk>)>, BlockError> {
+        let mut refs = Vec::new();
+        let found = self.index.series_in_range(number, i64::MIN, i64::MAX, &mut refs, last)?;
+        let Some(labels) = found else { return Ok(None) };
+        Ok(Some((labels, self.read_chunks(number, &refs)?)))
+    }
+
     /// What is deleted in it.
     pub fn tombstones(&self) -> &Tombstones {
         &self.tombstones

@@ -60,6 +60,47 @@ impl<R: Replica> Folded<R> {
     }
 }
 
+/// What `Folded` says of two replicas whose sample times are these: `pick` is told whether a sample is the first one's, and
+/// its number.
+pub fn pick_of_two(a: &[i64], b: &[i64], mut pick: impl FnMut(bool, usize)) {
+    let (mut i, mut j) = (0, 0);
+    let (mut penalty_a, mut penalty_b) = (0i64, 0i64);
+    let mut last: Option<i64> = None;
+    loop {
+        if let Some(last) = last {
+            let after = last.saturating_add(1);
+            let (from_a, from_b) = (after.saturating_add(penalty_a), after.saturating_add(penalty_b));
+            while i < a.len() && a[i] < from_a {
+                i += 1;
+            }
+            while j < b.len() && b[j] < from_b {
+                j += 1;
+            }
+        }
+        let t = match (a.get(i), b.get(j)) {
+            (None, None) => return,
+            (Some(&ta), None) => {
+                penalty_a = 0;
+                pick(true, i);
+                ta
+            }
+            (None, Some(&tb)) => {
+                penalty_b = 0;
+                pick(false, j);
+                tb
+            }
+            (Some(&ta), Some(&tb)) => {
+                let (first, t) = (ta <= tb, ta.min(tb));
+                let penalty = last.map_or(FIRST_PENALTY_MS, |last| t.saturating_sub(last).saturating_mul(2));
+                (penalty_a, penalty_b) = if first { (0, penalty) } else { (penalty, 0) };
+                pick(first, if first { i } else { j });
+                t
+            }
+        };
+        last = Some(t);
+    }
+}
+
 /// Pieces of replicas as one, each piece a replica of its own: what `Folded` says of them without lifting, at a cost that
 /// grows with how many of them overlap at a time and not with how many there are.
 pub struct Chained<R> {
@@ -269,6 +310,11 @@ mod tests {
             let mut chained = Chained::new(runs);
             let got: Vec<_> = std::iter::from_fn(|| chained.advance().map(|r| (r.0, r.time()))).collect();
             prop_assert_eq!(got, folded(&all));
+            if let [a, b, ..] = all[..] {
+                let mut picked = Vec::new();
+                pick_of_two(a, b, |first, i| picked.push((u8::from(!first), if first { a[i] } else { b[i] })));
+                prop_assert_eq!(picked, folded(&[a, b]));
+            }
         }
     }
 

@@ -41,7 +41,12 @@ impl Default for XorAppender {
 impl XorAppender {
     /// An empty chunk.
     pub fn new() -> Self {
-        let mut bytes = Vec::with_capacity(32);
+        Self::with_capacity(32)
+    }
+
+    /// An empty chunk with room for so many bytes, for who closes it soon.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(bytes.max(XOR_HEADER_BYTES));
         bytes.extend_from_slice(&[0, 0]);
         Self {
             bits: BitWriter::from_bytes(bytes, 0),
@@ -205,7 +210,7 @@ pub fn encode_xor(samples: &Columns, per_chunk: usize) -> Vec<Chunk> {
     times
         .zip(samples.values.chunks(per_chunk))
         .map(|(times, values)| {
-            let mut a = XorAppender::new();
+            let mut a = XorAppender::with_capacity(64 + 4 * times.len());
             times.iter().zip(values).for_each(|(&t, &v)| a.append(t, v));
             Chunk {
                 min_time: times[0],

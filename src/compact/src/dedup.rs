@@ -4,8 +4,8 @@
 //! their times (`koios_chunk::penalty`), and the result is packed anew, 120 samples a chunk; nothing is lifted, so what is
 //! stored is what was scraped. A chunk that came twice counts once. Memory: the samples of one run of overlapping chunks.
 
-use koios_chunk::penalty::{Chained, Replica};
-use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed};
+use koios_chunk::penalty::{self, Chained, Replica};
+use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed, encode_xor};
 use koios_model::Columns;
 
 use crate::series::SAMPLES_PER_CHUNK;
@@ -42,10 +42,10 @@ pub fn dedup_series(parts: Vec<Vec<Chunk>>) -> Result<Vec<Chunk>, (usize, ChunkE
             }
             _ => {
                 let floats = run.iter().all(|(_, c)| c.encoding == Encoding::Xor);
-                if floats {
-                    folded::<Columns>(&run, &mut out)
-                } else {
-                    folded::<Vec<(i64, Typed)>>(&run, &mut out)
+                match (floats, &run[..]) {
+                    (true, [a, b]) => two(a, b, &mut out),
+                    (true, _) => folded::<Columns>(&run, &mut out),
+                    (false, _) => folded::<Vec<(i64, Typed)>>(&run, &mut out),
                 }?;
                 before = Some(usize::MAX);
             }
@@ -56,13 +56,27 @@ pub fn dedup_series(parts: Vec<Vec<Chunk>>) -> Result<Vec<Chunk>, (usize, ChunkE
 
 /// Decoded samples.
 trait Samples: Sized {
+    /// Where what is kept goes.
+    type Kept;
+    fn empty() -> Self::Kept;
+    fn close(kept: Self::Kept) -> Vec<Chunk>;
     fn decode(chunk: &Chunk) -> Result<Self, ChunkError>;
     fn count(&self) -> usize;
     fn time(&self, i: usize) -> i64;
-    fn pack(&self, i: usize, packer: &mut Packer);
+    fn keep(&self, i: usize, kept: &mut Self::Kept);
 }
 
 impl Samples for Columns {
+    type Kept = Self;
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn close(kept: Self) -> Vec<Chunk> {
+        encode_xor(&kept, usize::from(SAMPLES_PER_CHUNK))
+    }
+
     fn decode(chunk: &Chunk) -> Result<Self, ChunkError> {
         let mut all = Self::default();
         chunk.read(i64::MIN, i64::MAX, &mut all)?;
@@ -77,12 +91,22 @@ impl Samples for Columns {
         self.times[i]
     }
 
-    fn pack(&self, i: usize, packer: &mut Packer) {
-        packer.push(self.times[i], &Typed::Float(self.values[i]));
+    fn keep(&self, i: usize, kept: &mut Self) {
+        kept.push(self.times[i], self.values[i]);
     }
 }
 
 impl Samples for Vec<(i64, Typed)> {
+    type Kept = Packer;
+
+    fn empty() -> Packer {
+        Packer::new(SAMPLES_PER_CHUNK)
+    }
+
+    fn close(kept: Packer) -> Vec<Chunk> {
+        kept.finish()
+    }
+
     fn decode(chunk: &Chunk) -> Result<Self, ChunkError> {
         chunk.typed()
     }
@@ -95,8 +119,8 @@ impl Samples for Vec<(i64, Typed)> {
         self[i].0
     }
 
-    fn pack(&self, i: usize, packer: &mut Packer) {
-        packer.push(self[i].0, &self[i].1);
+    fn keep(&self, i: usize, kept: &mut Packer) {
+        kept.push(self[i].0, &self[i].1);
     }
 }
 
@@ -125,11 +149,27 @@ fn folded<S: Samples>(run: &[&(usize, Chunk)], out: &mut Vec<Chunk>) -> Result<(
         pieces.push(Piece { samples: S::decode(chunk).map_err(|e| (*part, e))?, at: 0 });
     }
     let mut all = Chained::new(pieces);
-    let mut packer = Packer::new(SAMPLES_PER_CHUNK);
+    let mut kept = S::empty();
     while let Some(piece) = all.advance() {
-        piece.samples.pack(piece.at, &mut packer);
+        piece.samples.keep(piece.at, &mut kept);
     }
-    out.extend(packer.finish());
+    out.extend(S::close(kept));
+    Ok(())
+}
+
+/// Two chunks of floats, the usual case: what `folded` says, without a step through it for each sample.
+fn two(a: &(usize, Chunk), b: &(usize, Chunk), out: &mut Vec<Chunk>) -> Result<(), (usize, ChunkError)> {
+    let of = |(part, chunk): &(usize, Chunk)| Columns::decode(chunk).map_err(|e| (*part, e));
+    let (a, b) = (of(a)?, of(b)?);
+    let mut kept = Columns::default();
+    kept.times.reserve(a.len().max(b.len()) + 8);
+    kept.values.reserve(a.len().max(b.len()) + 8);
+    penalty::pick_of_two(&a.times, &b.times, |first, i| {
+        let from = if first { &a } else { &b };
+        kept.times.push(from.times[i]);
+        kept.values.push(from.values[i]);
+    });
+    out.extend(Columns::close(kept));
     Ok(())
 }
 

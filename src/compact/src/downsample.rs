@@ -20,6 +20,8 @@ pub const FIVE_MINUTES: i64 = 300_000;
 pub const HOUR: i64 = 3_600_000;
 /// What a raw sample is taken to stand for when the number of chunks is chosen.
 const RAW_RESOLUTION: i64 = 60_000;
+/// Usual size of one aggregate of a chunk, bytes.
+const CHUNK_BYTES: usize = 1024;
 /// Windows of a chunk on average.
 const WINDOWS_MAX: i64 = 140;
 
@@ -179,8 +181,13 @@ impl Window {
         self.last = Some(v);
         self.count += 1;
         self.sum += v;
-        self.min = self.min.min(v);
-        self.max = self.max.max(v);
+        // Comparisons instead of `f64::min`: what was not comparable was left out before, or is no less anyway.
+        if v < self.min {
+            self.min = v;
+        }
+        if v > self.max {
+            self.max = v;
+        }
     }
 
     /// The next window of the batch.
@@ -221,7 +228,7 @@ impl Building {
     }
 
     fn push(&mut self, which: Aggregate, t: i64, v: f64) {
-        self.apps[which as usize].get_or_insert_with(XorAppender::new).append(t, v);
+        self.apps[which as usize].get_or_insert_with(|| XorAppender::with_capacity(CHUNK_BYTES)).append(t, v);
     }
 
     fn covers(&mut self, t: i64) {

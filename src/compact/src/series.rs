@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed};
+use koios_chunk::{Chunk, ChunkError, Encoding, Packer, Typed, encode_xor};
 use koios_model::{Columns, is_stale};
 
 /// Samples of a chunk that is encoded again, as in the head.
@@ -87,7 +87,11 @@ trait Run: Default {
     fn take(&mut self) -> Option<Self::Value>;
     /// The float, or the histogram's sum.
     fn value(v: &Self::Value) -> f64;
-    fn push(packer: &mut Packer, t: i64, v: &Self::Value);
+    /// Where what is kept goes.
+    type Kept;
+    fn empty() -> Self::Kept;
+    fn push(kept: &mut Self::Kept, t: i64, v: &Self::Value);
+    fn close(kept: Self::Kept) -> Vec<Chunk>;
 }
 
 /// Samples of any kind.
@@ -116,8 +120,18 @@ impl Run for Any {
         v.value()
     }
 
-    fn push(packer: &mut Packer, t: i64, v: &Typed) {
-        packer.push(t, v);
+    type Kept = Packer;
+
+    fn empty() -> Packer {
+        Packer::new(SAMPLES_PER_CHUNK)
+    }
+
+    fn push(kept: &mut Packer, t: i64, v: &Typed) {
+        kept.push(t, v);
+    }
+
+    fn close(kept: Packer) -> Vec<Chunk> {
+        kept.finish()
     }
 }
 
@@ -150,8 +164,19 @@ impl Run for Floats {
         *v
     }
 
-    fn push(packer: &mut Packer, t: i64, v: &f64) {
-        packer.push(t, &Typed::Float(*v));
+    type Kept = Columns;
+
+    fn empty() -> Columns {
+        Columns::default()
+    }
+
+    fn push(kept: &mut Columns, t: i64, v: &f64) {
+        kept.times.push(t);
+        kept.values.push(*v);
+    }
+
+    fn close(kept: Columns) -> Vec<Chunk> {
+        encode_xor(&kept, usize::from(SAMPLES_PER_CHUNK))
     }
 }
 
@@ -192,7 +217,7 @@ fn interleave<R: Run>(
             cursors.push((cursor, first));
         }
     }
-    let mut packer = Packer::new(SAMPLES_PER_CHUNK);
+    let mut kept = R::empty();
     while let Some(t) = cursors.iter().filter_map(|(_, next)| *next).min() {
         let mut best: Option<R::Value> = None;
         for (cursor, next) in cursors.iter_mut().filter(|(_, next)| *next == Some(t)) {
@@ -204,10 +229,10 @@ fn interleave<R: Run>(
             *next = cursor.time()?;
         }
         if let Some(best) = best {
-            R::push(&mut packer, t, &best);
+            R::push(&mut kept, t, &best);
         }
     }
-    out.extend(packer.finish());
+    out.extend(R::close(kept));
     Ok(())
 }
 

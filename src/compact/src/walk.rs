@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use koios_block::{Block, BlockError};
+use koios_block::{Block, BlockError, LastLabels};
 use koios_chunk::Chunk;
 use koios_model::{Labels, Matcher};
 
@@ -20,6 +20,7 @@ pub struct Walk<'a> {
     blocks: Vec<&'a Block>,
     numbers: Vec<std::vec::IntoIter<u32>>,
     chunks: Vec<Vec<Chunk>>,
+    last: Vec<LastLabels<'a>>,
     queue: BinaryHeap<Reverse<(Labels, usize)>>,
 }
 
@@ -34,7 +35,8 @@ impl<'a> Walk<'a> {
         };
         let numbers = blocks.iter().map(select).collect::<Result<Vec<_>, _>>()?;
         let chunks = blocks.iter().map(|_| Vec::new()).collect();
-        let mut walk = Self { blocks, numbers, chunks, queue: BinaryHeap::new() };
+        let last = blocks.iter().map(|_| LastLabels::default()).collect();
+        let mut walk = Self { blocks, numbers, chunks, last, queue: BinaryHeap::new() };
         for i in 0..walk.blocks.len() {
             walk.load(i, None)?;
         }
@@ -42,9 +44,14 @@ impl<'a> Walk<'a> {
     }
 
     fn load(&mut self, i: usize, after: Option<&Labels>) -> Result<(), CompactError> {
-        let Some(number) = self.numbers[i].next() else { return Ok(()) };
         let of = CompactError::of(self.blocks[i].meta().ulid);
-        let (labels, chunks) = self.blocks[i].series_chunks(number).map_err(&of)?;
+        let (labels, chunks) = loop {
+            let Some(number) = self.numbers[i].next() else { return Ok(()) };
+            let found = self.blocks[i].next_series_chunks(number, &mut self.last[i]).map_err(&of)?;
+            if let Some(found) = found {
+                break found;
+            }
+        };
         if after.is_some_and(|before| *before >= labels) {
             return Err(of(BlockError::Write(format!(
                 "series {labels} does not sort after the one before it"
