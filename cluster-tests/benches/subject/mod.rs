@@ -50,10 +50,7 @@ impl Peer {
         let at = START_MS as f64 / 1000.0 + 3600.0;
         until("data is there", Duration::from_secs(60), || api.number("count(gauge{job=\"job1\"})", at))
             .await;
-        // Without compression: else the figures for large answers are those of gzip.
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_gzip();
-        let client = client.build().expect("HTTP client");
-        Running { addr, pid, client, _process: process }
+        Running::over(addr, pid, process)
     }
 }
 
@@ -66,6 +63,14 @@ pub struct Running {
 }
 
 impl Running {
+    /// A process that answers at `addr`.
+    pub fn over(addr: SocketAddr, pid: u32, process: Box<dyn Any>) -> Self {
+        // Without compression: else the figures for large answers are those of gzip.
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_gzip();
+        let client = client.build().expect("HTTP client");
+        Self { addr, pid, client, _process: process }
+    }
+
     /// Time on a CPU of all threads so far, ms.
     fn cpu_ms(&self) -> f64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("tasks");

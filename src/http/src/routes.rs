@@ -75,6 +75,7 @@ fn api_routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/metadata").route(web::get().to(api::metadata::handle)))
         .service(web::resource("/targets/metadata").route(web::get().to(api::targets_metadata::handle)))
         .service(web::resource("/targets").route(web::get().to(api::targets::handle)))
+        .service(web::resource("/blocks").route(web::get().to(api::blocks::handle)))
         .service(web::resource("/cluster").route(web::get().to(api::cluster::handle)))
         .service(web::resource("/cluster/nodes").route(web::get().to(api::cluster::nodes::handle)))
         .service(web::resource("/cluster/ownership").route(web::get().to(api::cluster::ownership::handle)))

@@ -4,7 +4,7 @@
 //! them all. Whether a store really has it is tried out when it is opened; one that takes the condition and ignores it is
 //! used all the same, and says so (`is_conditional`). Bounds: 64 MiB for an object read whole.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -182,23 +182,27 @@ impl Bucket {
         Ok(ids)
     }
 
-    /// Blocks that have a file of this name at their top. Asks for one list of the whole bucket, not for each block.
+    /// Which of some files blocks have at their top, by block. Asks for one list of the whole bucket, not for each block.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn blocks_with(&self, file: &str) -> Result<BTreeSet<BlockId>, ObjstoreError> {
+    pub async fn blocks_with(
+        &self,
+        files: &[&'static str],
+    ) -> Result<BTreeMap<BlockId, Vec<&'static str>>, ObjstoreError> {
         self.present()?;
         let failed = |e| ObjstoreError::store("list", &Path::default(), e);
-        let (mut all, mut ids) = (self.store.list(None), BTreeSet::new());
+        let (mut all, mut found) = (self.store.list(None), BTreeMap::<_, Vec<_>>::new());
         while let Some(object) = all.try_next().await.map_err(failed)? {
             let mut parts = object.location.parts();
             if let (Some(id), Some(name), None) = (parts.next(), parts.next(), parts.next())
-                && name.as_ref() == file
+                && let Some(file) = files.iter().find(|f| **f == name.as_ref())
+                && let Ok(id) = id.as_ref().parse::<BlockId>()
             {
-                ids.extend(id.as_ref().parse::<BlockId>());
+                found.entry(id).or_default().push(*file);
             }
         }
-        Ok(ids)
+        Ok(found)
     }
 
     /// Paths of all objects under `prefix` and their sizes in bytes.

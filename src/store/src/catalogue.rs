@@ -15,7 +15,7 @@ use koios_objstore::{Bucket, ObjstoreError};
 use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::known::Known;
-use crate::visible::{DELETION_MARK, Visibility, marked_ms};
+use crate::visible::{DELETION_MARK, MARKS, Marks, NO_COMPACT_MARK, Visibility, left_alone_why, marked_ms};
 
 /// Most blocks a catalogue holds; beyond that the newest are kept.
 pub const BLOCKS_MAX: usize = 100_000;
@@ -30,14 +30,33 @@ pub struct CatalogueView {
     /// Blocks of which sound ones hold everything.
     superseded: BTreeSet<BlockId>,
     settled: Arc<BTreeMap<String, i64>>,
+    marks: Arc<BTreeMap<BlockId, Marks>>,
     read: bool,
+    read_ms: i64,
 }
 
 impl CatalogueView {
     /// What was read of a bucket.
     pub fn new(blocks: BTreeMap<BlockId, Arc<BlockMeta>>, damaged: BTreeMap<BlockId, String>) -> Self {
         let superseded = superseded(&blocks, &damaged);
-        Self { blocks, damaged, superseded, settled: Arc::default(), read: true }
+        let (settled, marks) = Default::default();
+        Self { blocks, damaged, superseded, settled, marks, read: true, read_ms: 0 }
+    }
+
+    /// The same picture, with what is marked in it, read at `read_ms`.
+    #[must_use]
+    pub fn with_marks(self, marks: Arc<BTreeMap<BlockId, Marks>>, read_ms: i64) -> Self {
+        Self { marks, read_ms, ..self }
+    }
+
+    /// What was said about a block beside it.
+    pub fn marks(&self, id: BlockId) -> Option<&Marks> {
+        self.marks.get(&id)
+    }
+
+    /// When the bucket was read, milliseconds.
+    pub fn read_ms(&self) -> i64 {
+        self.read_ms
     }
 
     /// The same picture, with the nodes whose logs were made into blocks that it shows.
@@ -153,8 +172,7 @@ pub struct Catalogue {
     visibility: Visibility,
     known: Known,
     view: Arc<CatalogueView>,
-    /// When blocks were marked for deletion, milliseconds.
-    marked: BTreeMap<BlockId, i64>,
+    marks: Arc<BTreeMap<BlockId, Marks>>,
     /// When marks were looked for, monotonic nanoseconds.
     marks_ns: Option<u64>,
 }
@@ -162,8 +180,8 @@ pub struct Catalogue {
 impl Catalogue {
     /// An empty catalogue of `bucket`.
     pub fn new(bucket: Bucket, clock: Arc<dyn Clock>, visibility: Visibility) -> Self {
-        let (view, known, marked) = (Arc::default(), Known::default(), BTreeMap::new());
-        Self { bucket, clock, visibility, view, known, marked, marks_ns: None }
+        let (view, known, marks) = (Arc::default(), Known::default(), Arc::default());
+        Self { bucket, clock, visibility, view, known, marks, marks_ns: None }
     }
 
     /// The same catalogue, which holds what it read in `file` over a restart.
@@ -186,8 +204,10 @@ impl Catalogue {
         let (mut blocks, damaged) = self.known.picture(&self.bucket).await?;
         self.look_for_marks(&blocks).await?;
         let now_ms = self.clock.now_ms();
-        blocks.retain(|id, m| self.visibility.shows(m, self.marked.get(id).copied(), now_ms));
-        self.view = Arc::new(CatalogueView::new(blocks, damaged));
+        let deleted_ms = |id: &BlockId| self.marks.get(id).and_then(|m| m.deletion_ms);
+        blocks.retain(|id, m| self.visibility.shows(m, deleted_ms(id), now_ms));
+        let view = CatalogueView::new(blocks, damaged).with_marks(self.marks.clone(), now_ms);
+        self.view = Arc::new(view);
         Ok(self.view.clone())
     }
 
@@ -198,24 +218,55 @@ impl Catalogue {
         if !due || known.is_empty() {
             return Ok(());
         }
-        let found = self.bucket.blocks_with(DELETION_MARK).await?;
-        self.marked.retain(|id, _| found.contains(id));
-        for id in found {
-            if self.marked.contains_key(&id) || !known.contains_key(&id) {
-                continue;
+        let found = self.bucket.blocks_with(&MARKS).await?;
+        let mut marks = BTreeMap::new();
+        for (id, files) in found.into_iter().filter(|(id, _)| known.contains_key(id)) {
+            let before = self.marks.get(&id).cloned().unwrap_or_default();
+            let mut now = Marks::default();
+            for file in files {
+                self.read_mark(id, file, &before, &mut now).await?;
             }
-            match self.bucket.get(&format!("{id}/{DELETION_MARK}")).await {
-                Ok(bytes) => match marked_ms(&bytes) {
-                    Ok(t) => {
-                        self.marked.insert(id, t);
-                    }
-                    Err(why) => tracing::warn!(block = %id, %why, "a mark is passed over"),
-                },
-                Err(ObjstoreError::NotFound(_)) => {}
-                Err(e) => return Err(e.into()),
-            }
+            marks.insert(id, now);
         }
+        self.marks = Arc::new(marks);
         self.marks_ns = Some(now_ns);
+        Ok(())
+    }
+
+    /// Reads a mark unless it was read before.
+    async fn read_mark(
+        &self,
+        id: BlockId,
+        file: &str,
+        before: &Marks,
+        now: &mut Marks,
+    ) -> Result<(), StoreError> {
+        let (known, place) = match file {
+            DELETION_MARK => {
+                now.deletion_ms = before.deletion_ms;
+                (now.deletion_ms.is_some(), None)
+            }
+            NO_COMPACT_MARK => {
+                now.no_compact.clone_from(&before.no_compact);
+                (now.no_compact.is_some(), Some(&mut now.no_compact))
+            }
+            _ => {
+                now.no_downsample.clone_from(&before.no_downsample);
+                (now.no_downsample.is_some(), Some(&mut now.no_downsample))
+            }
+        };
+        if known {
+            return Ok(());
+        }
+        match (self.bucket.get(&format!("{id}/{file}")).await, place) {
+            (Ok(bytes), Some(place)) => *place = Some(left_alone_why(&bytes)),
+            (Ok(bytes), None) => match marked_ms(&bytes) {
+                Ok(t) => now.deletion_ms = Some(t),
+                Err(why) => tracing::warn!(block = %id, %why, "a mark is passed over"),
+            },
+            (Err(ObjstoreError::NotFound(_)), _) => {}
+            (Err(e), _) => return Err(e.into()),
+        }
         Ok(())
     }
 }
@@ -303,7 +354,11 @@ mod tests {
             "a day is over; half a mark is none"
         );
         bucket.delete(&format!("{}/{DELETION_MARK}", id(1))).await.unwrap();
+        put(2, NO_COMPACT_MARK, br#"{"reason":"manual"}"#).await;
         clock.advance_ms(300_000);
-        assert_eq!(catalogue.refresh().await.unwrap().blocks().len(), 2, "the mark was taken back");
+        let v = catalogue.refresh().await.unwrap();
+        assert_eq!(v.blocks().len(), 2, "the mark was taken back");
+        assert_eq!(v.marks(id(1)), None);
+        assert_eq!(v.marks(id(2)).unwrap().no_compact.as_deref(), Some("manual"));
     }
 }

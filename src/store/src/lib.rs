@@ -30,4 +30,4 @@ pub use prepare::{Depth, Prepared, Question};
 pub use served::{Dress, ServedBlock};
 pub use shard::SeriesShard;
 pub use shelf::Shelf;
-pub use visible::Visibility;
+pub use visible::{Marks, Visibility};

@@ -227,6 +227,11 @@ impl Shelf {
         self.open.lock().remove(&id);
     }
 
+    /// Whether the block is open, which is no use of it.
+    pub fn holds(&self, id: BlockId) -> bool {
+        self.open.lock().contains_key(&id)
+    }
+
     /// The block if it is open.
     pub fn peek(&self, id: BlockId) -> Option<SharedBlock> {
         let mut open = self.open.lock();

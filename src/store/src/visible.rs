@@ -13,6 +13,35 @@ use crate::error::StoreError;
 
 /// The mark of a block that will be deleted.
 pub const DELETION_MARK: &str = "deletion-mark.json";
+/// The mark of a block that is not compacted.
+pub const NO_COMPACT_MARK: &str = "no-compact-mark.json";
+/// The mark of a block that is not downsampled.
+pub const NO_DOWNSAMPLE_MARK: &str = "no-downsample-mark.json";
+/// All marks.
+pub(crate) const MARKS: [&str; 3] = [DELETION_MARK, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK];
+
+/// What was said about a block beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// When it was marked for deletion, milliseconds.
+    pub deletion_ms: Option<i64>,
+    /// Why it is not to be compacted.
+    pub no_compact: Option<String>,
+    /// Why it is not to be downsampled.
+    pub no_downsample: Option<String>,
+}
+
+/// Why a block is left alone, from the mark's JSON. That there is a mark counts, whatever it says.
+pub(crate) fn left_alone_why(bytes: &[u8]) -> String {
+    let mark: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let said = ["reason", "details"].into_iter().filter_map(|f| mark[f].as_str()).filter(|t| !t.is_empty());
+    let why: String = said.collect::<Vec<_>>().join(": ").chars().take(WHY_CHARS_MAX).collect();
+    if why.is_empty() { "the mark does not say why".to_owned() } else { why }
+}
+
+/// Most characters of a mark's reason that are kept.
+const WHY_CHARS_MAX: usize = 500;
+
 /// Makers of blocks that replace others.
 const REPLACING: [&str; 3] = ["compactor", "compactor.repair", "bucket.repair"];
 
@@ -95,6 +124,15 @@ mod tests {
         assert!(
             !v.shows(&meta("sidecar", ""), None, made) && v.shows(&meta("sidecar", ""), None, made + 60_000)
         );
+    }
+
+    #[test]
+    fn a_mark_that_leaves_a_block_alone_needs_no_reason() {
+        let said = br#"{"id":"x","version":1,"details":"by hand","no_compact_time":5,"reason":"manual"}"#;
+        assert_eq!(left_alone_why(said), "manual: by hand");
+        for said in [&b"{half"[..], b"{}", b"[]"] {
+            assert_eq!(left_alone_why(said), "the mark does not say why");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/api/v1`, one file per endpoint, and `/federate`.
 
 pub mod admin_tsdb;
+pub mod blocks;
 pub mod cluster;
 pub mod federate;
 pub mod format_query;
