@@ -23,7 +23,7 @@ use koios_model::{Labels, LabelsBuilder, MatchType, Matcher, Slot};
 use koios_proto::thanos as pb;
 use tonic::Request;
 /// How a question fails; for those who answer some without gRPC.
-pub use tonic::Status;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::served::REPLICA;
