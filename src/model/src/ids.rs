@@ -65,6 +65,13 @@ impl Slot {
     pub const MAX: u8 = 8;
     /// Of no target of ours: what another producer wrote, whose labels tell its replicas apart.
     pub const FOREIGN: Self = Self(u8::MAX);
+    /// The same, as a Prometheus beside a node of ours tells it itself: it knows what one producer alone wrote.
+    pub const LIVE: Self = Self(u8::MAX - 1);
+
+    /// Whether another producer wrote it.
+    pub fn is_foreign(self) -> bool {
+        self >= Self::LIVE
+    }
 }
 
 impl fmt::Display for Slot {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use koios_chunk::Aggregate;
-use koios_model::{Labels, LabelsBuilder, Matcher};
+use koios_model::{Labels, LabelsBuilder, Matcher, Slot};
 use koios_store::Dress;
 use koios_store::federation::{Endpoint, Federation};
 use koios_store::storeapi::client::{Cost, EndpointInfo};
@@ -155,6 +155,9 @@ pub(crate) async fn series(
     let mut answers = Vec::new();
     for (told, a) in join_all(calls).await.into_iter().zip(&asked) {
         let Some(mut series) = heard(told, want, &a.endpoint, &mut gaps) else { continue };
+        if a.endpoint.beside.is_some() {
+            series.iter_mut().for_each(|s| s.slot = Slot::LIVE);
+        }
         if !a.home.is_empty() {
             series.iter_mut().for_each(|s| s.labels = without(&s.labels, &a.home));
         }

@@ -6,6 +6,7 @@
 //! the same whoever asks, in whatever order the parts arrive and whatever range is asked. For `up` the
 //! healthiest slot counts. What other producers wrote, and downsampled chunks, are looked at through a `Lens`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use koios_chunk::{Chunk, ChunkError, Encoding, SeriesChunks};
@@ -110,7 +111,8 @@ impl MergedSeries {
     /// slot, one after the other. They may have samples before and after.
     pub fn whole_chunks(&self, mint: i64, maxt: i64) -> Option<Vec<Chunk>> {
         match self.parts().next() {
-            Some((Slot::FOREIGN, _)) | None => None,
+            None => None,
+            Some((slot, _)) if slot.is_foreign() => None,
             Some(_) => self.only_run(mint, maxt).map(|run| run.cloned().collect()),
         }
     }
@@ -120,24 +122,34 @@ impl MergedSeries {
     /// # Errors
     /// When a chunk is damaged.
     pub fn look(&self, lens: &Lens, mint: i64, maxt: i64, out: &mut Columns) -> Result<(), ChunkError> {
-        let foreign = self.parts().find(|(slot, _)| *slot == Slot::FOREIGN).map(|(_, chunks)| chunks);
+        let foreign = self.foreign();
         let coarse = || self.parts().flat_map(|(_, c)| c).any(|c| c.encoding == Encoding::Aggregate);
         if foreign.is_none() && !(lens.coarse && coarse()) {
             return self.read(mint, maxt, out);
         }
         let mut own: Vec<(Slot, Columns)> = Vec::new();
-        for (slot, chunks) in self.parts().filter(|(slot, _)| *slot != Slot::FOREIGN) {
+        for (slot, chunks) in self.parts().filter(|(slot, _)| !slot.is_foreign()) {
             own.push((slot, lens.read(chunks.iter())?));
         }
         let mut samples = Columns::default();
         merge_runs(&own, self.is_health(), &mut samples);
-        if let Some(foreign) = foreign {
-            samples = lens.read_replicas(foreign, Some(samples).filter(|own| !own.is_empty()))?;
+        if let Some((chunks, live)) = foreign {
+            samples = lens.read_replicas(&chunks, Some(samples).filter(|own| !own.is_empty()), live)?;
         }
         let from = samples.times.partition_point(|t| *t < mint);
         let until = samples.times.partition_point(|t| *t <= maxt);
         (from..until).for_each(|i| out.push_from(&samples, i));
         Ok(())
+    }
+
+    /// Chunks of other producers in time order, and whether one of these tells some of them itself.
+    fn foreign(&self) -> Option<(Cow<'_, [Chunk]>, bool)> {
+        let mut parts = self.parts().filter(|(slot, _)| slot.is_foreign());
+        let (slot, chunks) = parts.next()?;
+        let Some((_, more)) = parts.next() else { return Some((chunks.into(), slot == Slot::LIVE)) };
+        let mut all: Vec<Chunk> = chunks.iter().chain(more).cloned().collect();
+        all.sort_by_key(|c| (c.min_time, c.max_time));
+        Some((all.into(), true))
     }
 
     fn is_health(&self) -> bool {
@@ -184,7 +196,7 @@ pub struct MergedList {
 impl MergedList {
     /// Whether another producer wrote some of it.
     pub fn is_foreign(&self) -> bool {
-        self.series.iter().any(|s| s.parts().any(|(slot, _)| slot == Slot::FOREIGN))
+        self.series.iter().any(|s| s.parts().any(|(slot, _)| slot.is_foreign()))
     }
 }
 

@@ -111,7 +111,7 @@ impl Lens {
 
     /// Whether the labels of a series of this slot are not what an answer shows.
     pub(crate) fn relabels(&self, slot: Slot) -> bool {
-        !self.plain && self.apart != (slot == Slot::FOREIGN)
+        !self.plain && self.apart != slot.is_foreign()
     }
 
     /// The labels that an answer shows.
@@ -119,7 +119,7 @@ impl Lens {
         if !self.relabels(slot) {
             return labels;
         }
-        if slot != Slot::FOREIGN {
+        if !slot.is_foreign() {
             return storeapi::shown(labels, slot);
         }
         let mut b = LabelsBuilder::from_labels(&labels);
@@ -166,7 +166,8 @@ impl Lens {
     }
 
     /// All replicas as one, from the chunks of all of them in time order. What Koios has of the same series itself is
-    /// the first replica. What one producer alone wrote is read as that producer would read it.
+    /// the first replica. What one producer alone wrote is read as that producer would read it, when it is there (`live`); where
+    /// only blocks speak, as Thanos reads them.
     ///
     /// # Errors
     /// When a chunk is damaged.
@@ -174,14 +175,16 @@ impl Lens {
         &self,
         chunks: &[Chunk],
         own: Option<Columns>,
+        live: bool,
     ) -> Result<Columns, ChunkError> {
-        if own.is_none() && (self.apart || self.replica_labels.is_empty()) {
-            return self.read(chunks.iter());
-        }
-        if own.is_none()
+        if live
+            && own.is_none()
             && let Some(samples) = one_producer(chunks)?
         {
             return Ok(samples);
+        }
+        if own.is_none() && (self.apart || self.replica_labels.is_empty()) {
+            return self.read(chunks.iter());
         }
         let mut runs: Vec<Columns> = own.into_iter().collect();
         for run in without_overlap(chunks) {

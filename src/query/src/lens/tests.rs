@@ -183,11 +183,11 @@ proptest! {
         let mut t = 0;
         let all: Samples = steps.iter().map(|(d, v)| { t += d; (t, *v as f64) }).collect();
         let lens = lens(query);
-        let alone = lens.read_replicas(&raw(&all, 120), None).unwrap();
+        let alone = lens.read(raw(&all, 120).iter()).unwrap();
         let mut chunks = [raw(&all, cuts.0), raw(&all, cuts.1)].concat();
         chunks.sort_by_key(|c| (c.min_time, c.max_time));
         chunks.dedup();
-        let both = lens.read_replicas(&chunks, None).unwrap();
+        let both = lens.read_replicas(&chunks, None, false).unwrap();
         // The cuts may send each sample by another list, but never a sample that is not there.
         prop_assert!(both.times.iter().all(|t| alone.times.contains(t)));
         if cuts.0 == cuts.1 {
@@ -226,9 +226,11 @@ fn one_producer_is_read_as_it_would_read_itself() {
     let of_block = raw(&whole[..120], 120);
     let read = |mut chunks: Vec<Chunk>| {
         chunks.sort_by_key(|c| c.min_time);
-        samples(&rate.read_replicas(&chunks, None).unwrap())
+        samples(&rate.read_replicas(&chunks, None, true).unwrap())
     };
     assert_eq!(read(raw(&whole, 120)), whole, "its resets stay");
+    let of_blocks = rate.read_replicas(&raw(&whole, 120), None, false).unwrap();
+    assert!(of_blocks.values.is_sorted(), "and are taken out, as by Thanos, where only blocks speak");
     // A block, and a Prometheus that cut the first and the last chunk to what it was asked for.
     for cut in [raw(&whole[30..240], 90), raw(&whole[30..100], 120), raw(&whole[100..], 120)] {
         let until = cut.last().unwrap().max_time.max(119_000) as usize / 1000;

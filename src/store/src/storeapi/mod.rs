@@ -156,7 +156,7 @@ fn via(metadata: &MetadataMap) -> Vec<String> {
 
 /// The labels of a series as the world outside sees them.
 pub fn shown(labels: Labels, slot: Slot) -> Labels {
-    if slot == Slot::FOREIGN {
+    if slot.is_foreign() {
         return labels;
     }
     let mut builder = LabelsBuilder::from_labels(&labels);
