@@ -421,6 +421,19 @@ fn has_label(set: &Option<pb::LabelSet>, name: &str, value: &str) -> bool {
     set.iter().flat_map(|s| &s.labels).any(|l| l.name == name && l.value == value)
 }
 
+/// The groups of alerts once the alert fires: the Prometheus evaluates every second, and may not have seen two hits at first.
+async fn firing(channel: &Channel) -> Vec<pb::RuleGroup> {
+    until("the alert fires", PATIENCE, || async {
+        let ask = pb::RulesRequest { r#type: 1, ..Default::default() };
+        let groups = rules(channel.clone(), ask).await.map_err(|e| e.to_string())?;
+        match &groups[0].rules[0].result {
+            Some(pb::rule::Result::Alert(a)) if a.state == pb::AlertState::Firing as i32 => Ok(groups),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
 /// The table of 2.4: each service, from a node that is not beside the Prometheus.
 async fn over_grpc(stage: &Stage) {
     let channel = channel(&stage.other).await;
@@ -435,10 +448,9 @@ async fn over_grpc(stage: &Stage) {
     let sidecar = rules(channel.clone(), pb::RulesRequest::default()).await.expect("rules");
     let [group] = &sidecar[..] else { panic!("{sidecar:?}") };
     assert_eq!((group.name.as_str(), group.rules.len(), group.interval), ("g", 2, 1.0));
-    let alerts =
-        rules(channel.clone(), pb::RulesRequest { r#type: 1, ..Default::default() }).await.expect("rules");
+    let alerts = firing(&channel).await;
     let Some(pb::rule::Result::Alert(alert)) = &alerts[0].rules[0].result else { panic!("{alerts:?}") };
-    assert!(alerts[0].rules.len() == 1 && alert.state == pb::AlertState::Firing as i32, "{alert:?}");
+    assert_eq!(alerts[0].rules.len(), 1, "{alert:?}");
     assert!(has_label(&alert.labels, "cluster", "eu") && has_label(&alert.labels, "team", "x"));
     assert!(has_label(&alert.alerts[0].labels, "replica", "a") && alert.alerts[0].active_at.is_some());
     let by =
