@@ -5,7 +5,10 @@
 //! was started, by its id, even when a test fails. Refuses mocks of Koios: a node here is the binary,
 //! and a simulated node is made of the production cores.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
+
+use parking_lot::Mutex;
 
 pub mod acks;
 pub mod api;
@@ -33,19 +36,27 @@ pub fn scratch() -> tempfile::TempDir {
     dir
 }
 
-/// Loopback ports that are free for TCP and UDP. They are only known to be free a moment ago, which is good enough for
-/// tests. Not of those that the system gives to clients: a node that is down for a while must find its port again.
+/// Loopback ports that are free for TCP and UDP, and were given to nobody else in this process: what asked first may
+/// not have opened its ports yet. Not of those that the system gives to clients: a node that is down for a while must
+/// find its port again.
 pub fn free_ports<const N: usize>() -> [u16; N] {
+    let mut given = GIVEN.lock();
     let mut held = Vec::with_capacity(N);
+    let mut tried = 0;
     while held.len() < N {
+        tried += 1;
+        assert!(tried < 100_000, "no free port in {PORTS:?}");
         let random = RandomState::new().hash_one(held.len());
         let port = PORTS.start + (random % u64::from(PORTS.end - PORTS.start)) as u16;
         let tcp = std::net::TcpListener::bind(("127.0.0.1", port));
-        if let (Ok(tcp), Ok(udp)) = (tcp, std::net::UdpSocket::bind(("127.0.0.1", port))) {
+        if let (Ok(tcp), Ok(udp)) = (tcp, std::net::UdpSocket::bind(("127.0.0.1", port)))
+            && given.insert(port)
+        {
             held.push((tcp, udp, port));
         }
     }
     std::array::from_fn(|i| held[i].2)
 }
 
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
