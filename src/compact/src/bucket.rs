@@ -178,7 +178,7 @@ impl Policy {
     }
 
     /// External labels after deduplication.
-    fn labels(&self, meta: &BlockMeta) -> BTreeMap<String, String> {
+    pub(crate) fn labels(&self, meta: &BlockMeta) -> BTreeMap<String, String> {
         let mut labels = meta.external_labels();
         let had = labels.len();
         labels.retain(|name, _| !self.replica_labels.contains(name));

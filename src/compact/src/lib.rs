@@ -15,6 +15,7 @@ mod delete;
 pub mod disk;
 pub mod downsample;
 mod error;
+pub mod lead;
 mod merge;
 mod plan;
 pub mod retention;
