@@ -1,8 +1,8 @@
 //! Compaction: fewer and larger blocks out of many small ones, and what else is done to finished blocks.
 //!
-//! Owns the planner (metas in, plan out), the streaming merge of blocks, retention, deletion by tombstones, and what
-//! `koios tsdb` shows of blocks. Refuses schedules, object storage, the clock and the catalogue: the caller says when
-//! and where, and takes sources away after the output is served.
+//! Owns the planner (metas in, plan out), the rules between several compactors, the streaming merge of blocks, retention,
+//! deletion by tombstones, and what `koios tsdb` shows of blocks. Refuses schedules, object storage, the clock and the
+//! catalogue: the caller says when and where, and takes sources away after the output is served.
 //!
 //! Invariants: a merge holds every sample of its sources that is not deleted, each instant once, chosen by a rule that
 //! looks at the samples alone, the one that queries use; blocks of different external labels never meet; memory is

@@ -36,7 +36,7 @@ impl Files {
     }
 }
 
-/// What becomes of a block without meta.json.
+/// What becomes of a block that has no meta.json, or nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clean {
     /// Nothing.
@@ -52,10 +52,12 @@ pub enum Clean {
 /// What becomes of an upload to which nobody has written for long, or of a deletion that ended half way. The key must have
 /// been read before the files were listed: what is short of files although it is decided, stays so.
 pub fn clean(files: Files, decision: Option<Verdict>) -> Clean {
-    if files.meta || !(files.data || files.marked) {
+    if files.meta && files.data || !(files.meta || files.data || files.marked) {
         return Clean::Leave;
     }
     match decision {
+        // Somebody wrote the meta.json of a block that was deleted meanwhile: an upload writes it last.
+        _ if files.meta => Clean::Remove,
         _ if files.marked => Clean::Remove,
         None => Clean::Abort,
         Some(Verdict::Commit) if files.whole => Clean::Finish,
@@ -115,9 +117,10 @@ pub enum Gone {
 /// What becomes of a marked block. `ordered`: the mark names no replacement, so somebody (the retention, a person, another
 /// program) wants the samples gone. `replaced`: `replacement` has found one just now.
 pub fn gone(files: Files, ordered: bool, replaced: bool) -> Gone {
-    match (files.meta, ordered || replaced) {
-        (false, _) | (_, true) => Gone::Delete,
-        (true, false) if files.whole => Gone::Unmark,
+    match files {
+        Files { meta: false, .. } | Files { data: false, .. } => Gone::Delete,
+        _ if ordered || replaced => Gone::Delete,
+        Files { whole: true, .. } => Gone::Unmark,
         _ => Gone::Leave,
     }
 }
@@ -169,6 +172,7 @@ mod tests {
         assert_eq!(clean(Files { marked: true, ..whole }, commit), Clean::Remove);
         assert_eq!(clean(Files { marked: true, ..Files::default() }, commit), Clean::Remove);
         assert_eq!(clean(Files { meta: true, ..whole }, abort), Clean::Leave);
+        assert_eq!(clean(Files { meta: true, ..Files::default() }, commit), Clean::Remove);
         assert_eq!(clean(Files::default(), commit), Clean::Leave);
         assert!(whole.may_finish() && !part.may_finish());
         assert!(!Files { marked: true, ..whole }.may_finish());
@@ -182,5 +186,7 @@ mod tests {
         assert_eq!(gone(sound, false, false), Gone::Unmark);
         assert_eq!(gone(Files { whole: false, ..sound }, false, false), Gone::Leave);
         assert_eq!(gone(Files { meta: false, ..sound }, false, false), Gone::Delete, "it has begun");
+        let bare = Files { data: false, whole: false, ..sound };
+        assert_eq!(gone(bare, false, false), Gone::Delete, "nothing is in it");
     }
 }

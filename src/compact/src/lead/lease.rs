@@ -158,13 +158,8 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn seen(term: u64, count: u64, released: bool) -> Option<Seen> {
-        let lease = Lease {
-            owner: "n".into(),
-            generation: 1,
-            nonce: term,
-            ttl_ms: TTL_MS,
-            about: String::new(),
-        };
+        let lease =
+            Lease { owner: "n".into(), generation: 1, nonce: term, ttl_ms: TTL_MS, about: String::new() };
         let beat = Some(Beat { count, released, ..Beat::default() });
         Some(Seen { term, lease, beat })
     }

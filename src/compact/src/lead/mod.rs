@@ -4,7 +4,7 @@
 //! for each output, created once, commit or abort. `fate` says from what lies in the bucket what may be done to a block:
 //! whether its meta.json may be written, what becomes of an upload that ended half way, which other blocks stand for it,
 //! whether its files may go. `job` names groups and plans. Any number of processes may act on these answers at any time and
-//! be stopped for any time between looking and acting: no sample is lost. `tests/lead_model.rs` goes through all the ways.
+//! be stopped for any time between looking and acting: no sample is lost. `tests/lead_model` goes through all the ways.
 
 pub mod decision;
 pub mod fate;
