@@ -328,7 +328,7 @@ fn put(s: State, b: usize, bits: u64) -> State {
     s & !(63 << at) | bits << at
 }
 
-/// A mark on a block that went meanwhile is not written: it is put where the meta.json is.
+/// Also on a block that went meanwhile: the writer does not know.
 fn mark(s: State, b: usize) -> State {
     let bits = block(s, b);
     put(s, b, bits | MARK)
